@@ -1,0 +1,1 @@
+"""Text in, sound out; and a generator that learns from feedback."""

@@ -1,0 +1,1 @@
+"""Signals with units: files, resampling, mel front ends, loudness."""

@@ -1,0 +1,1 @@
+"""The `resonate` command, one file per subcommand."""

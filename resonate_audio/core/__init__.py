@@ -1,0 +1,1 @@
+"""The nouns: types, errors, configuration, files, seeded noise."""

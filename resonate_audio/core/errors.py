@@ -1,0 +1,60 @@
+"""Every error a user can cause, drawn as one tree.
+
+ResonateError
+├── ConfigError          a recipe, preset or option has a bad value
+├── InputError           a prompt, duration, seed or number is out of range
+├── AudioError           an audio file cannot be read or written, or is not audio
+├── CheckpointError      weights are missing, truncated, misshapen or not weights
+├── ModelNotFoundError   no model of that name, folder or hub id
+├── ManifestError        a manifest line is broken (file and line are named)
+├── OutputError          an output exists, is not writable, or the disk is full
+├── ShapeError           an array does not have the axes the function needs
+├── TrainingError        a run cannot go on (NaN loss, no clip left, bad resume)
+└── Cancelled            a callback asked to stop
+
+The message says what came, what was expected and what to try, in one line.
+"""
+
+
+class ResonateError(Exception):
+    """Base of everything that is the caller's to fix; the CLI exits 2 on it."""
+
+
+class ConfigError(ResonateError):
+    """A recipe, preset or option holds a value that cannot be used."""
+
+
+class InputError(ResonateError):
+    """A prompt, duration, seed or number is outside what the model takes."""
+
+
+class AudioError(ResonateError):
+    """An audio file cannot be read or written."""
+
+
+class CheckpointError(ResonateError):
+    """Weights are missing, truncated, of the wrong shape, or not weights at all."""
+
+
+class ModelNotFoundError(ResonateError):
+    """No bundled model, folder or hub repository goes by the name given."""
+
+
+class ManifestError(ResonateError):
+    """A manifest line cannot be used; the message names file and line."""
+
+
+class OutputError(ResonateError):
+    """An output path exists already, cannot be written, or the disk is full."""
+
+
+class ShapeError(ResonateError):
+    """An array does not have the axes that the function needs."""
+
+
+class TrainingError(ResonateError):
+    """A training run cannot go on."""
+
+
+class Cancelled(ResonateError):
+    """A callback asked for the work to stop."""

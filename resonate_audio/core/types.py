@@ -1,0 +1,99 @@
+"""The stations of the straight path, one frozen dataclass each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Texts and how many takes of each: row = prompt × takes + take."""
+
+    texts: tuple[str, ...]
+    takes: int = 1
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of every later station."""
+        return len(self.texts) * self.takes
+
+    def row_texts(self) -> list[str]:
+        """The text of each row, prompt-major."""
+        return [text for text in self.texts for _ in range(self.takes)]
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """What the text encoder says of each row."""
+
+    tokens: Float[Tensor, "row token dim"]
+    pooled: Float[Tensor, "row dim"]
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Un-normalised VAE latents with their frame rate."""
+
+    values: Float[Tensor, "row frame channel"]
+    frame_rate_hz: float
+
+
+@dataclass(frozen=True)
+class Mel:
+    """Log-mel spectrogram with its hop rate."""
+
+    values: Float[Tensor, "row band hop"]
+    hop_rate_hz: float
+
+
+@dataclass(frozen=True)
+class Waveform:
+    """Samples in [-1, 1] with the rate they are meant to be played at."""
+
+    samples: Float[Tensor, "row sample"]
+    sample_rate_hz: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a sound was made: enough to make it again, bit for bit, on the same machine.
+
+    ``batch_prompts`` and ``batch_seeds`` list the whole batch that ``row`` was computed in,
+    because matrix kernels may round differently at another batch size.
+    """
+
+    prompt: str
+    negative_prompt: str
+    seed: int
+    duration_s: float
+    num_inference_steps: int
+    guidance_scale: float
+    model: str
+    model_fingerprint: str
+    device: str
+    dtype: str
+    version: str
+    row: int = 0
+    batch_prompts: tuple[str, ...] = ()
+    batch_negative_prompts: tuple[str, ...] = ()
+    batch_seeds: tuple[int, ...] = ()
+    gain: float = 1.0
+    """Factor at most 1 that brought the peak into [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Audio:
+    """One mono sound with its sample rate and the recipe that made it (None if recorded)."""
+
+    samples: Float32[np.ndarray, " sample"]
+    sample_rate_hz: int
+    recipe: Recipe | None = None
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return len(self.samples) / self.sample_rate_hz

@@ -1,0 +1,1 @@
+"""Captioned recordings: manifests, caches."""

@@ -1,0 +1,1 @@
+"""The maths of flow matching; knows only ``Velocity = Callable[[z, t], v]``."""

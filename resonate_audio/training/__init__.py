@@ -1,0 +1,1 @@
+"""Trainers: flow-matching pre-training, mel VAE, vocoder."""
