@@ -1,0 +1,126 @@
+"""Weights on disk: read without trust, load strictly, write atomically.
+
+A model folder holds ``model_index.json`` (format version, model configuration) and one
+``model.safetensors`` per part: ``transformer/``, ``vae/``, ``vocoder/`` and, when the text
+encoder is bundled, ``text_encoder/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from resonate_audio.core.errors import CheckpointError
+from resonate_audio.core.files import atomic_path
+
+State = dict[str, Tensor]
+WRAPPERS = ("generator", "state_dict", "weights", "model")
+"""Keys under which official and common trainers nest the weights of one network."""
+
+
+def read_weights(path: Path) -> State:
+    """Read the tensors of a ``.safetensors`` file or of a ``.pth`` / ``.pt`` / ``.bin`` pickle.
+
+    Pickles are opened with ``weights_only=True``, so no code in them can run.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or holds something other than weights.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weights file")
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+
+
+def _read_safetensors(path: Path) -> State:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: truncated or not a safetensors file ({_one_line(error)})"
+        ) from error
+
+
+def _read_pickle(path: Path) -> State:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused, because it is a pickle of something other than weights"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError) as error:
+        raise CheckpointError(
+            f"{path}: truncated or not a weights file ({_one_line(error)})"
+        ) from error
+    return _only_tensors(content, path)
+
+
+def _only_tensors(content: object, path: Path) -> State:
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(
+            f"{path}: refused, expected named tensors but it holds a {type(content).__name__}"
+        )
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{path}: refused, {key!r} is a {type(value).__name__}, not a tensor"
+            )
+    return dict(content)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load every tensor of ``state`` into ``module``, in the module's own dtype.
+
+    Raises:
+        CheckpointError: names the first key that is missing, unexpected, or of another shape.
+    """
+    expected = module.state_dict()
+    for key, value in expected.items():
+        if key not in state:
+            raise CheckpointError(f"{source}: {key} is missing ({len(state)} tensors found)")
+        if state[key].shape != value.shape:
+            raise CheckpointError(
+                f"{source}: {key} has shape {tuple(state[key].shape)}, "
+                f"expected {tuple(value.shape)}"
+            )
+    unexpected = next((key for key in state if key not in expected), None)
+    if unexpected is not None:
+        raise CheckpointError(f"{source}: {unexpected} is not a weight of this model")
+    module.load_state_dict(state)
+
+
+def write_weights(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors to ``path`` as safetensors; a reader sees the old file or the whole new one.
+
+    Raises:
+        OutputError: the folder cannot be written or the disk is full.
+    """
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+        os.chmod(temporary, 0o644)  # safetensors makes files only their owner can read
+
+
+def fingerprint(paths: Iterable[Path]) -> str:
+    """First 16 hex digits of the SHA-256 over the bytes of weight files, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as handle:
+            while chunk := handle.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,208 @@
+"""Prompt to text features: FLAN-T5 as the official model uses it, or a small MiniLM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int8
+from pydantic import Field
+from torch import Tensor, nn
+
+from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.errors import CheckpointError, InputError
+from resonate_audio.core.types import TextFeatures
+from resonate_audio.model.checkpoint import State, load_strict, read_weights
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+INT8_SUFFIX = ".int8"
+SCALE_SUFFIX = ".scale"
+ENCODER_FILES = ("config.json", "tokenizer.json", "model.safetensors")
+
+
+class TextEncoderConfig(FrozenConfig):
+    """Which text encoder, from where, and how many tokens it sees."""
+
+    kind: Literal["t5", "minilm"]
+    """``t5``: every one of the padded positions takes part. ``minilm``: padding is zero."""
+    repo_id: str
+    """Hub id that the weights come from."""
+    revision: str | None = None
+    """Commit or tag of ``repo_id``; None: the newest."""
+    num_tokens: int = Field(default=77, ge=2)
+    """Prompts are padded and cut to this many tokens."""
+    dim: int = Field(ge=1)
+    """Width of token and pooled features."""
+
+
+class TextEncoder(nn.Module):
+    """A frozen language model and its tokenizer: texts in, ``TextFeatures`` out."""
+
+    def __init__(self, config: TextEncoderConfig, network: nn.Module, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.config = config
+        self.network = network.eval().requires_grad_(False)
+        tokenizer.enable_truncation(config.num_tokens)
+        tokenizer.enable_padding(length=config.num_tokens, **_padding(config, tokenizer))
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def from_folder(cls, config: TextEncoderConfig, folder: Path) -> TextEncoder:
+        """Build the encoder from ``config.json``, ``tokenizer.json`` and ``model.safetensors``.
+
+        Raises:
+            CheckpointError: a file is missing or broken, or the width is not ``config.dim``.
+        """
+        for name in ENCODER_FILES:
+            if not (folder / name).is_file():
+                raise CheckpointError(f"{folder}: text encoder file {name} is missing")
+        build = _build_t5 if config.kind == "t5" else _build_minilm
+        network, width = build(_read_json(folder / "config.json"))
+        if width != config.dim:
+            raise CheckpointError(
+                f"{folder}: text encoder is {width} wide, the model expects {config.dim}"
+            )
+        state = dequantize(read_weights(folder / "model.safetensors"))
+        load_strict(network, _only_known(state, network), str(folder / "model.safetensors"))
+        return cls(config, network, _read_tokenizer(folder / "tokenizer.json"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
+
+    def num_cut(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each text is longer than ``num_tokens`` and loses its end."""
+        return [bool(encoding.overflowing) for encoding in self._tokenize(texts)]
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> TextFeatures:
+        """Encode texts, each padded or cut to ``num_tokens``.
+
+        ``t5`` (official): tokens = last hidden state with the mask given to T5; pooled = plain
+        mean over all positions, padding included. ``minilm``: padded positions are zero and
+        pooled is the mean over the real ones.
+
+        Returns:
+            tokens (row, token, dim) and pooled (row, dim), on the encoder's device.
+
+        Raises:
+            InputError: there is no text.
+        """
+        if not texts:
+            raise InputError("no prompt to encode: give at least one text")
+        encodings = self._tokenize(texts)
+        ids = torch.tensor([encoding.ids for encoding in encodings], device=self.device)
+        mask = torch.tensor([encoding.attention_mask for encoding in encodings], device=self.device)
+        hidden = self.network(input_ids=ids, attention_mask=mask).last_hidden_state
+        if self.config.kind == "t5":
+            return TextFeatures(tokens=hidden, pooled=hidden.mean(dim=1))
+        return masked_features(hidden, mask.bool())
+
+    def _tokenize(self, texts: Sequence[str]) -> list[Any]:
+        return list(self._tokenizer.encode_batch(list(texts)))
+
+
+def masked_features(
+    hidden: Float[Tensor, "row token dim"], mask: Bool[Tensor, "row token"]
+) -> TextFeatures:
+    """Zero the padded positions and average the real ones."""
+    tokens = torch.where(mask[..., None], hidden, hidden.new_zeros(()))
+    return TextFeatures(tokens=tokens, pooled=tokens.sum(dim=1) / mask.sum(dim=1, keepdim=True))
+
+
+def quantize_rows(
+    weight: Float[Tensor, "row column"],
+) -> tuple[Int8[Tensor, "row column"], Float[Tensor, " row"]]:
+    """Round each row to 8 bits around zero: weight ≈ int8 · scale, scale = max|row| / 127.
+
+    The scale is rounded to half precision first, so the integers absorb its rounding error.
+    """
+    scale = (weight.float().abs().amax(dim=1) / 127).half()
+    divisor = scale.float().clamp_min(torch.finfo(torch.float16).tiny)
+    integers = (weight.float() / divisor[:, None]).round().clamp(-127, 127)
+    return integers.to(torch.int8), scale
+
+
+def quantize(state: Mapping[str, Tensor]) -> State:
+    """Matrices as ``name.int8`` + ``name.scale``, everything else in half precision."""
+    small: State = {}
+    for name, value in state.items():
+        if value.ndim == 2:
+            small[name + INT8_SUFFIX], small[name + SCALE_SUFFIX] = quantize_rows(value)
+        else:
+            small[name] = value.half()
+    return small
+
+
+def dequantize(state: Mapping[str, Tensor]) -> State:
+    """Undo ``quantize``; tensors that were never quantised pass through as they are."""
+    full: State = {}
+    for name, value in state.items():
+        if name.endswith(INT8_SUFFIX):
+            base = name.removesuffix(INT8_SUFFIX)
+            full[base] = value.float() * state[base + SCALE_SUFFIX].float()[:, None]
+        elif not _is_scale(name, state):
+            full[name] = value
+    return full
+
+
+def _is_scale(name: str, state: Mapping[str, Tensor]) -> bool:
+    return name.endswith(SCALE_SUFFIX) and name.removesuffix(SCALE_SUFFIX) + INT8_SUFFIX in state
+
+
+def _build_t5(values: dict[str, Any]) -> tuple[nn.Module, int]:
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(**values)
+    return T5EncoderModel(config), config.d_model
+
+
+def _build_minilm(values: dict[str, Any]) -> tuple[nn.Module, int]:
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(**values)
+    return BertModel(config, add_pooling_layer=False), config.hidden_size
+
+
+def _only_known(state: State, network: nn.Module) -> State:
+    """Drop what an encoder does not use (decoder, heads, pooler); fill in the tied embedding."""
+    tied = "encoder.embed_tokens.weight"
+    known = {key: state[key] for key in network.state_dict() if key in state}
+    if tied in network.state_dict() and "shared.weight" in state:
+        known.setdefault(tied, state["shared.weight"])
+    return known
+
+
+def _padding(config: TextEncoderConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    token = "<pad>" if config.kind == "t5" else "[PAD]"
+    pad_id = tokenizer.token_to_id(token)
+    if pad_id is None:
+        raise CheckpointError(f"tokenizer.json of {config.repo_id}: no {token} token")
+    return {"pad_id": pad_id, "pad_token": token}
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001 - tokenizers raises the bare Exception class
+        raise CheckpointError(
+            f"{path}: not a tokenizer ({' '.join(str(error).split())})"
+        ) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: expected an object of settings")
+    return values
