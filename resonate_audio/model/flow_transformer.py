@@ -1,0 +1,166 @@
+"""The velocity network: latents, a noise level and a prompt in, velocity out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.errors import InputError
+from resonate_audio.core.types import TextFeatures
+from resonate_audio.model.blocks import (
+    JointBlock,
+    LatentProjection,
+    SingleBlock,
+    TextProjection,
+    VelocityHead,
+    initialise,
+)
+from resonate_audio.model.embeddings import TimestepEmbedding, rotary_angles
+
+TIMESTEP_INIT_STD = 0.02
+
+
+class FlowTransformerConfig(FrozenConfig):
+    """Sizes of the flow transformer."""
+
+    latent_channels: int = Field(gt=0)
+    hidden: int = Field(gt=0)
+    """Width of both streams; a whole number of heads, each of even size."""
+    num_heads: int = Field(gt=0)
+    num_joint_blocks: int = Field(ge=1)
+    """Blocks where latents and text attend to each other; they come first."""
+    num_single_blocks: int = Field(ge=0)
+    """Blocks of latents alone."""
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    """Inner width of the MLPs over ``hidden``, before the 2/3 of the gated form."""
+    text_dim: int = Field(gt=0)
+    """Channels of the text encoder's tokens."""
+    pooled_dim: int = Field(gt=0)
+    """Channels of the text encoder's pooled vector."""
+    num_text_tokens: int = Field(gt=0)
+    max_frames: int = Field(default=2048, gt=0)
+    """Longest clip, in latent frames."""
+
+    @model_validator(mode="after")
+    def _heads_divide_hidden(self) -> FlowTransformerConfig:
+        if self.hidden % (2 * self.num_heads):
+            raise ValueError(
+                f"hidden {self.hidden} does not split into {self.num_heads} heads of even size"
+            )
+        return self
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one attention head."""
+        return self.hidden // self.num_heads
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Prompts at the width of the network; computed once for a whole trajectory."""
+
+    tokens: Float[Tensor, "row token hidden"]
+    pooled: Float[Tensor, "row hidden"]
+
+
+class FlowTransformer(nn.Module):
+    """Joint blocks of latents and text, then single blocks of latents [arXiv:2403.03206]."""
+
+    latent_mean: Float[Tensor, "1 1 channel"]
+    latent_std: Float[Tensor, "1 1 channel"]
+    empty_tokens: Float[Tensor, "token dim"]
+    empty_pooled: Float[Tensor, " dim"]
+
+    def __init__(self, config: FlowTransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        hidden, heads, ratio = config.hidden, config.num_heads, config.mlp_ratio
+        last_joint = config.num_joint_blocks - 1
+        self.latent_in = LatentProjection(config.latent_channels, hidden, ratio)
+        self.text_in = TextProjection(config.text_dim, hidden, ratio)
+        self.pooled_in = TextProjection(config.pooled_dim, hidden, ratio)
+        self.timestep = TimestepEmbedding(hidden)
+        self.joint_blocks = nn.ModuleList(
+            JointBlock(hidden, heads, ratio, last=index == last_joint)
+            for index in range(config.num_joint_blocks)
+        )
+        self.single_blocks = nn.ModuleList(
+            SingleBlock(hidden, heads, ratio, kernel=3) for _ in range(config.num_single_blocks)
+        )
+        self.head = VelocityHead(hidden, config.latent_channels)
+        self.register_buffer("latent_mean", torch.zeros(1, 1, config.latent_channels))
+        self.register_buffer("latent_std", torch.ones(1, 1, config.latent_channels))
+        self.register_buffer("empty_tokens", torch.zeros(config.num_text_tokens, config.text_dim))
+        self.register_buffer("empty_pooled", torch.zeros(config.pooled_dim))
+        initialise(self)
+        for linear in (self.timestep.inner, self.timestep.outer):
+            nn.init.normal_(linear.weight, std=TIMESTEP_INIT_STD)
+
+    def normalize(
+        self, z: Float[Tensor, "row frame channel"]
+    ) -> Float[Tensor, "row frame channel"]:
+        """VAE latents to mean 0 and standard deviation 1 per channel."""
+        return (z - self.latent_mean) / self.latent_std
+
+    def unnormalize(
+        self, z: Float[Tensor, "row frame channel"]
+    ) -> Float[Tensor, "row frame channel"]:
+        """Flow latents back to what the VAE decodes."""
+        return z * self.latent_std + self.latent_mean
+
+    def condition(self, features: TextFeatures) -> Conditions:
+        """Project text features; differentiable, and the same at every noise level."""
+        return Conditions(self.text_in(features.tokens), self.pooled_in(features.pooled))
+
+    def empty_features(self, num_rows: int) -> TextFeatures:
+        """Give the features that stand for no prompt, once per row (a view, not copies)."""
+        return TextFeatures(
+            self.empty_tokens.expand(num_rows, -1, -1), self.empty_pooled.expand(num_rows, -1)
+        )
+
+    def forward(
+        self,
+        z: Float[Tensor, "row frame channel"],
+        t: Float[Tensor, " row"],
+        conditions: Conditions,
+    ) -> Float[Tensor, "row frame channel"]:
+        """Predict the velocity noise − data.
+
+        Args:
+            z: normalised latents at noise level t.
+            t: noise level in [0, 1], 1 = noise.
+            conditions: projected prompts, one per row.
+
+        Raises:
+            InputError: more frames than the positions were made for.
+        """
+        check_num_frames(z.shape[1], self.config)
+        latent_angles = rotary_angles(z.shape[1], self.config.head_dim, z.device)
+        text = conditions.tokens
+        text_angles = rotary_angles(text.shape[1], self.config.head_dim, z.device)
+        condition = self.timestep(t) + conditions.pooled
+        latents = self.latent_in(z)
+        for joint in self.joint_blocks:
+            latents, text = joint(latents, text, condition, latent_angles, text_angles)
+        for single in self.single_blocks:
+            latents = single(latents, condition, latent_angles)
+        velocity: Tensor = self.head(latents, condition)
+        return velocity
+
+
+def check_num_frames(num_frames: int, config: FlowTransformerConfig) -> None:
+    """Refuse clips longer than the model was built for.
+
+    Raises:
+        InputError: naming both lengths.
+    """
+    if num_frames > config.max_frames:
+        raise InputError(
+            f"{num_frames} latent frames: this model takes up to {config.max_frames}; "
+            "ask for a shorter duration"
+        )
