@@ -41,11 +41,12 @@ def read_weights(path: Path) -> State:
 
 def _read_safetensors(path: Path) -> State:
     try:
-        return load_file(path)
+        state: State = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: truncated or not a safetensors file ({_one_line(error)})"
         ) from error
+    return state
 
 
 def _read_pickle(path: Path) -> State:

@@ -12,10 +12,11 @@ from jaxtyping import Bool, Float, Int8
 from pydantic import Field
 from torch import Tensor, nn
 
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import FrozenConfig, parse_config
 from resonate_audio.core.errors import CheckpointError, InputError
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.model.checkpoint import State, load_strict, read_weights
+from resonate_audio.model.minilm import MiniLM, MiniLMConfig, rename_minilm
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -62,13 +63,14 @@ class TextEncoder(nn.Module):
             if not (folder / name).is_file():
                 raise CheckpointError(f"{folder}: text encoder file {name} is missing")
         build = _build_t5 if config.kind == "t5" else _build_minilm
-        network, width = build(_read_json(folder / "config.json"))
+        network, width = build(folder / "config.json")
         if width != config.dim:
             raise CheckpointError(
                 f"{folder}: text encoder is {width} wide, the model expects {config.dim}"
             )
         state = dequantize(read_weights(folder / "model.safetensors"))
-        load_strict(network, _only_known(state, network), str(folder / "model.safetensors"))
+        chosen = _t5_encoder_only(state) if config.kind == "t5" else rename_minilm(state)
+        load_strict(network, chosen, str(folder / "model.safetensors"))
         return cls(config, network, _read_tokenizer(folder / "tokenizer.json"))
 
     @property
@@ -99,10 +101,10 @@ class TextEncoder(nn.Module):
         encodings = self._tokenize(texts)
         ids = torch.tensor([encoding.ids for encoding in encodings], device=self.device)
         mask = torch.tensor([encoding.attention_mask for encoding in encodings], device=self.device)
+        if self.config.kind == "minilm":
+            return masked_features(self.network(ids, mask.bool()), mask.bool())
         hidden = self.network(input_ids=ids, attention_mask=mask).last_hidden_state
-        if self.config.kind == "t5":
-            return TextFeatures(tokens=hidden, pooled=hidden.mean(dim=1))
-        return masked_features(hidden, mask.bool())
+        return TextFeatures(tokens=hidden, pooled=hidden.mean(dim=1))
 
     def _tokenize(self, texts: Sequence[str]) -> list[Any]:
         return list(self._tokenizer.encode_batch(list(texts)))
@@ -156,27 +158,24 @@ def _is_scale(name: str, state: Mapping[str, Tensor]) -> bool:
     return name.endswith(SCALE_SUFFIX) and name.removesuffix(SCALE_SUFFIX) + INT8_SUFFIX in state
 
 
-def _build_t5(values: dict[str, Any]) -> tuple[nn.Module, int]:
+def _build_t5(path: Path) -> tuple[nn.Module, int]:
     from transformers import T5Config, T5EncoderModel
 
-    config = T5Config(**values)
+    config = T5Config(**_read_json(path))
     return T5EncoderModel(config), config.d_model
 
 
-def _build_minilm(values: dict[str, Any]) -> tuple[nn.Module, int]:
-    from transformers import BertConfig, BertModel
-
-    config = BertConfig(**values)
-    return BertModel(config, add_pooling_layer=False), config.hidden_size
+def _build_minilm(path: Path) -> tuple[nn.Module, int]:
+    config = parse_config(MiniLMConfig, _read_json(path), str(path))
+    return MiniLM(config), config.hidden_size
 
 
-def _only_known(state: State, network: nn.Module) -> State:
-    """Drop what an encoder does not use (decoder, heads, pooler); fill in the tied embedding."""
-    tied = "encoder.embed_tokens.weight"
-    known = {key: state[key] for key in network.state_dict() if key in state}
-    if tied in network.state_dict() and "shared.weight" in state:
-        known.setdefault(tied, state["shared.weight"])
-    return known
+def _t5_encoder_only(state: State) -> State:
+    """Drop the decoder and head of a whole T5; store the shared embedding under both its names."""
+    kept = {key: value for key, value in state.items() if key.startswith(("shared.", "encoder."))}
+    if "shared.weight" in kept:
+        kept.setdefault("encoder.embed_tokens.weight", kept["shared.weight"])
+    return kept
 
 
 def _padding(config: TextEncoderConfig, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -192,7 +191,7 @@ def _read_tokenizer(path: Path) -> Tokenizer:
 
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001 - tokenizers raises the bare Exception class
+    except Exception as error:  # tokenizers raises nothing narrower
         raise CheckpointError(
             f"{path}: not a tokenizer ({' '.join(str(error).split())})"
         ) from error
