@@ -1,0 +1,102 @@
+"""What a run says while it goes: metrics file, progress line, loss plot."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from resonate_audio.core.files import atomic_path
+
+
+def keep_metrics_until(path: Path, step: int) -> None:
+    """Drop a half-written last line and those after ``step``: a resumed run repeats them."""
+    if not path.exists():
+        return
+    kept = [line for line in read_metrics(path) if line["step"] <= step]
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+
+def append_metrics(path: Path, values: dict[str, Any]) -> None:
+    """Add one JSON line."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Every whole line of a metrics file."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+class ProgressLine:
+    """One line that follows the run: rewritten in place on a terminal, appended elsewhere."""
+
+    def __init__(self, num_steps: int, start_step: int, stream: TextIO | None = None) -> None:
+        self.num_steps = num_steps
+        self.start_step = start_step
+        self.stream = stream or sys.stderr
+        self.started = time.monotonic()
+        self._open_line = False
+
+    def eta_s(self, step: int) -> float:
+        """Seconds to the end at the speed since this process began."""
+        done = max(1, step - self.start_step)
+        return (time.monotonic() - self.started) / done * (self.num_steps - step)
+
+    def show(self, step: int, values: dict[str, float]) -> None:
+        """Say where the run is."""
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        eta = format_duration(self.eta_s(step))
+        text = f"step {step}/{self.num_steps}  {numbers}  ETA {eta}"
+        terminal = self.stream.isatty()
+        self.stream.write(f"\r\x1b[K{text}" if terminal else text + "\n")
+        self.stream.flush()
+        self._open_line = terminal
+
+    def say(self, text: str) -> None:
+        """Print a line of its own."""
+        self.stream.write(("\n" if self._open_line else "") + text + "\n")
+        self.stream.flush()
+        self._open_line = False
+
+
+def format_duration(seconds: float) -> str:
+    """Hours, minutes and seconds, as ``1:02:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def plot_metrics(metrics: Path, picture: Path, smooth: int = 25) -> None:
+    """Draw every loss of a metrics file against the step, faint, with its running mean."""
+    from matplotlib.figure import Figure
+
+    lines = read_metrics(metrics)
+    if not lines:
+        return
+    names = [name for name in lines[-1] if name == "loss" or name.endswith("_loss")]
+    figure = Figure(figsize=(8, 2.6 * len(names)), layout="constrained")
+    for row, name in enumerate(names):
+        axes = figure.add_subplot(len(names), 1, row + 1)
+        steps = [line["step"] for line in lines if name in line]
+        values = [line[name] for line in lines if name in line]
+        axes.plot(steps, values, alpha=0.3, color="tab:blue")
+        axes.plot(steps, running_mean(values, smooth), color="tab:blue")
+        axes.set(xlabel="step", ylabel=name)
+        axes.grid(alpha=0.3)
+    with atomic_path(picture) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def running_mean(values: list[float], width: int) -> list[float]:
+    """Mean of the last ``width`` values, or of all so far at the beginning."""
+    means = []
+    total = 0.0
+    for index, value in enumerate(values):
+        total += value - (values[index - width] if index >= width else 0.0)
+        means.append(total / min(index + 1, width))
+    return means

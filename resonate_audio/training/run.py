@@ -1,0 +1,450 @@
+"""The loop every trainer shares: order, precision, averaging, checkpoints, log.
+
+A trainer brings a `Task`: its modules and a loss that is a function of the weights and of a
+`Draw`. Everything random in a step comes from the draw, and the draw comes from (seed, step), so
+a run that was killed and resumed does exactly what it would have done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.errors import ConfigError, OutputError, TrainingError
+from resonate_audio.core.files import atomic_path
+from resonate_audio.training.checkpoint import (
+    Checkpoint,
+    load_latest,
+    pack,
+    pack_optimizer,
+    save_checkpoint,
+    unpack,
+    unpack_optimizer,
+)
+from resonate_audio.training.ema import (
+    EmaConfig,
+    averaged_state,
+    ema_decay,
+    start_average,
+    update_average,
+)
+from resonate_audio.training.optim import (
+    OptimConfig,
+    learning_rate_factor,
+    make_optimizer,
+    set_learning_rate,
+)
+from resonate_audio.training.progress import (
+    ProgressLine,
+    append_metrics,
+    keep_metrics_until,
+    plot_metrics,
+)
+
+Losses = dict[str, Float[Tensor, ""]]
+
+
+class RunConfig(FrozenConfig):
+    """Length, place and bookkeeping of a run."""
+
+    output: Path
+    """Folder of the run: checkpoints, metrics.jsonl, loss.png, recipe.yaml, samples."""
+    num_steps: int = Field(500_000, ge=1)
+    seed: int = Field(0, ge=0)
+    device: str = "auto"
+    """``auto`` takes cuda, then mps, then cpu."""
+    num_threads: int | None = Field(None, ge=1)
+    """CPU threads of torch; None leaves them as they are."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Arithmetic of the forward pass; weights, moments and averages stay float32."""
+    compile: bool = False
+    micro_batches: int = Field(1, ge=1)
+    """Batches whose gradients are averaged in one update."""
+    log_every: int = Field(50, ge=1)
+    save_every: int = Field(1000, ge=1)
+    keep_last: int = Field(2, ge=1)
+    sample_every: int = Field(0, ge=0)
+    """Updates between audio samples; 0 makes them only at the end."""
+    plot_every: int = Field(1000, ge=1)
+    max_hours: float | None = Field(None, gt=0)
+    """Stop with a checkpoint after this long; the next start goes on."""
+
+
+class TrainerConfig(FrozenConfig):
+    """The part of a recipe that every trainer has."""
+
+    run: RunConfig
+    optim: OptimConfig = OptimConfig()
+    ema: EmaConfig = EmaConfig()
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one forward pass may depend on beside the weights."""
+
+    step: int
+    index: int
+    """Number of the batch since the run began: step · micro_batches + micro-batch."""
+    generator: torch.Generator
+    """On the training device, freshly seeded from the run's seed and ``index``."""
+
+
+class Task:
+    """What a trainer brings to the loop.
+
+    ``phases`` are trained one after the other within a step, each with an optimiser of its own;
+    the first is the model, whose weights are averaged.
+    """
+
+    phases: dict[str, nn.Module]
+
+    def loss(self, phase: str, draw: Draw) -> tuple[Float[Tensor, ""], Losses]:
+        """Loss to minimise for one phase, and what to log beside it (detached)."""
+        raise NotImplementedError
+
+    def sample(self, folder: Path, step: int) -> None:
+        """Make something to hear; called with the averaged weights in place."""
+
+    def export(self, folder: Path) -> None:
+        """Write what the run is for; called at its end with the averaged weights in place."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended."""
+
+    step: int
+    finished: bool
+    """False when it stopped at a time limit or a signal."""
+    last_losses: dict[str, float] = field(default_factory=dict)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device a recipe asks for.
+
+    Raises:
+        ConfigError: it does not exist on this machine.
+    """
+    if name == "auto":
+        cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        torch.empty(0, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"run.device {name}: not usable on this machine ({reason})") from error
+
+
+def generator_for(seed: int, index: int, device: torch.device | str) -> torch.Generator:
+    """Random numbers that belong to (seed, index) and to nothing else.
+
+    The pair is hashed: generators seeded with neighbouring integers would be related.
+    """
+    digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
+    generator = torch.Generator(device)
+    generator.manual_seed(int.from_bytes(digest, "big") >> 1)
+    return generator
+
+
+@contextmanager
+def seeded_build(seed: int) -> Iterator[None]:
+    """Initialise weights from ``seed`` without touching the caller's random state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+class Trainer:
+    """Runs a task to its end, from its last checkpoint if there is one."""
+
+    def __init__(self, task: Task, config: TrainerConfig, device: torch.device) -> None:
+        self.task = task
+        self.config = config
+        self.run_config = config.run
+        self.device = device
+        self.step = 0
+        self.optimizers = {
+            name: make_optimizer(module.parameters(), config.optim)
+            for name, module in task.phases.items()
+        }
+        self.model = next(iter(task.phases.values()))
+        self.average = None if config.ema.kind == "off" else start_average(self.model)
+        self._pending: list[tuple[int, Losses]] = []
+        self._stop = threading.Event()
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where this run keeps its checkpoints."""
+        return self.run_config.output / "checkpoints"
+
+    @property
+    def metrics_path(self) -> Path:
+        """The JSON lines this run writes."""
+        return self.run_config.output / "metrics.jsonl"
+
+    # --- one update ---------------------------------------------------------------------------
+
+    def update(self) -> None:
+        """One update of every phase, then of the average."""
+        logged: Losses = {}
+        factor = learning_rate_factor(self.step, self.run_config.num_steps, self.config.optim)
+        for phase, module in self.task.phases.items():
+            optimizer = self.optimizers[phase]
+            set_learning_rate(optimizer, self.config.optim.learning_rate * factor)
+            optimizer.zero_grad(set_to_none=True)
+            for micro in range(self.run_config.micro_batches):
+                self._accumulate(phase, micro, logged)
+            trained = [p for p in module.parameters() if p.grad is not None]
+            norm = nn.utils.clip_grad_norm_(trained, self.config.optim.clip_norm)
+            optimizer.step()
+            logged["grad_norm" if module is self.model else f"{phase}_grad_norm"] = norm.detach()
+        self._pending.append((self.step, logged))
+        self.step += 1
+        if self.average is not None:
+            update_average(self.average, self.model, ema_decay(self.step, self.config.ema))
+
+    def _accumulate(self, phase: str, micro: int, logged: Losses) -> None:
+        parts = self.run_config.micro_batches
+        index = self.step * parts + micro
+        draw = Draw(self.step, index, generator_for(self.run_config.seed, index, self.device))
+        amp = self.run_config.precision == "bf16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=amp):
+            loss, extra = self.task.loss(phase, draw)
+        (loss / parts).backward()  # type: ignore[no-untyped-call]
+        name = "loss" if self.task.phases[phase] is self.model else f"{phase}_loss"
+        for key, value in ({name: loss.detach()} | extra).items():
+            logged[key] = logged.get(key, 0.0) + value.float() / parts
+
+    # --- log ----------------------------------------------------------------------------------
+
+    def flush_losses(self) -> dict[str, float]:
+        """Bring the losses since the last call to the CPU, and return their means.
+
+        They wait on the device until here, because reading one makes a GPU wait.
+
+        Raises:
+            TrainingError: one was not finite; names the first such step.
+        """
+        pending, self._pending = self._pending, []
+        if not pending:
+            return {}
+        names = list(pending[-1][1])
+        table = torch.stack([torch.stack([v[name] for name in names]) for _, v in pending]).cpu()
+        bad = ~torch.isfinite(table).all(dim=1)
+        if bad.any():
+            row = int(bad.nonzero()[0, 0])
+            broken = [n for n, value in zip(names, table[row], strict=True) if not value.isfinite()]
+            raise TrainingError(
+                f"step {pending[row][0]}: {', '.join(broken)} is not finite; lower "
+                "optim.learning_rate, or look for a broken clip in that batch"
+            )
+        return dict(zip(names, table.mean(dim=0).tolist(), strict=True))
+
+    def log(self, progress: ProgressLine) -> dict[str, float]:
+        """Write one metrics line and move the progress line."""
+        losses = self.flush_losses()
+        if losses:
+            rate = self.optimizers[next(iter(self.optimizers))].param_groups[0]["lr"]
+            elapsed = time.monotonic() - progress.started
+            speed = (self.step - progress.start_step) / max(elapsed, 1e-9)
+            line = {"step": self.step, **losses, "learning_rate": rate, "steps_per_s": speed}
+            append_metrics(self.metrics_path, line)
+            progress.show(self.step, losses | {"steps/s": speed})
+        return losses
+
+    # --- checkpoint ---------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write a checkpoint of everything the next step depends on."""
+        tensors = {"rng.cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        plain: dict[str, Any] = {}
+        for name, module in self.task.phases.items():
+            moments, plain[name] = pack_optimizer(self.optimizers[name])
+            tensors |= pack(f"module.{name}", module.state_dict())
+            tensors |= pack(f"optimizer.{name}", moments)
+        tensors |= pack("average", self.average or {})
+        config = self.config.model_dump(mode="json")
+        checkpoint = Checkpoint(self.step, config, tensors, plain)
+        save_checkpoint(self.checkpoint_folder, checkpoint, self.run_config.keep_last)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to where a checkpoint was written.
+
+        Raises:
+            TrainingError: the recipe changed in something other than ``run``.
+        """
+        check_same_recipe(checkpoint.config, self.config.model_dump(mode="json"))
+        tensors = checkpoint.tensors
+        for name, module in self.task.phases.items():
+            module.load_state_dict(unpack(f"module.{name}", tensors))
+            moments = unpack(f"optimizer.{name}", tensors)
+            unpack_optimizer(self.optimizers[name], moments, checkpoint.plain[name])
+        if self.average is not None:
+            saved = unpack("average", tensors)
+            self.average = {name: saved[name].to(old) for name, old in self.average.items()}
+        torch.set_rng_state(tensors["rng.cpu"])
+        if self.device.type == "cuda" and "rng.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
+        self.step = checkpoint.step
+
+    # --- the run ------------------------------------------------------------------------------
+
+    def fit(self) -> RunResult:
+        """Train to the last step, a time limit or a signal, with a checkpoint at the end.
+
+        Raises:
+            TrainingError: a loss was not finite, or the last checkpoint is of another recipe.
+        """
+        prepare_folder(self.config)
+        checkpoint = load_latest(self.checkpoint_folder)
+        if checkpoint:
+            self.restore(checkpoint)
+        keep_metrics_until(self.metrics_path, self.step)
+        progress = ProgressLine(self.run_config.num_steps, self.step)
+        if checkpoint:
+            progress.say(f"resumed {self.run_config.output} at step {self.step}")
+        with stop_on_signal(self._stop):
+            losses = self._loop(progress)
+        finished = self.step >= self.run_config.num_steps
+        if finished:
+            with self.averaged_weights():
+                self.task.sample(self.run_config.output / "samples", self.step)
+                self.task.export(self.run_config.output / "export")
+        progress.say(f"{'finished' if finished else 'stopped'} at step {self.step}")
+        return RunResult(self.step, finished, losses)
+
+    def _loop(self, progress: ProgressLine) -> dict[str, float]:
+        run, losses, saved_at = self.run_config, {}, self.step
+        for module in self.task.phases.values():
+            module.train()
+        while self.step < run.num_steps and not self._should_stop(progress):
+            self.update()
+            if self.step % run.log_every == 0:
+                losses = self.log(progress)
+            if self.step % run.save_every == 0:
+                losses = self.log(progress) or losses
+                self.save()
+                saved_at = self.step
+            if self.step % run.plot_every == 0:
+                plot_metrics(self.metrics_path, run.output / "loss.png")
+            if run.sample_every and self.step % run.sample_every == 0 and self.step < run.num_steps:
+                with self.averaged_weights():
+                    self.task.sample(run.output / "samples", self.step)
+        losses = self.log(progress) or losses
+        if self.step > saved_at:
+            self.save()
+        if self.metrics_path.exists():
+            plot_metrics(self.metrics_path, run.output / "loss.png")
+        return losses
+
+    def _should_stop(self, progress: ProgressLine) -> bool:
+        limit = self.run_config.max_hours
+        late = limit is not None and time.monotonic() - progress.started > limit * 3600
+        return late or self._stop.is_set()
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Put the averaged weights into the model, in evaluation mode, for a while."""
+        trained = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(averaged_state(self.model, self.average))
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.model.load_state_dict(trained)
+            self.model.train()
+
+
+def prepare_folder(config: TrainerConfig) -> None:
+    """Make the run's folder and write the resolved recipe into it.
+
+    Raises:
+        OutputError: the folder cannot be made or written.
+    """
+    output = config.run.output
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{output}: cannot make the run's folder ({error.strerror})") from error
+    with atomic_path(output / "recipe.yaml") as temporary:
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        temporary.write_text(text, encoding="utf-8")
+
+
+def check_same_recipe(saved: dict[str, Any], current: dict[str, Any]) -> None:
+    """Refuse to resume under another recipe; only ``run`` may change, and not its seed.
+
+    Raises:
+        TrainingError: names the fields that differ.
+    """
+    before, after = flatten(saved), flatten(current)
+    free = {name for name in before | after if name.startswith("run.") and name != "run.seed"}
+    names = sorted((before.keys() | after.keys()) - free - {"run.micro_batches"})
+    changed = [name for name in names if before.get(name) != after.get(name)]
+    if before.get("run.micro_batches") != after.get("run.micro_batches"):
+        changed.append("run.micro_batches")
+    if changed:
+        raise TrainingError(
+            f"{', '.join(changed)} changed since the last checkpoint; choose another run.output, "
+            "or set the old values again"
+        )
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+@contextmanager
+def stop_on_signal(stop: threading.Event) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the run after its current step, with a checkpoint."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handled = (signal.SIGTERM, signal.SIGINT)
+    old = {number: signal.signal(number, lambda *_: stop.set()) for number in handled}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def train(build: Callable[[torch.device], Task], config: TrainerConfig) -> RunResult:
+    """Set up the machine, build the task from the run's seed, and run it."""
+    if config.run.num_threads is not None:
+        torch.set_num_threads(config.run.num_threads)
+    device = resolve_device(config.run.device)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        torch.backends.cudnn.conv.fp32_precision = "tf32"  # type: ignore[attr-defined]
+    with seeded_build(config.run.seed):
+        task = build(device)
+    if config.run.compile:
+        for module in task.phases.values():
+            module.compile()
+    return Trainer(task, config, device).fit()
