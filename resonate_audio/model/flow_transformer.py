@@ -67,6 +67,12 @@ class Conditions:
     tokens: Float[Tensor, "row token hidden"]
     pooled: Float[Tensor, "row hidden"]
 
+    def followed_by(self, other: Conditions) -> Conditions:
+        """These rows, then those of ``other``: one batch for both branches of guidance."""
+        return Conditions(
+            torch.cat([self.tokens, other.tokens]), torch.cat([self.pooled, other.pooled])
+        )
+
 
 class FlowTransformer(nn.Module):
     """Joint blocks of latents and text, then single blocks of latents [arXiv:2403.03206]."""
@@ -101,6 +107,11 @@ class FlowTransformer(nn.Module):
         for linear in (self.timestep.inner, self.timestep.outer):
             nn.init.normal_(linear.weight, std=TIMESTEP_INIT_STD)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; latents may stay in float32 around a smaller network."""
+        return self.head.conv.weight.dtype
+
     def normalize(
         self, z: Float[Tensor, "row frame channel"]
     ) -> Float[Tensor, "row frame channel"]:
@@ -115,7 +126,8 @@ class FlowTransformer(nn.Module):
 
     def condition(self, features: TextFeatures) -> Conditions:
         """Project text features; differentiable, and the same at every noise level."""
-        return Conditions(self.text_in(features.tokens), self.pooled_in(features.pooled))
+        tokens, pooled = features.tokens.to(self.dtype), features.pooled.to(self.dtype)
+        return Conditions(self.text_in(tokens), self.pooled_in(pooled))
 
     def empty_features(self, num_rows: int) -> TextFeatures:
         """Give the features that stand for no prompt, once per row (a view, not copies)."""
@@ -132,7 +144,7 @@ class FlowTransformer(nn.Module):
         """Predict the velocity noise − data.
 
         Args:
-            z: normalised latents at noise level t.
+            z: normalised latents at noise level t, in any dtype, which the velocity gets too.
             t: noise level in [0, 1], 1 = noise.
             conditions: projected prompts, one per row.
 
@@ -144,13 +156,13 @@ class FlowTransformer(nn.Module):
         text = conditions.tokens
         text_angles = rotary_angles(text.shape[1], self.config.head_dim, z.device)
         condition = self.timestep(t) + conditions.pooled
-        latents = self.latent_in(z)
+        latents = self.latent_in(z.to(self.dtype))
         for joint in self.joint_blocks:
             latents, text = joint(latents, text, condition, latent_angles, text_angles)
         for single in self.single_blocks:
             latents = single(latents, condition, latent_angles)
         velocity: Tensor = self.head(latents, condition)
-        return velocity
+        return velocity.to(z.dtype)
 
 
 def check_num_frames(num_frames: int, config: FlowTransformerConfig) -> None:

@@ -1,0 +1,61 @@
+"""Solvers of dz/dt = v(z, t) along a given list of noise levels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from resonate_audio.core.errors import Cancelled
+from resonate_audio.flow.path import Velocity
+
+OnStep = Callable[[int, int], bool | None]
+"""Called with (steps done, steps in all); returning False stops the solver."""
+
+Step = Callable[[Velocity, Tensor, Tensor, Tensor], Tensor]
+"""(velocity, z, t, next t) → next z."""
+
+
+def euler_step(
+    velocity: Velocity, z: Float[Tensor, "row ..."], t: Float[Tensor, ""], t_next: Float[Tensor, ""]
+) -> Float[Tensor, "row ..."]:
+    """Go along the slope at t: z + Δt·v(z, t); order 1."""
+    return z + (t_next - t) * velocity(z, t.expand(len(z)))
+
+
+def heun_step(
+    velocity: Velocity, z: Float[Tensor, "row ..."], t: Float[Tensor, ""], t_next: Float[Tensor, ""]
+) -> Float[Tensor, "row ..."]:
+    """Go along the mean of two slopes: z + Δt·(v(z, t) + v(z', t'))/2, z' by Euler; order 2."""
+    slope = velocity(z, t.expand(len(z)))
+    ahead = velocity(z + (t_next - t) * slope, t_next.expand(len(z)))
+    return z + (t_next - t) * (slope + ahead) / 2
+
+
+def integrate(
+    velocity: Velocity,
+    z: Float[Tensor, "row ..."],
+    times: Float[Tensor, " time"],
+    on_step: OnStep | None = None,
+    step: Step = euler_step,
+) -> Float[Tensor, "row ..."]:
+    """Carry z from times[0] to times[-1], one step between neighbours, in either direction.
+
+    Args:
+        velocity: v(z, t) with t one noise level per row.
+        z: the state at times[0].
+        times: noise levels in the order in which they are visited.
+        on_step: told of every step done; returning False stops.
+        step: the rule of one step.
+
+    Raises:
+        Cancelled: ``on_step`` returned False.
+    """
+    times = times.to(z.device)
+    num_steps = len(times) - 1
+    for index in range(num_steps):
+        z = step(velocity, z, times[index], times[index + 1])
+        if on_step is not None and on_step(index + 1, num_steps) is False:
+            raise Cancelled(f"stopped after step {index + 1} of {num_steps}")
+    return z

@@ -1,0 +1,32 @@
+import math
+
+import pytest
+import torch
+
+from resonate_audio.core.errors import InputError
+from resonate_audio.flow.times import logit_normal_times, uniform_grid
+
+
+def test_grid_goes_from_noise_to_data_in_equal_steps() -> None:
+    torch.testing.assert_close(uniform_grid(4), torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]))
+
+
+def test_grid_ends_are_exact_at_any_number_of_steps() -> None:
+    assert all(
+        (grid[0].item(), grid[-1].item()) == (1.0, 0.0)
+        for grid in (uniform_grid(num_steps) for num_steps in range(1, 60))
+    )
+
+
+def test_grid_of_no_step_is_refused() -> None:
+    with pytest.raises(InputError, match="0 inference steps"):
+        uniform_grid(0)
+
+
+def test_a_normal_of_zero_is_the_middle_of_the_path() -> None:
+    assert logit_normal_times(torch.zeros(1)).item() == 0.5
+
+
+def test_mean_and_spread_act_on_the_normal() -> None:
+    t = logit_normal_times(torch.tensor([0.5]), mean=-1.0, std=2.0 + 2 * math.log(3.0))
+    torch.testing.assert_close(t, torch.tensor([0.75]))
