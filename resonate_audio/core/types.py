@@ -31,7 +31,7 @@ class TextFeatures:
     """What the text encoder says of each row."""
 
     tokens: Float[Tensor, "row token dim"]
-    pooled: Float[Tensor, "row dim"]
+    pooled: Float[Tensor, "row pooled_dim"]
 
 
 @dataclass(frozen=True)

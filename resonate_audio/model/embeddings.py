@@ -10,11 +10,10 @@ SLOWEST_PERIOD = 10_000.0
 TIMESTEP_FEATURES = 256
 
 
-def timestep_frequencies(device: torch.device) -> Float[Tensor, " frequency"]:
-    """Angular frequencies 10000^(-i/128), i = 0 … 127, of the noise-level features."""
-    half = TIMESTEP_FEATURES // 2
-    steps = torch.arange(half, dtype=torch.float32, device=device)
-    return SLOWEST_PERIOD ** (-steps / half)
+def frequencies(num_features: int, device: torch.device) -> Float[Tensor, " frequency"]:
+    """Angular frequencies 10000^(-2i/d), i = 0 … d/2 − 1 [arXiv:1706.03762, sec. 3.5]."""
+    exponents = torch.arange(0, num_features, 2, dtype=torch.float32, device=device) / num_features
+    return 1.0 / SLOWEST_PERIOD**exponents
 
 
 def timestep_features(t: Float[Tensor, " row"]) -> Float[Tensor, "row feature"]:
@@ -26,7 +25,7 @@ def timestep_features(t: Float[Tensor, " row"]) -> Float[Tensor, "row feature"]:
     Returns:
         float32 features (cos(t·f_0) … cos(t·f_127), sin(t·f_0) … sin(t·f_127)).
     """
-    angles = t.float()[:, None] * timestep_frequencies(t.device)
+    angles = t.float()[:, None] * frequencies(TIMESTEP_FEATURES, t.device)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
@@ -58,9 +57,8 @@ def rotary_angles(
         head_dim: d, even.
         device: where the angles are wanted.
     """
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
     positions = torch.arange(num_positions, dtype=torch.float32, device=device)
-    return positions[:, None] * (1.0 / SLOWEST_PERIOD**exponents)
+    return positions[:, None] * frequencies(head_dim, device)
 
 
 def rotate_pairs(
