@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ class MelConfig(FrozenConfig):
     log: Literal["ln", "log10"]
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _fits(self) -> MelConfig:
         if self.hop_samples > self.n_fft or (self.n_fft - self.hop_samples) % 2:
             raise ValueError(
                 f"hop_samples {self.hop_samples} and n_fft {self.n_fft}: expected a hop no longer "

@@ -7,7 +7,7 @@ tanh, version 2 in an unbiased one and a clamp.
 from __future__ import annotations
 
 import math
-from typing import Literal, Self, cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -38,7 +38,7 @@ class BigVGANConfig(FrozenConfig):
     dilations: tuple[PositiveInt, ...] = (1, 3, 5)
 
     @model_validator(mode="after")
-    def _stages_match(self) -> Self:
+    def _stages_match(self) -> BigVGANConfig:
         rates, kernels = self.upsample_rates, self.upsample_kernels
         if len(rates) != len(kernels) or not rates:
             raise ValueError(f"{len(rates)} upsample_rates, {len(kernels)} upsample_kernels")
@@ -108,7 +108,7 @@ class BigVGAN(nn.Module):
             widths[-1], 1, OUTER_TAPS, padding=OUTER_TAPS // 2, bias=config.version == 1
         )
 
-    def cast_convs(self, dtype: torch.dtype) -> Self:
+    def cast_convs(self, dtype: torch.dtype) -> BigVGAN:
         """Run the convolutions in ``dtype``; activations and their parameters stay float32."""
         for module in self.modules():
             if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):

@@ -8,7 +8,7 @@ network corrects, and fast Griffin-Lim steps may polish the phase.
 from __future__ import annotations
 
 import math
-from typing import Literal, Self, cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +43,7 @@ class ISTFTVocoderConfig(FrozenConfig):
     """Extrapolation of those steps; 0 is plain Griffin-Lim."""
 
     @model_validator(mode="after")
-    def _frames_overlap(self) -> Self:
+    def _frames_overlap(self) -> ISTFTVocoderConfig:
         if self.n_fft < 2 * self.hop_samples or (self.n_fft - self.hop_samples) % 2:
             raise ValueError(
                 f"n_fft {self.n_fft} with hop_samples {self.hop_samples}: expected at least twice "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +44,7 @@ class VAEConfig(FrozenConfig):
     """Levels after which the encoder halves the frame rate."""
 
     @model_validator(mode="after")
-    def _levels_exist(self) -> Self:
+    def _levels_exist(self) -> VAEConfig:
         last = len(self.multipliers) - 2
         if len(set(self.down_levels)) < len(self.down_levels) or not all(
             0 <= level <= last for level in self.down_levels
