@@ -1,15 +1,11 @@
-"""Weights on disk: read without trust, load strictly, write atomically.
-
-A model folder holds ``model_index.json`` (format version, model configuration) and one
-``model.safetensors`` per part: ``transformer/``, ``vae/``, ``vocoder/`` and, when the text
-encoder is bundled, ``text_encoder/``.
-"""
+"""Weights on disk: read without trust, load strictly, write atomically."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import pickle
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -51,7 +47,9 @@ def _read_safetensors(path: Path) -> State:
 
 def _read_pickle(path: Path) -> State:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch comments on the protocol of foreign pickles
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused, because it is a pickle of something other than weights"
@@ -88,7 +86,8 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     """Load every tensor of ``state`` into ``module``, in the module's own dtype.
 
     Raises:
-        CheckpointError: names the first key that is missing, unexpected, or of another shape.
+        CheckpointError: names the first key that is missing, unexpected, of another shape, or
+            not finite; the module is left as it was.
     """
     expected = module.state_dict()
     for key, value in expected.items():
@@ -102,6 +101,9 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     unexpected = next((key for key in state if key not in expected), None)
     if unexpected is not None:
         raise CheckpointError(f"{source}: {unexpected} is not a weight of this model")
+    broken = next((key for key, value in state.items() if not value.isfinite().all()), None)
+    if broken is not None:
+        raise CheckpointError(f"{source}: {broken} holds NaN or infinite values")
     module.load_state_dict(state)
 
 
@@ -117,11 +119,16 @@ def write_weights(path: Path, state: Mapping[str, Tensor], metadata: dict[str, s
         os.chmod(temporary, 0o644)  # safetensors makes files only their owner can read
 
 
-def fingerprint(paths: Iterable[Path]) -> str:
-    """First 16 hex digits of the SHA-256 over the bytes of weight files, in the order given."""
+def fingerprint_weights(states: Iterable[Mapping[str, Tensor]]) -> str:
+    """First 16 hex digits of the SHA-256 over names and values, as float32.
+
+    The same weights give the same fingerprint in memory and on disk, in any storage type that
+    holds them exactly.
+    """
     digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as handle:
-            while chunk := handle.read(1 << 22):
-                digest.update(chunk)
+    for state in states:
+        for name in sorted(state):
+            values = state[name].detach().cpu().float().contiguous()
+            digest.update(f"{name}{tuple(values.shape)}".encode())
+            digest.update(values.numpy().data)
     return digest.hexdigest()[:16]
