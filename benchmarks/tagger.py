@@ -337,7 +337,7 @@ def _mask(x: Tensor, generator: torch.Generator) -> Tensor:
 class TaggerRun:
     """How long and how fast one fold is trained."""
 
-    num_steps: int = 2400
+    num_steps: int = 1500
     batch_clips: int = 48
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
