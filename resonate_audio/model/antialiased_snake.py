@@ -19,7 +19,7 @@ NUM_TAPS = 12
 REACH_SAMPLES = 5
 """Samples to either side that one activated sample depends on."""
 SNAKE_EPS = 1e-9
-CHUNK_ELEMENTS = {"cpu": 1 << 17}
+CHUNK_ELEMENTS = {"cpu": 1 << 16}
 """Elements worked on at a time; measured on two cores with 1 MiB of cache each."""
 DEFAULT_CHUNK_ELEMENTS = 1 << 24
 

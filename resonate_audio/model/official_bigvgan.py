@@ -121,7 +121,7 @@ def _weight(gain: Tensor, direction: Tensor | None, name: str) -> Tensor:
 def fold_weight(
     gain: Float[Tensor, "axis0 1 1"], direction: Float[Tensor, "axis0 axis1 tap"]
 ) -> Float[Tensor, "axis0 axis1 tap"]:
-    """Weight g · v / ‖v‖ with one norm for each index of the first axis [arXiv:1602.07868, eq. 2]."""
+    """Weight g · v / ‖v‖, one norm for each index of axis 0 [arXiv:1602.07868, eq. 2]."""
     norm: Tensor = torch.linalg.vector_norm(direction, dim=(1, 2), keepdim=True)
     return direction * (gain / norm)
 

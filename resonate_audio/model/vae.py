@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import ShapeError
+from resonate_audio.model.tiling import run_tiled
 
 NORM_EPS = 1e-4
 SILU_GAIN = 0.596
@@ -171,6 +172,24 @@ class MelVAE(nn.Module):
     def decode(self, latents: Float[Tensor, "row frame channel"]) -> Float[Tensor, "row band hop"]:
         """Decode latents to log-mels of frames × hops_per_frame hops."""
         return self.decode_normalized(latents) * self.data_std + self.data_mean
+
+    def decode_tiled(
+        self, latents: Float[Tensor, "row frame channel"], tile_frames: int
+    ) -> Float[Tensor, "row band hop"]:
+        """Decode with memory bounded by the tile: the same mel as :meth:`decode`.
+
+        The attention sees every frame, so the middle runs whole, at the latent rate, where it is
+        small; only the convolutions after it are tiled.
+        """
+        middle = self.decoder.trunk(latents.transpose(1, 2))
+        mel = run_tiled(
+            self.decoder.tail,
+            middle,
+            tile_frames,
+            self.decoder.halo_frames,
+            self.hops_per_frame,
+        )
+        return mel * self.data_std + self.data_mean
 
     def decode_normalized(
         self, latents: Float[Tensor, "row frame channel"]
@@ -395,9 +414,27 @@ class Decoder(nn.Module):
         self.conv_out = MPConv(widths[0], config.num_bands, 3)
         self.gain = nn.Parameter(torch.zeros(()))
 
+    @property
+    def halo_frames(self) -> int:
+        """Latent frames to either side that an output of :meth:`tail` depends on."""
+        reach = 1
+        for level in reversed(self.levels):
+            assert isinstance(level, Level)
+            if isinstance(level.resample, Upsample):
+                reach = -(-(reach + 1) // 2)
+            reach += 2 * len(level.blocks)
+        return reach
+
     def forward(self, x: Tensor) -> Tensor:
         """Map latents to normalised mels."""
-        x = self.middle(self.conv_in(x))
+        return self.tail(self.trunk(x))
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """The part that sees every frame, at the latent rate."""
+        return cast(Tensor, self.middle(self.conv_in(x)))
+
+    def tail(self, x: Tensor) -> Tensor:
+        """The part that sees ``halo_frames`` to each side: levels and output."""
         for level in self.levels:
             x = level(x)
         mel: Tensor = self.conv_out(mp_silu(x)) * (1 + self.gain)
