@@ -44,7 +44,8 @@ class HeadProjection(nn.Module):
         """Project, normalise and, unless ``angles`` is None, turn queries and keys."""
         heads = self.qkv(x).unflatten(-1, (self.num_heads, -1, 3)).transpose(1, 2)
         query, key, value = heads.unbind(-1)
-        query, key = self.query_norm(query), self.key_norm(key)
+        dtype = self.query_norm.weight.dtype  # under autocast the weights are wider than x
+        query, key = self.query_norm(query.to(dtype)), self.key_norm(key.to(dtype))
         if angles is not None:
             query, key = rotate_pairs(query, angles), rotate_pairs(key, angles)
         return HeadVectors(query.to(value.dtype), key.to(value.dtype), value)
