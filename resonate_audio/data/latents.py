@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +51,18 @@ def pack_captions(features: TextFeatures) -> CaptionTable:
     starts = lengths.cumsum(0) - lengths
     tokens = features.tokens[inside].half()
     return CaptionTable(tokens, starts, lengths, features.pooled.half(), num_tokens)
+
+
+def join_captions(tables: Sequence[CaptionTable]) -> CaptionTable:
+    """One table after the other."""
+    sizes = torch.tensor([0, *(len(table.tokens) for table in tables[:-1])]).cumsum(0).tolist()
+    return CaptionTable(
+        torch.cat([table.tokens for table in tables]),
+        torch.cat([table.starts + size for table, size in zip(tables, sizes, strict=True)]),
+        torch.cat([table.lengths for table in tables]),
+        torch.cat([table.pooled for table in tables]),
+        tables[0].num_tokens,
+    )
 
 
 @dataclass(frozen=True)

@@ -241,19 +241,14 @@ class Trainer:
             TrainingError: one was not finite; names the first such step.
         """
         pending, self._pending = self._pending, []
-        if not pending:
-            return {}
-        names = list(pending[-1][1])
-        table = torch.stack([torch.stack([v[name] for name in names]) for _, v in pending]).cpu()
-        bad = ~torch.isfinite(table).all(dim=1)
-        if bad.any():
-            row = int(bad.nonzero()[0, 0])
-            broken = [n for n, value in zip(names, table[row], strict=True) if not value.isfinite()]
-            raise TrainingError(
-                f"step {pending[row][0]}: {', '.join(broken)} is not finite; lower "
-                "optim.learning_rate, or look for a broken clip in that batch"
-            )
-        return dict(zip(names, table.mean(dim=0).tolist(), strict=True))
+        names = list(dict.fromkeys(name for _, losses in pending for name in losses))
+        means = {}
+        for name in names:
+            steps = [step for step, losses in pending if name in losses]
+            values = torch.stack([losses[name] for _, losses in pending if name in losses]).cpu()
+            check_finite(name, steps, values)
+            means[name] = values.mean().item()
+        return means
 
     def log(self, progress: ProgressLine) -> dict[str, float]:
         """Write one metrics line and move the progress line."""
@@ -371,6 +366,26 @@ class Trainer:
         finally:
             self.model.load_state_dict(trained)
             self.model.train()
+
+
+def check_finite(name: str, steps: list[int], values: Float[Tensor, " step"]) -> None:
+    """Stop at the first loss that is NaN or infinite.
+
+    Raises:
+        TrainingError: names the step and the loss.
+    """
+    bad = (~torch.isfinite(values)).nonzero()
+    if len(bad):
+        step, value = steps[int(bad[0])], values[int(bad[0])].item()
+        raise TrainingError(
+            f"step {step}: {name} is {value}; lower optim.learning_rate, or look for a broken "
+            "clip in that batch"
+        )
+
+
+def full_precision(device: torch.device) -> torch.autocast:
+    """A stretch of the forward pass in float32 whatever the run's precision: spectra need it."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def prepare_folder(config: TrainerConfig) -> None:

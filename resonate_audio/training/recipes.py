@@ -1,0 +1,249 @@
+"""Recipes: one YAML file names the model, the data and every number of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from resonate_audio.audio.mel import MelFrontEnd
+from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.errors import ConfigError
+from resonate_audio.data.latent_cache import (
+    all_captions,
+    cache_key,
+    cached_captions,
+    cached_latents,
+    make_latent_set,
+)
+from resonate_audio.data.latents import LatentSet
+from resonate_audio.data.manifest import read_manifest
+from resonate_audio.data.waveforms import WaveformSet, cached_waveforms
+from resonate_audio.model.bigvgan import BigVGAN
+from resonate_audio.model.checkpoint import fingerprint_weights, load_strict, read_weights
+from resonate_audio.model.istft_vocoder import ISTFTVocoder, ISTFTVocoderConfig
+from resonate_audio.model.presets import PRESETS, ModelConfig, VocoderConfig
+from resonate_audio.model.text_encoder import TextEncoder
+from resonate_audio.model.vae import MelVAE
+from resonate_audio.training.crops import CropConfig, CropSource
+from resonate_audio.training.listen import ListenConfig, Listener
+from resonate_audio.training.pretrain import FlowConfig, PretrainTask, build_transformer
+from resonate_audio.training.run import RunResult, Task, TrainerConfig, train
+from resonate_audio.training.vae import VAEObjective, VAETask, set_mel_statistics
+from resonate_audio.training.vocoder import VocoderObjective, VocoderTask
+
+Say = Callable[[str], None]
+
+
+class DataConfig(FrozenConfig):
+    """Which clips to train on."""
+
+    manifest: Path
+    splits: tuple[str, ...] | None = None
+    """Use only lines with one of these ``split`` values; None uses all."""
+    cache: Path = Path("cache")
+    """Folder for decoded clips and encodings; it may be deleted at any time."""
+
+
+class WeightsConfig(FrozenConfig):
+    """Trained parts, each a weights file or a folder that holds ``model.safetensors``."""
+
+    vae: Path | None = None
+    vocoder: Path | None = None
+    text_encoder: Path | None = None
+    """Folder with config.json, tokenizer.json and model.safetensors."""
+    transformer: Path | None = None
+    """Weights to start from instead of fresh ones."""
+
+
+class ModelRecipe(TrainerConfig):
+    """The part of a recipe that says what is trained on what.
+
+    ``preset`` names a family; ``model`` replaces single fields of it.
+    """
+
+    preset: str
+    model: ModelConfig
+    data: DataConfig
+    weights: WeightsConfig = WeightsConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("preset") not in PRESETS:
+            known = ", ".join(PRESETS)
+            raise ValueError(f"preset: expected one of {known}")
+        base = PRESETS[values["preset"]].model_dump(mode="json")
+        return values | {"model": merge(base, values.get("model") or {})}
+
+
+class VAERecipe(ModelRecipe):
+    """Train the VAE of a family."""
+
+    crops: CropConfig = CropConfig()
+    objective: VAEObjective = VAEObjective()
+
+
+class VocoderRecipe(ModelRecipe):
+    """Train the vocoder of a family."""
+
+    crops: CropConfig = CropConfig()
+    objective: VocoderObjective = VocoderObjective()
+
+
+class PretrainRecipe(ModelRecipe):
+    """Train the flow transformer of a family."""
+
+    window_s: tuple[float, ...] = Field((10.0,), min_length=1)
+    """Lengths that clips are padded to; each clip takes the shortest that holds it."""
+    flow: FlowConfig = FlowConfig()
+    listen: ListenConfig = ListenConfig()
+
+
+def train_vae(recipe: VAERecipe, say: Say) -> RunResult:
+    """Run a VAE recipe."""
+    source = open_crops(recipe, recipe.crops, say)
+
+    def build(device: torch.device) -> Task:
+        model = MelVAE(recipe.model.vae).to(device)
+        mel = MelFrontEnd(recipe.model.mel).to(device)
+        set_mel_statistics(model, mel, source)
+        return VAETask(model, mel, source, recipe.objective)
+
+    return train(build, recipe)
+
+
+def train_vocoder(recipe: VocoderRecipe, say: Say) -> RunResult:
+    """Run a vocoder recipe."""
+    source = open_crops(recipe, recipe.crops, say)
+
+    def build(device: torch.device) -> Task:
+        model = build_vocoder(recipe.model.vocoder).to(device)
+        mel = MelFrontEnd(recipe.model.mel).to(device)
+        vae = load_vae(recipe, device) if recipe.objective.decoded_share else None
+        return VocoderTask(model, mel, source, recipe.objective, vae)
+
+    return train(build, recipe)
+
+
+def train_flow(recipe: PretrainRecipe, say: Say) -> RunResult:
+    """Run a pre-training recipe."""
+    waves = open_waves(recipe, say)
+
+    def build(device: torch.device) -> Task:
+        vae = load_vae(recipe, device)
+        encoder = load_text_encoder(recipe, device)
+        data = encode_data(recipe, waves, vae, encoder, say)
+        model = build_transformer(recipe.model.transformer, data).to(device)
+        if recipe.weights.transformer is not None:
+            load_part(model, recipe.weights.transformer)
+        listener = make_listener(recipe, encoder, vae, device)
+        return PretrainTask(model, data.to(device), recipe.flow, recipe.run.seed, listener)
+
+    return train(build, recipe)
+
+
+def encode_data(
+    recipe: PretrainRecipe, waves: WaveformSet, vae: MelVAE, encoder: TextEncoder, say: Say
+) -> LatentSet:
+    """Latents of every clip and features of every caption, from the cache where they are there."""
+    config, cache = recipe.model, recipe.data.cache
+    mel = MelFrontEnd(config.mel).to(encoder.device)
+    vae_key = fingerprint_weights([vae.state_dict()])
+    settings = (config.mel.model_dump_json(), str(recipe.window_s))
+    folder = cache / f"latents-{cache_key(waves.fingerprint, vae_key, *settings)}"
+    windows = cached_latents(waves, vae, mel, recipe.window_s, folder, say)
+    texts = all_captions(waves)
+    text_key = fingerprint_weights([encoder.network.state_dict()])
+    folder = cache / f"captions-{cache_key(*texts, text_key, config.text_encoder.kind)}"
+    captions = cached_captions(texts, encoder, folder, config.text_encoder.num_tokens, say)
+    return make_latent_set(windows, waves, captions)
+
+
+def open_waves(recipe: ModelRecipe, say: Say) -> WaveformSet:
+    """The recipe's clips, decoded at the model's rate."""
+    manifest = read_manifest(recipe.data.manifest, recipe.data.splits)
+    return cached_waveforms(manifest, recipe.model.mel.sample_rate_hz, recipe.data.cache, say)
+
+
+def open_crops(recipe: ModelRecipe, config: CropConfig, say: Say) -> CropSource:
+    """Random crops of the recipe's clips, each a whole number of latent frames."""
+    return CropSource(open_waves(recipe, say), config, recipe.model.frame_samples, recipe.run.seed)
+
+
+def load_vae(recipe: ModelRecipe, device: torch.device) -> MelVAE:
+    """The trained VAE, folded for inference.
+
+    Raises:
+        ConfigError: the recipe does not say where it is.
+    """
+    if recipe.weights.vae is None:
+        raise ConfigError("weights.vae is not set: expected the file that `train vae` exported")
+    vae = MelVAE(recipe.model.vae)
+    load_part(vae, recipe.weights.vae)
+    vae.fold_weight_norm()
+    return vae.to(device).eval().requires_grad_(False)
+
+
+def build_vocoder(config: VocoderConfig) -> nn.Module:
+    """A fresh vocoder of the kind that the configuration names."""
+    return ISTFTVocoder(config) if isinstance(config, ISTFTVocoderConfig) else BigVGAN(config)
+
+
+def load_text_encoder(recipe: ModelRecipe, device: torch.device) -> TextEncoder:
+    """The text encoder; MiniLM comes with the package.
+
+    Raises:
+        ConfigError: a T5 is wanted and the recipe does not say where it is.
+    """
+    folder, config = recipe.weights.text_encoder, recipe.model.text_encoder
+    if folder is None and config.kind != "minilm":
+        raise ConfigError(
+            f"weights.text_encoder is not set: expected a folder with the files of {config.repo_id}"
+        )
+    bundled = Path(str(files("resonate_audio"))) / "nano" / "weights" / "text_encoder"
+    encoder = TextEncoder.from_folder(config, folder or bundled)
+    return encoder.to(device).eval()
+
+
+def load_part(module: nn.Module, path: Path) -> None:
+    """Load one part's weights from a file, or from ``model.safetensors`` in a folder."""
+    file = path / "model.safetensors" if path.is_dir() else path
+    load_strict(module, read_weights(file), str(file))
+
+
+def make_listener(
+    recipe: PretrainRecipe, encoder: TextEncoder, vae: MelVAE, device: torch.device
+) -> Listener | None:
+    """What generates the recipe's prompts, if it has any."""
+    prompts, config = recipe.listen.prompts, recipe.model
+    if not prompts:
+        return None
+    vocoder = None
+    if recipe.weights.vocoder is not None:
+        vocoder = build_vocoder(config.vocoder)
+        load_part(vocoder, recipe.weights.vocoder)
+        vocoder = vocoder.to(device).eval().requires_grad_(False)
+    return Listener(
+        recipe.listen,
+        encoder.encode(prompts),
+        vae,
+        vocoder,
+        config.num_frames(recipe.listen.duration_s),
+        config.mel.sample_rate_hz,
+    )
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with single fields of its groups replaced."""
+    result = dict(base)
+    for name, value in changes.items():
+        old = result.get(name)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        result[name] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return result
