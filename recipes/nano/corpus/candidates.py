@@ -1,0 +1,74 @@
+"""Walk the unpacked sources and name every file that a rule wants."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from corpus.licences import Credit, credit
+from corpus.rules import Source
+from corpus.sources import Folders
+from corpus.spoken import caption_of
+from corpus.unpack import SOUND_SUFFIXES
+
+ANY_SUFFIX = {"tamtam", "blobwars"}
+"""Sources whose sounds have no suffix."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that holds a sound of a known class."""
+
+    source: str
+    path: str
+    """Under the unpacked sources."""
+    name: str
+    """Under the source's folder; ids are made of it."""
+    label: str
+    captions: tuple[str, ...]
+    credit: Credit
+
+
+def find_candidates(
+    source: Source, labels: dict[str, tuple[str, ...]], folders: Folders
+) -> tuple[list[Candidate], Counter[str]]:
+    """Name the files of one source.
+
+    Returns:
+        The wanted files in the order of their names, and how many were left out, by reason.
+    """
+    root = folders.sources / source.folder
+    found, left_out = [], Counter[str]()
+    for path in sound_files(root, source.name in ANY_SUFFIX):
+        name = path.relative_to(root).as_posix()
+        stem = name[: -len(path.suffix)] if path.suffix.lower() in SOUND_SUFFIXES else name
+        rule = source.match(stem)
+        captions = rule and (rule.captions or labels[rule.label])
+        if captions and captions[0].startswith("@"):
+            spoken = caption_of(captions[0][1:], stem, root)
+            captions = (spoken,) if spoken else None
+        if rule is None or not captions:
+            left_out["named by no rule"] += 1
+            continue
+        owner = credit(source, path, folders)
+        if not owner.usable:
+            left_out[f"licence {owner.licence}"] += 1
+            continue
+        where = path.relative_to(folders.sources).as_posix()
+        found.append(Candidate(source.name, where, name, rule.label, captions, owner))
+    return found, left_out
+
+
+def sound_files(root: Path, any_suffix: bool) -> list[Path]:
+    """Every sound below ``root``, folder by folder, in the order of names."""
+    files = []
+    for folder, inner, names in os.walk(root):
+        inner.sort()
+        files += [
+            Path(folder) / name
+            for name in sorted(names)
+            if any_suffix or name.lower().endswith(SOUND_SUFFIXES)
+        ]
+    return files
