@@ -25,10 +25,10 @@ RANGE_DB = 80.0
 LOWEST_HZ = 30.0
 TICKS_HZ = (100, 500, 1000, 2000, 5000, 10_000, 20_000)
 
-SIZE_INCHES = (9.0, 4.2)
-DOTS_PER_INCH = 140
+SIZE_INCHES = (7.6, 4.0)
+DOTS_PER_INCH = 150
 # The picture's data area as fractions of its width: a page can lay a play head over it.
-DATA_LEFT, DATA_WIDTH = 0.085, 0.830
+DATA_LEFT, DATA_WIDTH = 0.100, 0.795
 
 BACKGROUND, INK, FAINT = "#0c0c14", "#e8e6f0", "#8c89a0"
 WAVE, COLOURS = "#f2a65a", "inferno"
@@ -93,9 +93,9 @@ def draw_sound(audio: Audio, title: str = "") -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, facecolor=BACKGROUND)
-    wave = figure.add_axes((DATA_LEFT, 0.70, DATA_WIDTH, 0.17))
-    picture = figure.add_axes((DATA_LEFT, 0.14, DATA_WIDTH, 0.53))
-    scale = figure.add_axes((DATA_LEFT + DATA_WIDTH + 0.012, 0.14, 0.012, 0.53))
+    wave = figure.add_axes((DATA_LEFT, 0.69, DATA_WIDTH, 0.18))
+    picture = figure.add_axes((DATA_LEFT, 0.125, DATA_WIDTH, 0.54))
+    scale = figure.add_axes((DATA_LEFT + DATA_WIDTH + 0.012, 0.125, 0.012, 0.54))
     _draw_title(figure, audio, title)
     _draw_wave(wave, audio)
     _draw_levels(figure, picture, scale, audio)
@@ -116,7 +116,7 @@ def write_spectrogram(path: Path, audio: Audio, title: str = "", overwrite: bool
 
 def _draw_title(figure: Figure, audio: Audio, title: str) -> None:
     one_line = " ".join(title.split())
-    shown = one_line if len(one_line) <= 78 else one_line[:77].rstrip() + "…"
+    shown = one_line if len(one_line) <= 60 else one_line[:59].rstrip() + "…"
     figure.text(
         DATA_LEFT, 0.925, shown, color=INK, fontsize=12.5, fontweight="bold", parse_math=False
     )
@@ -163,9 +163,9 @@ def _frequency(tick_hz: int) -> str:
 
 def _style(axes: Axes) -> None:
     axes.set_facecolor(BACKGROUND)
-    axes.tick_params(colors=FAINT, labelsize=8, length=3, width=0.6)
-    axes.xaxis.label.set(color=FAINT, fontsize=8.5)
-    axes.yaxis.label.set(color=FAINT, fontsize=8.5)
+    axes.tick_params(colors=FAINT, labelsize=8.5, length=3, width=0.6)
+    axes.xaxis.label.set(color=FAINT, fontsize=9)
+    axes.yaxis.label.set(color=FAINT, fontsize=9)
     for spine in axes.spines.values():
         spine.set(color="#2c2b3a", linewidth=0.6)
 

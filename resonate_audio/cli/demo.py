@@ -1,0 +1,153 @@
+"""`resonate demo`: eight sounds, their pictures, and one page that plays them."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resonate_audio.cli.console import print_table, say
+from resonate_audio.cli.generate import Settings, check_outputs, load, make, write
+from resonate_audio.cli.naming import PlannedSound, slug
+
+if TYPE_CHECKING:
+    from resonate_audio.core.types import Audio
+
+DEFAULT_OUTPUT = Path("demo-output")
+SOUNDS = (
+    ("a dog barks", 1),
+    ("rain falls", 1),
+    ("a church bell rings", 1),
+    ("thunder rumbles", 1),
+    ("a clock ticks", 1),
+    ("a piano plays a melody", 1),
+    ("rain falls while a dog barks", 1),
+    ("a rooster crows, then footsteps on gravel", 1),
+)
+"""Prompts and seeds: six single events, one mixture, one sequence."""
+
+COMFORTABLE_STEPS, COMFORTABLE_GUIDANCE = 25, 4.5
+
+
+@dataclass(frozen=True)
+class DemoSound:
+    """One sound of the page with everything its card shows."""
+
+    plan: PlannedSound
+    audio: Audio
+
+    @property
+    def picture(self) -> Path:
+        """The spectrogram beside the sound."""
+        return self.plan.path.with_suffix(".png")
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the sounds, pictures and page.")
+    ] = DEFAULT_OUTPUT,
+    model: Annotated[str, typer.Option("--model", "-m", help="A name, folder or hub id.")] = "nano",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or mps.", show_default="the fastest")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Solver steps.")] = COMFORTABLE_STEPS,
+) -> None:
+    """Make eight sounds with the embedded model and a page that plays them.
+
+    The folder's own earlier files are replaced.
+
+    [bold]Example[/bold]
+
+      resonate demo --output demo-output
+    """
+    started_s = time.monotonic()
+    plans = [PlannedSound(text, seed, output / f"{slug(text)}.wav") for text, seed in SOUNDS]
+    check_outputs(plans, spectrogram=True, overwrite=True)
+    pipeline = load(model, device, None)
+    settings = Settings("", None, steps, COMFORTABLE_GUIDANCE)
+    sounds = []
+    for plan, audio in zip(plans, make(pipeline, plans, settings, "eight sounds"), strict=True):
+        write(plan, audio, spectrogram=True, overwrite=True)
+        sounds.append(DemoSound(plan, audio))
+    page = write_page(output / "index.html", sounds, model, time.monotonic() - started_s)
+    rows = [(item.plan.prompt, str(item.plan.path), str(item.picture)) for item in sounds]
+    print_table(("prompt", "sound", "picture"), rows)
+    say(f"took {time.monotonic() - started_s:.0f} s")
+    print(f"\nOpen the page:  {page.resolve().as_uri()}")
+
+
+def write_page(path: Path, sounds: Sequence[DemoSound], model: str, took_s: float) -> Path:
+    """Write the page, sounds and pictures inside it, so that one file can be passed on.
+
+    Raises:
+        OutputError: it cannot be written, or the disk is full.
+    """
+    from resonate_audio.audio.io import write_bytes
+
+    write_bytes(path, render_page(sounds, model, took_s).encode("utf-8"), overwrite=True)
+    return path
+
+
+def render_page(sounds: Sequence[DemoSound], model: str, took_s: float) -> str:
+    """The page's HTML; every text that comes from outside is escaped."""
+    length_s = sum(item.audio.duration_s for item in sounds)
+    texts = {
+        "headline": "Sounds from sentences",
+        "summary": f"{len(sounds)} sounds, {length_s:.0f} seconds in all, made on this machine by "
+        f"{model} in {took_s:.0f} seconds. Press play, or click into a picture.",
+        "example": 'resonate generate "a dog barks twice, then rain starts" --spectrogram\n'
+        "resonate generate --help",
+        "facts": "The pictures show level by time and frequency, 80 dB from black to white.",
+    }
+    escaped = {name: html.escape(text) for name, text in texts.items()}
+    cards = "\n".join(_render_card(item, model) for item in sounds)
+    return _template("demo.html").substitute(escaped, cards=cards)
+
+
+def _render_card(item: DemoSound, model: str) -> str:
+    from resonate_audio.audio.spectrogram import DATA_LEFT, DATA_WIDTH
+
+    plan = item.plan
+    command = ["resonate", "generate", plan.prompt, "--seed", str(plan.seed), "--model", model]
+    texts = {
+        "prompt": plan.prompt,
+        "seed": str(plan.seed),
+        "duration": f"{item.audio.duration_s:.1f}",
+        "rate": f"{item.audio.sample_rate_hz / 1000:g}",
+        "file": plan.path.name,
+        "command": shlex.join(command),
+        "sound": _data_url("audio/wav", plan.path.read_bytes()),
+        "picture": _data_url("image/webp", _compressed(item.picture)),
+        "data_left": f"{DATA_LEFT}",
+        "data_width": f"{DATA_WIDTH}",
+    }
+    return _template("demo_card.html").substitute(
+        {name: html.escape(text) for name, text in texts.items()}
+    )
+
+
+def _template(name: str) -> Template:
+    return Template((files("resonate_audio.cli") / name).read_text(encoding="utf-8"))
+
+
+def _compressed(picture: Path) -> bytes:
+    """The picture as WebP: a fifth of the bytes for the same look."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.open(picture).convert("RGB").save(buffer, format="webp", quality=82)
+    return buffer.getvalue()
+
+
+def _data_url(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

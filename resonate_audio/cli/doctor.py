@@ -1,0 +1,170 @@
+"""`resonate doctor`: what is installed, what it runs on, and whether it computes rightly."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from resonate_audio.cli.console import print_table, say
+from resonate_audio.core.errors import ResonateError
+
+PACKAGES = (
+    "resonate-audio", "torch", "transformers", "tokenizers", "safetensors", "huggingface-hub",
+    "numpy", "soundfile", "soxr", "matplotlib", "pydantic", "typer",
+)  # fmt: skip
+HUB_TIMEOUT_S = 3.0
+LOW_DISK_BYTES = 5 * 2**30
+"""What the large model, its text encoder and vocoder take."""
+
+Verdict = Literal["ok", "note", "FAIL"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    what: str
+    verdict: Verdict
+    detail: str
+
+
+def doctor(
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not look for the hub on the network.")
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Run the self-test on cpu, cuda or mps.", show_default="the fastest"),
+    ] = None,
+) -> None:
+    """Check the installation; exit 1 if something is broken.
+
+    [bold]Example[/bold]
+
+      resonate doctor --offline
+    """
+    say("looking around; the self-test takes a few seconds")
+    findings = [check_versions(), check_libsndfile(), check_device(), check_disk()]
+    findings.append(Finding("hub", "note", "not asked") if offline else check_hub())
+    findings.append(check_known_answer(device))
+    print_table(
+        ("check", "verdict", "detail"),
+        [(item.what, item.verdict, item.detail) for item in findings],
+    )
+    if any(item.verdict == "FAIL" for item in findings):
+        raise typer.Exit(1)
+
+
+def check_versions() -> Finding:
+    """Versions of what sounds depend on."""
+    found, missing = [f"python {platform.python_version()}"], []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            missing.append(package)
+    if missing:
+        return Finding("versions", "FAIL", f"missing: {', '.join(missing)}; pip install them")
+    return Finding("versions", "ok", ", ".join(found))
+
+
+def check_libsndfile() -> Finding:
+    """Every format that is offered can be written and read here."""
+    import numpy as np
+
+    from resonate_audio.audio.io import FORMATS, decode_audio, encode_audio
+    from resonate_audio.core.types import Audio
+
+    tone = np.sin(np.arange(4800, dtype=np.float32) * np.float32(0.1)) / 2
+    broken = []
+    for suffix, kind in FORMATS.items():
+        try:
+            decode_audio(encode_audio(Audio(tone, 48_000), kind), suffix)
+        except (ResonateError, RuntimeError) as error:
+            broken.append(f"{suffix} ({error})")
+    if broken:
+        return Finding("audio files", "FAIL", f"libsndfile here lacks {', '.join(broken)}")
+    return Finding("audio files", "ok", " ".join(FORMATS))
+
+
+def check_device() -> Finding:
+    """The processor that models run on."""
+    import torch
+
+    threads = f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        return Finding(
+            "device", "ok", f"cuda: {properties.name}, {_size(properties.total_memory)}; {threads}"
+        )
+    if torch.backends.mps.is_available():
+        return Finding("device", "ok", f"mps: Apple {platform.machine()}; {threads}")
+    return Finding("device", "ok", f"cpu: {platform.machine()}, {threads}")
+
+
+def check_disk() -> Finding:
+    """Room for sounds here, and for downloaded models."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    here, cache = Path.cwd(), _existing(Path(HF_HUB_CACHE))
+    free_here, free_cache = shutil.disk_usage(here).free, shutil.disk_usage(cache).free
+    detail = f"{_size(free_here)} free here, {_size(free_cache)} for models in {HF_HUB_CACHE}"
+    if free_cache < LOW_DISK_BYTES:
+        return Finding("disk", "note", f"{detail}; the large model needs {_size(LOW_DISK_BYTES)}")
+    return Finding("disk", "ok", detail)
+
+
+def check_hub() -> Finding:
+    """Whether models could be downloaded; being offline is no fault, `nano` is embedded."""
+    from huggingface_hub.constants import ENDPOINT
+
+    request = urllib.request.Request(ENDPOINT, method="HEAD")  # the address is the hub's own
+    started_s = time.monotonic()
+    try:
+        with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S):
+            pass
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        return Finding("hub", "note", f"{ENDPOINT} not reachable ({reason}); nano works without")
+    return Finding("hub", "ok", f"{ENDPOINT} in {time.monotonic() - started_s:.1f} s")
+
+
+def check_known_answer(device: str | None) -> Finding:
+    """Does `nano` still make the sound that it made when it was finished?"""
+    from resonate_audio.nano.known_answer import ask, read_known_answer, relative_error
+    from resonate_audio.pipeline import Resonate, bundled_folder
+
+    try:
+        answer = read_known_answer(bundled_folder("nano"))
+        started_s = time.monotonic()
+        pipeline = Resonate.from_pretrained("nano", device=device, local_files_only=True)
+        loaded_s = time.monotonic()
+        error = relative_error(answer, ask(pipeline, answer))
+    except ResonateError as problem:
+        return Finding("self-test", "FAIL", str(problem))
+    detail = (
+        f"nano on {pipeline.device}: relative error {error:.1e} of at most {answer.tolerance:g}; "
+        f"loaded in {loaded_s - started_s:.1f} s, answered in {time.monotonic() - loaded_s:.1f} s"
+    )
+    return Finding("self-test", "ok" if error <= answer.tolerance else "FAIL", detail)
+
+
+def _existing(path: Path) -> Path:
+    """The nearest parent that exists: a cache that was never used has no folder yet."""
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.1f} GB"

@@ -1,0 +1,245 @@
+"""`resonate generate`: sentences in, sound files out."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resonate_audio.cli.console import print_table, say, step_progress
+from resonate_audio.cli.naming import PlannedSound, plan_sounds
+from resonate_audio.core.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from resonate_audio.core.types import Audio
+    from resonate_audio.pipeline import Resonate
+
+SETTINGS, FILES, MACHINE = "How it sounds", "Where it goes", "What it runs on"
+LARGEST_SEED = 2**62
+LARGEST_RANDOM_SEED = 2**31
+"""Short enough to be typed again."""
+
+
+class DType(StrEnum):
+    """Number formats of the network."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every sound of one command is made."""
+
+    negative_prompt: str
+    duration_s: float | None
+    num_inference_steps: int
+    guidance_scale: float
+
+
+def generate(
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PROMPT...", help="What to hear; several make several sounds."),
+    ] = None,
+    prompts_file: Annotated[
+        Path | None, typer.Option(help="Read more prompts from a text file, one a line.")
+    ] = None,
+    takes: Annotated[
+        int, typer.Option("--takes", "-n", min=1, max=1000, help="Sounds per prompt.")
+    ] = 1,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Seed of the first take; the next takes count up.", show_default="random"
+        ),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(help="Solver steps: more is finer and slower.", rich_help_panel=SETTINGS)
+    ] = 25,
+    guidance: Annotated[
+        float,
+        typer.Option(
+            help="How hard to follow the prompt; 1 adds nothing to the model.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = 4.5,
+    duration: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds per sound.", show_default="the model's own", rich_help_panel=SETTINGS
+        ),
+    ] = None,
+    negative: Annotated[str, typer.Option(help="What not to hear.", rich_help_panel=SETTINGS)] = "",
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File (.wav .flac .mp3 .ogg .opus) or folder. Several sounds are numbered.",
+            show_default="named after the prompt and the seed, here",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    spectrogram: Annotated[
+        bool,
+        typer.Option(
+            "--spectrogram", help="Draw a picture (.png) beside each sound.", rich_help_panel=FILES
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=FILES),
+    ] = False,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A name (see `resonate models`), folder or hub id.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = "nano",
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="cpu, cuda, cuda:1 or mps.", show_default="the fastest", rich_help_panel=MACHINE
+        ),
+    ] = None,
+    dtype: Annotated[
+        DType | None,
+        typer.Option(
+            help="Number format of the network.", show_default="by device", rich_help_panel=MACHINE
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int,
+        typer.Option(min=1, help="Sounds computed together.", rich_help_panel=MACHINE),
+    ] = 8,
+) -> None:
+    """Make sounds from sentences.
+
+    [bold]Examples[/bold]
+
+      resonate generate "a dog barks twice, then rain starts"
+
+      resonate generate "thunder" "a church bell" -n 4 --seed 7 -o sounds/ --spectrogram
+
+      resonate generate --prompts-file lines.txt -o take.flac --steps 50 --guidance 6
+    """
+    texts = [*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])]
+    check_texts([*texts, negative])
+    if not texts:
+        raise InputError('no prompt; try: resonate generate "a dog barks twice, then rain starts"')
+    first_seed = secrets.randbelow(LARGEST_RANDOM_SEED) if seed is None else seed
+    sounds = plan_sounds(texts, takes, first_seed, output)
+    check_outputs(sounds, spectrogram, overwrite)
+    settings = Settings(negative, duration, steps, guidance)
+    pipeline = load(model, device, dtype.value if dtype else None)
+    rows = []
+    for start in range(0, len(sounds), batch_size):
+        batch = sounds[start : start + batch_size]
+        label = f"sounds {start + 1}-{start + len(batch)} of {len(sounds)}"
+        for sound, audio in zip(batch, make(pipeline, batch, settings, label), strict=True):
+            write(sound, audio, spectrogram, overwrite)
+            rows.append(describe(sound, audio))
+    print_table(("file", "prompt", "length", "seed", "gain"), rows)
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a text file, without the blank ones.
+
+    Raises:
+        InputError: it cannot be read, is not UTF-8, or has no line with text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read it ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a UTF-8 text file (byte {error.start})") from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise InputError(f"{path}: holds no prompt; expected one a line")
+    return prompts
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse what the shell passed on in another encoding.
+
+    Raises:
+        InputError: a text is not valid Unicode.
+    """
+    for text in texts:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(f"prompt {text!a}: not valid UTF-8") from error
+
+
+def check_outputs(sounds: Sequence[PlannedSound], spectrogram: bool, overwrite: bool) -> None:
+    """Find out before the work, not after it, that a file cannot be written.
+
+    Raises:
+        AudioError: a suffix stands for no format.
+        OutputError: a file exists and may not be replaced, or its folder cannot be written.
+    """
+    from resonate_audio.audio.io import check_output
+
+    for sound in sounds:
+        check_output(sound.path, overwrite)
+        picture = sound.path.with_suffix(".png")
+        if spectrogram and picture.exists() and not overwrite:
+            raise OutputError(f"{picture}: exists already; pass --overwrite to replace it")
+
+
+def load(model: str, device: str | None, dtype: str | None) -> Resonate:
+    """Load a model, saying so: the big ones take a while."""
+    from resonate_audio.pipeline import Resonate
+
+    say(f"loading {model}")
+    return Resonate.from_pretrained(model, device=device, dtype=dtype)
+
+
+def make(
+    pipeline: Resonate, batch: Sequence[PlannedSound], settings: Settings, label: str
+) -> list[Audio]:
+    """Compute one batch, showing its steps."""
+    with step_progress(label) as report:
+        return pipeline.generate(
+            [sound.prompt for sound in batch],
+            negative_prompt=settings.negative_prompt,
+            duration_s=settings.duration_s,
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            seeds=[sound.seed for sound in batch],
+            on_step=report,
+        )
+
+
+def write(sound: PlannedSound, audio: Audio, spectrogram: bool, overwrite: bool) -> None:
+    """Write one sound, and its picture when asked for."""
+    from resonate_audio.audio.io import write_audio
+    from resonate_audio.audio.spectrogram import write_spectrogram
+
+    write_audio(sound.path, audio, overwrite)
+    if spectrogram:
+        write_spectrogram(sound.path.with_suffix(".png"), audio, sound.prompt, overwrite)
+
+
+def describe(sound: PlannedSound, audio: Audio) -> tuple[str, ...]:
+    """One row of the table of what was written."""
+    gain = audio.recipe.gain if audio.recipe else 1.0
+    return (
+        str(sound.path),
+        sound.prompt,
+        f"{audio.duration_s:.2f} s",
+        str(sound.seed),
+        "1" if gain == 1.0 else f"{gain:.3f}",
+    )

@@ -1,0 +1,97 @@
+"""The `resonate` command: one file per sub-command, one line per mistake, exit codes.
+
+Exit codes: 0 done · 1 done, and the answer is no (a check failed, a replay differs) · 2 the
+caller can fix it (one line on stderr says how) · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from resonate_audio.cli import demo, doctor, generate, models, replay, train
+from resonate_audio.core.errors import ResonateError
+
+# The class is public only as the parent of BadParameter, here and in older typers.
+UsageError: Any = typer.BadParameter.__bases__[0]
+
+app = typer.Typer(
+    name="resonate",
+    help="Text in, sound out; and a generator that learns from feedback.",
+    epilog='Start with:  resonate generate "a dog barks twice, then rain starts"',
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"resonate {version('resonate-audio')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Text in, sound out; and a generator that learns from feedback."""
+
+
+app.command()(generate.generate)
+app.command()(replay.replay)
+app.command()(models.models)
+app.command()(demo.demo)
+app.command()(doctor.doctor)
+app.add_typer(train.app, name="train")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; user mistakes become one stderr line."""
+    try:
+        result = app(args=list(arguments), standalone_mode=False)
+    except UsageError as error:
+        return _show_usage(error)
+    except ResonateError as error:
+        return _fail(" ".join(str(error).split()), code=2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted; files that were finished are kept", code=130)
+    except BrokenPipeError:
+        # The reader of our output went away (`resonate models | head -1`): not an error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def main() -> None:
+    """Entry point of the `resonate` script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _show_usage(error: Any) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return 2
+    where = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+    return _fail(" ".join(error.format_message().split()) + where, code=2)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"resonate: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

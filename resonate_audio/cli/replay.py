@@ -1,0 +1,111 @@
+"""`resonate replay`: make a sound again from the recipe in its file, and compare bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resonate_audio.cli.console import print_table, say, step_progress
+from resonate_audio.core.errors import AudioError
+
+if TYPE_CHECKING:
+    from resonate_audio.core.types import Audio, Recipe
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a regenerated sound differs from the file it came from."""
+
+    bit_equal: bool
+    max_difference: float
+    """Of full scale; infinite when lengths or sample rates differ."""
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sound made by Resonate Audio.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Write the regenerated sound here.", show_default=False
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output if it exists.")
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Where the model is now.", show_default="as recorded"),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or mps.", show_default="as recorded")
+    ] = None,
+) -> None:
+    """Make a sound again from the recipe in its file; exit 1 if a single bit differs.
+
+    [bold]Examples[/bold]
+
+      resonate replay take.flac
+
+      resonate replay take.mp3 -o again.wav
+    """
+    from resonate_audio.audio.io import check_output, read_audio, write_audio
+
+    original = read_audio(file)
+    if original.recipe is None:
+        raise AudioError(f"{file}: holds no recipe; only files made by Resonate Audio can replay")
+    if output is not None:
+        check_output(output, overwrite)
+    again = regenerate(original.recipe, model, device)
+    comparison = compare(file, original, again)
+    if output is not None:
+        write_audio(output, again, overwrite)
+    _report(original.recipe, comparison, output)
+    if not comparison.bit_equal:
+        raise typer.Exit(1)
+
+
+def regenerate(recipe: Recipe, model: str | None, device: str | None) -> Audio:
+    """Run the recipe on the model, device and number format it records."""
+    from resonate_audio.pipeline import Resonate
+
+    name = model or recipe.model
+    say(f"loading {name}")
+    pipeline = Resonate.from_pretrained(name, device=device or recipe.device, dtype=recipe.dtype)
+    with step_progress(recipe.prompt) as report:
+        return pipeline.replay(recipe, on_step=report)
+
+
+def compare(file: Path, original: Audio, again: Audio) -> Comparison:
+    """Send the new sound through the file's own codec, then compare the decoded samples.
+
+    So a lossy file can be bit-equal too; only the codec's serial numbers and times may differ.
+    """
+    import numpy as np
+
+    from resonate_audio.audio.io import audio_format, decode_audio, encode_audio
+
+    decoded = decode_audio(encode_audio(again, audio_format(file)), "the regenerated sound")
+    same_shape = (
+        decoded.sample_rate_hz == original.sample_rate_hz
+        and decoded.samples.shape == original.samples.shape
+    )
+    if not same_shape:
+        return Comparison(False, float("inf"))
+    difference = float(np.abs(decoded.samples - original.samples).max())
+    return Comparison(np.array_equal(decoded.samples, original.samples), difference)
+
+
+def _report(recipe: Recipe, comparison: Comparison, output: Path | None) -> None:
+    rows = [
+        ("prompt", recipe.prompt),
+        ("model", f"{recipe.model} ({recipe.model_fingerprint[:12]})"),
+        ("seed", str(recipe.seed)),
+        ("bit-equal", "yes" if comparison.bit_equal else "no"),
+        ("largest difference", f"{comparison.max_difference:.3g} of full scale"),
+    ]
+    if output is not None:
+        rows.append(("written", str(output)))
+    print_table(("replay", ""), rows)
