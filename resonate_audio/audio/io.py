@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import json
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from resonate_audio.audio.tags import append_wav_tags, prepend_id3_tags, read_wav_comment
 from resonate_audio.core.errors import AudioError, OutputError
-from resonate_audio.core.files import atomic_path
+from resonate_audio.core.files import atomic_path, output_error
 from resonate_audio.core.types import Audio, Recipe
 
 RECIPE_KEY = "resonate_recipe"
@@ -228,10 +229,13 @@ def check_output(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{path}: is a folder, expected a file name")
     if path.exists() and not overwrite:
         raise OutputError(f"{path}: exists already; pass --overwrite to replace it")
-    probe = path.with_name(f".{path.stem}.probe{path.suffix}")
-    with atomic_path(probe) as temporary:
-        temporary.touch()
-    probe.unlink()
+    probe = path.with_name(f".{path.stem}.{os.getpid()}.probe")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise output_error(path, error) from error
 
 
 def read_recipe(path: Path) -> Recipe | None:

@@ -141,11 +141,12 @@ def check_hub() -> Finding:
 
 def check_known_answer(device: str | None) -> Finding:
     """Does `nano` still make the sound that it made when it was finished?"""
+    from resonate_audio.model.hub import find_model
     from resonate_audio.nano.known_answer import ask, read_known_answer, relative_error
-    from resonate_audio.pipeline import Resonate, bundled_folder
+    from resonate_audio.pipeline import Resonate
 
     try:
-        answer = read_known_answer(bundled_folder("nano"))
+        answer = read_known_answer(find_model("nano", local_files_only=True))
         started_s = time.monotonic()
         pipeline = Resonate.from_pretrained("nano", device=device, local_files_only=True)
         loaded_s = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -57,7 +58,10 @@ def generate(
     seed: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Seed of the first take; the next takes count up.", show_default="random"
+            min=0,
+            max=LARGEST_SEED,
+            help="Seed of the first take; the next takes count up.",
+            show_default="random",
         ),
     ] = None,
     steps: Annotated[
@@ -142,6 +146,7 @@ def generate(
     check_outputs(sounds, spectrogram, overwrite)
     settings = Settings(negative, duration, steps, guidance)
     pipeline = load(model, device, dtype.value if dtype else None)
+    say_what_is_cut(pipeline, [*texts, negative])
     rows = []
     for start in range(0, len(sounds), batch_size):
         batch = sounds[start : start + batch_size]
@@ -207,11 +212,21 @@ def load(model: str, device: str | None, dtype: str | None) -> Resonate:
     return Resonate.from_pretrained(model, device=device, dtype=dtype)
 
 
+def say_what_is_cut(pipeline: Resonate, texts: Sequence[str]) -> None:
+    """Tell which prompts are longer than the model reads; they are made from their beginning."""
+    num_tokens = pipeline.config.text_encoder.num_tokens
+    for text in pipeline.cut_prompts(list(dict.fromkeys(texts))):
+        say(f"note: prompt cut at {num_tokens} tokens, the rest is not heard: {text[:50]}…")
+
+
 def make(
     pipeline: Resonate, batch: Sequence[PlannedSound], settings: Settings, label: str
 ) -> list[Audio]:
     """Compute one batch, showing its steps."""
-    with step_progress(label) as report:
+    from resonate_audio.pipeline import PromptCutWarning
+
+    with step_progress(label) as report, warnings.catch_warnings():
+        warnings.simplefilter("ignore", PromptCutWarning)  # said once, before the first batch
         return pipeline.generate(
             [sound.prompt for sound in batch],
             negative_prompt=settings.negative_prompt,
@@ -220,6 +235,7 @@ def make(
             guidance_scale=settings.guidance_scale,
             seeds=[sound.seed for sound in batch],
             on_step=report,
+            batch_size=len(batch),
         )
 
 

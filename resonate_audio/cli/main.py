@@ -18,6 +18,8 @@ from resonate_audio.core.errors import ResonateError
 
 # The class is public only as the parent of BadParameter, here and in older typers.
 UsageError: Any = typer.BadParameter.__bases__[0]
+INTERRUPTED = 130
+"""128 + SIGINT, as shells have it."""
 
 app = typer.Typer(
     name="resonate",
@@ -30,12 +32,13 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version
 
         print(f"resonate {version('resonate-audio')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -67,11 +70,13 @@ def run(arguments: Sequence[str]) -> int:
     except ResonateError as error:
         return _fail(" ".join(str(error).split()), code=2)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; files that were finished are kept", code=130)
+        result = INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`resonate models | head -1`): not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    if result == INTERRUPTED:  # newer typers catch the interrupt and return this
+        return _fail("interrupted; files that were finished are kept", code=INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 

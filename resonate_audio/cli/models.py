@@ -55,10 +55,10 @@ def models() -> None:
 
 def installed() -> Iterator[Listing]:
     """Models that came with the package."""
-    from resonate_audio.pipeline import bundled_folder, bundled_names
+    from resonate_audio.model.hub import bundled_models
 
-    for name in bundled_names():
-        yield _listing(bundled_folder(name), name, "installed", f"--model {name}")
+    for name, folder in bundled_models().items():
+        yield _listing(folder, name, "installed", f"--model {name}")
 
 
 def cached() -> Iterator[Listing]:
