@@ -229,9 +229,9 @@ def check_output(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{path}: is a folder, expected a file name")
     if path.exists() and not overwrite:
         raise OutputError(f"{path}: exists already; pass --overwrite to replace it")
-    probe = path.with_name(f".{path.stem}.{os.getpid()}.probe")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        existing = next(parent for parent in path.absolute().parents if parent.exists())
+        probe = existing / f".{path.stem}.{os.getpid()}.probe"
         probe.touch()
         probe.unlink()
     except OSError as error:

@@ -13,6 +13,7 @@ import pytest
 from resonate_audio.audio.io import (
     FORMATS,
     audio_format,
+    check_output,
     decode_audio,
     encode_audio,
     format_recipe,
@@ -271,3 +272,20 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path) -> None:
         assert list(disk.iterdir()) == []
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_checking_an_output_leaves_no_trace(tmp_path: Path) -> None:
+    check_output(tmp_path / "new/deep/a.wav", overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="cannot write it"):
+        check_output(tmp_path / "file" / "a.wav", overwrite=False)
+
+
+def test_an_output_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        check_output(tmp_path / "a.wav", overwrite=True)
