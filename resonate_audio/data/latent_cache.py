@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ ItemT = TypeVar("ItemT")
 ROWS_PER_CALL = 32
 
 
+@runtime_checkable
 class EncodesText(Protocol):
     """The part of a text encoder that the cache needs."""
 

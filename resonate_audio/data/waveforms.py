@@ -128,8 +128,8 @@ def random_crops(
     A clip shorter than the crop begins with it and is followed by silence.
     """
     room = np.maximum(waves.lengths[clips] - num_samples, 0)
-    uniform = torch.rand(len(clips), generator=generator, device=generator.device).cpu().numpy()
-    starts = np.minimum((uniform.astype(np.float64) * (room + 1)).astype(np.int64), room)
+    uniform = torch.rand(len(clips), generator=generator, dtype=torch.float64).numpy()
+    starts = np.minimum((uniform * (room + 1)).astype(np.int64), room)
     crops = [
         waves.wave(int(clip), int(start), num_samples)
         for clip, start in zip(clips, starts, strict=True)

@@ -80,6 +80,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(header["step"], header["config"], tensors, header["plain"])
 
 
+def drop_unfinished(folder: Path) -> None:
+    """Remove what a run that was killed while saving left behind."""
+    for part in folder.glob(".step-*.part.safetensors"):
+        part.unlink()
+
+
 def load_latest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint of a run, or None when it has none."""
     found = list_checkpoints(folder)

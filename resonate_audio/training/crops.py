@@ -10,7 +10,7 @@ from torch import Tensor
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.data.batches import BatchPlan
 from resonate_audio.data.waveforms import WaveformSet, pieces, random_crops
-from resonate_audio.training.run import Draw
+from resonate_audio.training.run import Draw, generator_for
 
 
 class CropConfig(FrozenConfig):
@@ -33,7 +33,9 @@ class CropSource:
     def crops(self, draw: Draw) -> Float[Tensor, "row sample"]:
         """The crops of one batch, on the generator's device."""
         rows = self.plan.batch(draw.index).rows.numpy()
-        crops = random_crops(self.waves, self.pieces[rows], self.num_samples, draw.generator)
+        # places are drawn on the CPU: reading them back from a GPU would make it wait
+        generator = generator_for(self.plan.seed, draw.index, "cpu", "crops")
+        crops = random_crops(self.waves, self.pieces[rows], self.num_samples, generator)
         return crops.to(draw.generator.device)
 
     def beginnings(self, num_clips: int) -> Float[Tensor, "row sample"]:

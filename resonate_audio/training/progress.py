@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, runtime_checkable
 
 from resonate_audio.core.files import atomic_path
 
@@ -32,13 +32,27 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1] if line]
 
 
+@runtime_checkable
+class Stream(Protocol):
+    """The part of a text stream that progress needs."""
+
+    def write(self, text: str, /) -> int:
+        """Append text."""
+
+    def flush(self) -> None:
+        """Show it now."""
+
+    def isatty(self) -> bool:
+        """Whether someone is watching."""
+
+
 class ProgressLine:
     """One line that follows the run: rewritten in place on a terminal, appended elsewhere."""
 
-    def __init__(self, num_steps: int, start_step: int, stream: TextIO | None = None) -> None:
+    def __init__(self, num_steps: int, start_step: int, stream: Stream | None = None) -> None:
         self.num_steps = num_steps
         self.start_step = start_step
-        self.stream = stream or sys.stderr
+        self.stream: Stream = stream or sys.stderr
         self.started = time.monotonic()
         self._open_line = False
 

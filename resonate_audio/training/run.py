@@ -28,6 +28,7 @@ from resonate_audio.core.errors import ConfigError, OutputError, TrainingError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.training.checkpoint import (
     Checkpoint,
+    drop_unfinished,
     load_latest,
     pack,
     pack_optimizer,
@@ -150,12 +151,14 @@ def resolve_device(name: str) -> torch.device:
         raise ConfigError(f"run.device {name}: not usable on this machine ({reason})") from error
 
 
-def generator_for(seed: int, index: int, device: torch.device | str) -> torch.Generator:
-    """Random numbers that belong to (seed, index) and to nothing else.
+def generator_for(
+    seed: int, index: int, device: torch.device | str, purpose: str = "step"
+) -> torch.Generator:
+    """Random numbers that belong to (seed, index, purpose) and to nothing else.
 
-    The pair is hashed: generators seeded with neighbouring integers would be related.
+    They are hashed: generators seeded with neighbouring integers would be related.
     """
-    digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{seed}/{index}/{purpose}".encode(), digest_size=8).digest()
     generator = torch.Generator(device)
     generator.manual_seed(int.from_bytes(digest, "big") >> 1)
     return generator
@@ -308,6 +311,7 @@ class Trainer:
             TrainingError: a loss was not finite, or the last checkpoint is of another recipe.
         """
         prepare_folder(self.config)
+        drop_unfinished(self.checkpoint_folder)
         checkpoint = load_latest(self.checkpoint_folder)
         if checkpoint:
             self.restore(checkpoint)

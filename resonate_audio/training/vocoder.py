@@ -76,11 +76,11 @@ class VocoderTask(Task):
             self.judges = SpectrogramJudges(objective.adversary.sizes, objective.adversary.width)
             self.judges.to(next(model.parameters()).device)
             self.phases = {"model": model, "judges": self.judges}
-        self._heard: tuple[Tensor, Tensor] | None = None
+        self._heard: dict[int, tuple[Tensor, Tensor]] = {}
 
     def loss(self, phase: str, draw: Draw) -> tuple[Float[Tensor, ""], Losses]:
         """The vocoder's loss, then the judges' over the same sounds."""
-        return self._judges_loss() if phase == "judges" else self._vocoder_loss(draw)
+        return self._judges_loss(draw) if phase == "judges" else self._vocoder_loss(draw)
 
     def _vocoder_loss(self, draw: Draw) -> tuple[Float[Tensor, ""], Losses]:
         device = draw.generator.device
@@ -95,27 +95,26 @@ class VocoderTask(Task):
         total = self.objective.spectrum_weight * parts.total
         total = total + self.objective.mel_weight * mel_error
         extra = {"spectrum_loss": parts.total.detach(), "mel_loss": mel_error.detach()}
-        against, opinions = self._adversary_loss(wave, made, draw.step)
+        against, opinions = self._adversary_loss(wave, made, draw)
         return total + against, extra | opinions
 
     def _adversary_loss(
-        self, wave: Float[Tensor, "row sample"], made: Float[Tensor, "row sample"], step: int
+        self, wave: Float[Tensor, "row sample"], made: Float[Tensor, "row sample"], draw: Draw
     ) -> tuple[Tensor | float, Losses]:
         adversary = self.objective.adversary
         if self.judges is None or adversary is None:
             return 0.0, {}
-        self._heard = (wave, made.detach())
-        if step < adversary.start_step:
+        self._heard[draw.index] = (wave, made.detach())
+        if draw.step < adversary.start_step:
             return 0.0, {}
         opinion, reference = self.judges(made), self.judges(wave)
         fooling, features = fooling_loss(opinion), feature_loss(reference, opinion)
         total = adversary.weight * fooling + adversary.feature_weight * features
         return total, {"fooling_loss": fooling.detach(), "feature_loss": features.detach()}
 
-    def _judges_loss(self) -> tuple[Float[Tensor, ""], Losses]:
+    def _judges_loss(self, draw: Draw) -> tuple[Float[Tensor, ""], Losses]:
         assert self.judges is not None
-        assert self._heard is not None
-        recorded, made = self._heard
+        recorded, made = self._heard.pop(draw.index)
         return judge_loss(self.judges(recorded), self.judges(made)), {}
 
     def _vocoder_input(
