@@ -74,8 +74,8 @@ class Conditions:
         )
 
 
-class FlowTransformer(nn.Module):
-    """Joint blocks of latents and text, then single blocks of latents [arXiv:2403.03206]."""
+class FlowEnds(nn.Module):
+    """All of the network but its blocks: what goes in, what comes out, what is stored."""
 
     latent_mean: Float[Tensor, "1 1 channel"]
     latent_std: Float[Tensor, "1 1 channel"]
@@ -85,27 +85,20 @@ class FlowTransformer(nn.Module):
     def __init__(self, config: FlowTransformerConfig) -> None:
         super().__init__()
         self.config = config
-        hidden, heads, ratio = config.hidden, config.num_heads, config.mlp_ratio
-        last_joint = config.num_joint_blocks - 1
+        hidden, ratio = config.hidden, config.mlp_ratio
         self.latent_in = LatentProjection(config.latent_channels, hidden, ratio)
         self.text_in = TextProjection(config.text_dim, hidden, ratio)
         self.pooled_in = TextProjection(config.pooled_dim, hidden, ratio)
         self.timestep = TimestepEmbedding(hidden)
-        self.joint_blocks = nn.ModuleList(
-            JointBlock(hidden, heads, ratio, last=index == last_joint)
-            for index in range(config.num_joint_blocks)
-        )
-        self.single_blocks = nn.ModuleList(
-            SingleBlock(hidden, heads, ratio, kernel=3) for _ in range(config.num_single_blocks)
-        )
+        self._make_blocks()
         self.head = VelocityHead(hidden, config.latent_channels)
         self.register_buffer("latent_mean", torch.zeros(1, 1, config.latent_channels))
         self.register_buffer("latent_std", torch.ones(1, 1, config.latent_channels))
         self.register_buffer("empty_tokens", torch.zeros(config.num_text_tokens, config.text_dim))
         self.register_buffer("empty_pooled", torch.zeros(config.pooled_dim))
-        initialise(self)
-        for linear in (self.timestep.inner, self.timestep.outer):
-            nn.init.normal_(linear.weight, std=TIMESTEP_INIT_STD)
+
+    def _make_blocks(self) -> None:
+        """Put blocks between the ends, where their parameters have their place in the order."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -133,6 +126,28 @@ class FlowTransformer(nn.Module):
         """Give the features that stand for no prompt, once per row (a view, not copies)."""
         return TextFeatures(
             self.empty_tokens.expand(num_rows, -1, -1), self.empty_pooled.expand(num_rows, -1)
+        )
+
+
+class FlowTransformer(FlowEnds):
+    """Joint blocks of latents and text, then single blocks of latents [arXiv:2403.03206]."""
+
+    def __init__(self, config: FlowTransformerConfig) -> None:
+        super().__init__(config)
+        initialise(self)
+        for linear in (self.timestep.inner, self.timestep.outer):
+            nn.init.normal_(linear.weight, std=TIMESTEP_INIT_STD)
+
+    def _make_blocks(self) -> None:
+        config = self.config
+        hidden, heads, ratio = config.hidden, config.num_heads, config.mlp_ratio
+        last_joint = config.num_joint_blocks - 1
+        self.joint_blocks = nn.ModuleList(
+            JointBlock(hidden, heads, ratio, last=index == last_joint)
+            for index in range(config.num_joint_blocks)
+        )
+        self.single_blocks = nn.ModuleList(
+            SingleBlock(hidden, heads, ratio, kernel=3) for _ in range(config.num_single_blocks)
         )
 
     def forward(
