@@ -83,6 +83,8 @@ class Recipe:
     batch_seeds: tuple[int, ...] = ()
     gain: float = 1.0
     """Factor at most 1 that brought the peak into [-1, 1]."""
+    num_threads: int = 0
+    """CPU threads it was computed with, which decide how sums are split; 0: not recorded."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,258 @@
+"""A whole model on disk.
+
+::
+
+    model_index.json                     format version and configuration
+    transformer/model.safetensors
+    vae/model.safetensors
+    vocoder/model.safetensors
+    text_encoder/                        only when it travels with the model
+        config.json  tokenizer.json  model.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from resonate_audio.core.config import FrozenConfig, parse_config
+from resonate_audio.core.errors import CheckpointError, OutputError
+from resonate_audio.core.files import output_error
+from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig
+from resonate_audio.model.checkpoint import State, load_strict, read_weights, write_weights
+from resonate_audio.model.flow_transformer import FlowTransformer
+from resonate_audio.model.istft_vocoder import ISTFTVocoder
+from resonate_audio.model.presets import ModelConfig, VocoderConfig
+from resonate_audio.model.text_encoder import ENCODER_FILES
+from resonate_audio.model.vae import MelVAE
+
+INDEX_NAME = "model_index.json"
+WEIGHTS_NAME = "model.safetensors"
+TEXT_ENCODER = "text_encoder"
+PARTS = ("transformer", "vae", "vocoder")
+FORMAT_VERSION = 1
+
+Vocoder = BigVGAN | ISTFTVocoder
+Storage = Literal["float32", "float16", "bfloat16"]
+"""Type of matrices on disk; vectors and statistics always keep their own."""
+
+
+class ModelIndex(FrozenConfig):
+    """Content of ``model_index.json``."""
+
+    format: Literal["resonate-audio"] = "resonate-audio"
+    format_version: int = Field(default=FORMAT_VERSION, ge=1)
+    written_by: str = ""
+    """Version of this package that wrote the folder."""
+    config: ModelConfig
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The trained networks of one model, text encoder apart."""
+
+    config: ModelConfig
+    transformer: FlowTransformer
+    vae: MelVAE
+    vocoder: Vocoder
+
+    def states(self) -> dict[str, State]:
+        """Weights of each part by its name."""
+        return {name: dict(getattr(self, name).state_dict()) for name in PARTS}
+
+
+def build_networks(config: ModelConfig) -> Networks:
+    """Make all networks with random weights, ready for inference."""
+    return Networks(
+        config,
+        FlowTransformer(config.transformer).eval(),
+        MelVAE(config.vae).eval(),
+        build_vocoder(config.vocoder).eval(),
+    )
+
+
+def build_vocoder(config: VocoderConfig) -> Vocoder:
+    """Make the vocoder that a configuration names."""
+    return BigVGAN(config) if isinstance(config, BigVGANConfig) else ISTFTVocoder(config)
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder looks like a model: it has a ``model_index.json``."""
+    return (folder / INDEX_NAME).is_file()
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read the configuration of a model folder.
+
+    Raises:
+        CheckpointError: the index is missing, not ours, or of a later format.
+        ConfigError: a size in it is missing or does not fit.
+    """
+    path = folder / INDEX_NAME
+    try:
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable model index ({error})") from error
+    if not isinstance(values, dict) or values.get("format") != "resonate-audio":
+        raise CheckpointError(f"{path}: not the index of a Resonate Audio model")
+    if values.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format {values.get('format_version')}, this version reads {FORMAT_VERSION}; "
+            "upgrade resonate-audio"
+        )
+    return parse_config(ModelIndex, values, str(path)).config
+
+
+def read_networks(folder: Path) -> Networks:
+    """Load every network of a model folder, in float32 on the CPU.
+
+    Raises:
+        CheckpointError: names the file and the first key that is missing, unexpected or misshapen.
+        ConfigError: the index holds sizes that do not fit.
+    """
+    config = read_config(folder)
+    return Networks(config, **{name: read_part(folder, config, name) for name in PARTS})
+
+
+def read_part(folder: Path, config: ModelConfig, name: str) -> Any:
+    """Load one of ``PARTS``.
+
+    Raises:
+        CheckpointError: names the file and the first key that is missing, unexpected or misshapen.
+    """
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "transformer": lambda: FlowTransformer(config.transformer),
+        "vae": lambda: MelVAE(config.vae),
+        "vocoder": lambda: build_vocoder(config.vocoder),
+    }
+    path = folder / name / WEIGHTS_NAME
+    with skip_random_weights():
+        network = builders[name]()
+    load_strict(network, read_weights(path), str(path))
+    return network.eval()
+
+
+@contextmanager
+def skip_random_weights() -> Iterator[None]:
+    """Leave new weights undrawn: at 470 M, drawing what a file then replaces takes seconds."""
+    with _SkipRandom():
+        yield
+
+
+class _SkipRandom(TorchFunctionMode):
+    """Fills with zeros what would be filled at random.
+
+    Not with nothing: torch draws truncated normals again until what it finds is inside the range.
+    """
+
+    _SKIPPED = (
+        Tensor.normal_,
+        Tensor.uniform_,
+        nn.init.normal_,
+        nn.init.uniform_,
+        nn.init.kaiming_uniform_,
+    )
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in self._SKIPPED:
+            tensor: Tensor = args[0] if args else kwargs["tensor"]
+            with torch.no_grad():
+                return tensor.zero_()
+        return func(*args, **(kwargs or {}))
+
+
+def write_networks(
+    folder: Path,
+    networks: Networks,
+    text_encoder: Path | None = None,
+    storage: Storage = "float32",
+    overwrite: bool = False,
+) -> None:
+    """Write a model folder; it appears whole or not at all.
+
+    Args:
+        folder: where; must not exist unless ``overwrite``.
+        networks: what to save.
+        text_encoder: folder of the text encoder's three files, to travel with the model.
+        storage: type of the matrices on disk.
+        overwrite: replace a model that is there already.
+
+    Raises:
+        OutputError: the folder exists, holds something else, or cannot be written.
+        CheckpointError: a weight does not fit into ``storage``.
+    """
+    with atomic_folder(folder, overwrite) as temporary:
+        for name, state in networks.states().items():
+            path = temporary / name / WEIGHTS_NAME
+            write_weights(path, stored(state, storage, name), {"format": "pt"})
+        if text_encoder is not None:
+            (temporary / TEXT_ENCODER).mkdir()
+            for file in ENCODER_FILES:
+                shutil.copyfile(text_encoder / file, temporary / TEXT_ENCODER / file)
+        index = ModelIndex(written_by=_version(), config=networks.config)
+        (temporary / INDEX_NAME).write_text(index.model_dump_json(indent=2) + "\n")
+
+
+def stored(state: Mapping[str, Tensor], storage: Storage, source: str) -> State:
+    """Cast matrices to the storage type; vectors, statistics and flags stay as they are.
+
+    Raises:
+        CheckpointError: a weight overflows the type.
+    """
+    dtype: torch.dtype = getattr(torch, storage)
+    small: State = {}
+    for name, value in state.items():
+        is_matrix = sum(size > 1 for size in value.shape) > 1
+        small[name] = value.to(dtype) if is_matrix and value.is_floating_point() else value
+        if not small[name].isfinite().all():
+            raise CheckpointError(f"{source}: {name} does not fit into {storage}")
+    return small
+
+
+@contextmanager
+def atomic_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """Yield a temporary folder beside ``folder`` that takes its place if the block succeeds.
+
+    Raises:
+        OutputError: ``folder`` exists and is not a model that may be replaced, or the disk says no.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        if not overwrite:
+            raise OutputError(f"{folder}: exists already; pass --overwrite to replace it")
+        if not is_model_folder(folder):
+            raise OutputError(f"{folder}: not a model folder, so it is not replaced")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if folder.exists():
+            folder.rename(replaced)
+        temporary.rename(folder)
+    except OSError as error:
+        raise output_error(folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("resonate-audio")
+    except PackageNotFoundError:
+        return "unknown"
