@@ -31,16 +31,24 @@ class Candidate:
     credit: Credit
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What one source's folder holds."""
+
+    wanted: list[Candidate]
+    """In the order of their names."""
+    unnamed: set[Path]
+    """Sounds that no rule of this source wants."""
+    refused: Counter[str]
+    """How many may not be used, by licence."""
+
+
 def find_candidates(
     source: Source, labels: dict[str, tuple[str, ...]], folders: Folders
-) -> tuple[list[Candidate], Counter[str]]:
-    """Name the files of one source.
-
-    Returns:
-        The wanted files in the order of their names, and how many were left out, by reason.
-    """
+) -> Finding:
+    """Name the files of one source."""
     root = folders.sources / source.folder
-    found, left_out = [], Counter[str]()
+    finding = Finding([], set(), Counter())
     for path in sound_files(root, source.name in ANY_SUFFIX):
         name = path.relative_to(root).as_posix()
         stem = name[: -len(path.suffix)] if path.suffix.lower() in SOUND_SUFFIXES else name
@@ -50,15 +58,15 @@ def find_candidates(
             spoken = caption_of(captions[0][1:], stem, root)
             captions = (spoken,) if spoken else None
         if rule is None or not captions:
-            left_out["named by no rule"] += 1
+            finding.unnamed.add(path)
             continue
         owner = credit(source, path, folders)
         if not owner.usable:
-            left_out[f"licence {owner.licence}"] += 1
+            finding.refused[f"licence {owner.licence}"] += 1
             continue
         where = path.relative_to(folders.sources).as_posix()
-        found.append(Candidate(source.name, where, name, rule.label, captions, owner))
-    return found, left_out
+        finding.wanted.append(Candidate(source.name, where, name, rule.label, captions, owner))
+    return finding
 
 
 def sound_files(root: Path, any_suffix: bool) -> list[Path]:
