@@ -165,9 +165,12 @@ def generator_for(
 
 
 @contextmanager
-def seeded_build(seed: int) -> Iterator[None]:
-    """Initialise weights from ``seed`` without touching the caller's random state."""
-    with torch.random.fork_rng(devices=[]):
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's own generators for a while, then give the caller's states back.
+
+    They start from chance in every process, and weights are initialised from them.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
@@ -461,9 +464,10 @@ def train(build: Callable[[torch.device], Task], config: TrainerConfig) -> RunRe
     if device.type == "cuda":
         torch.backends.cuda.matmul.fp32_precision = "tf32"
         torch.backends.cudnn.conv.fp32_precision = "tf32"  # type: ignore[attr-defined]
-    with seeded_build(config.run.seed):
+    with seeded(config.run.seed, device):
         task = build(device)
     if config.run.compile:
         for module in task.phases.values():
             module.compile()
-    return Trainer(task, config, device).fit()
+    with seeded(config.run.seed, device):
+        return Trainer(task, config, device).fit()
