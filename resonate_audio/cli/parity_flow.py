@@ -188,15 +188,26 @@ def _gradients(model: nn.Module) -> dict[str, Tensor]:
     return official | {"masked.grad_norm": torch.stack(squares).sum().sqrt()}
 
 
+_SIZES = ("latent_dim", "hidden", "heads", "depth", "fused", "text_dim", "text_c_dim", "T")
+
+
 def _flux_weights(config: dict[str, Any], folder: Path) -> dict[str, Tensor]:
-    """Weights of the ``flux_*`` file in ``folder`` with the same configuration."""
+    """Weights of the ``flux*`` file in ``folder`` of the same configuration, or at least sizes."""
     from safetensors import safe_open
 
-    for path in sorted(folder.glob("flux_*.safetensors")):
+    same_sizes: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("flux*.safetensors")):
         with safe_open(path, "pt") as stored:
-            if json.loads((stored.metadata() or {}).get("config", "null")) == config:
-                return _with_prefix({k: stored.get_tensor(k) for k in stored.keys()}, "weights.")  # noqa: SIM118
-    raise CheckpointError(f"{folder}: no flux_*.safetensors with the configuration of the step")
+            other = json.loads((stored.metadata() or {}).get("config", "{}"))
+            if any(other.get(name) != config[name] for name in _SIZES):
+                continue
+            tensors = {k: stored.get_tensor(k) for k in stored.keys()}  # noqa: SIM118
+        if other == config:
+            return _with_prefix(tensors, "weights.")
+        same_sizes = same_sizes or _with_prefix(tensors, "weights.")
+    if not same_sizes:
+        raise CheckpointError(f"{folder}: no flux*.safetensors with the sizes of the training step")
+    return same_sizes
 
 
 def check_flow_loss(tensors: Tensors, config: dict[str, Any], folder: Path) -> Iterator[Comparison]:
