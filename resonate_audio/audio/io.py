@@ -225,11 +225,11 @@ def check_output(path: Path, overwrite: bool) -> None:
         OutputError: the file exists and may not be replaced, or its folder cannot be written.
     """
     audio_format(path)
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder, expected a file name")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists already; pass --overwrite to replace it")
     try:
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder, expected a file name")
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path}: exists already; pass --overwrite to replace it")
         existing = next(parent for parent in path.absolute().parents if parent.exists())
         probe = existing / f".{path.stem}.{os.getpid()}.probe"
         probe.touch()

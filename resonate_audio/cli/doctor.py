@@ -167,5 +167,5 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _size(num_bytes: float) -> str:
+def _size(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.1f} GB"

@@ -63,20 +63,21 @@ def installed() -> Iterator[Listing]:
 
 def cached() -> Iterator[Listing]:
     """Models of ours that the hub's cache holds, whichever program fetched them."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     from resonate_audio.model.folder import is_model_folder
 
     try:
-        repositories = scan_cache_dir().repos
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return
     for repository in sorted(repositories, key=lambda item: str(item.repo_id)):
         for revision in repository.revisions:
             folder = Path(revision.snapshot_path)
             if is_model_folder(folder):
-                name = str(repository.repo_id)
+                at = "" if "main" in revision.refs else f"@{revision.commit_hash}"
+                name = f"{repository.repo_id}{at}"
                 yield _listing(folder, name, "cached", f"--model {name}")
 
 

@@ -289,3 +289,8 @@ def test_an_output_that_is_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.wav").mkdir()
     with pytest.raises(OutputError, match="is a folder"):
         check_output(tmp_path / "a.wav", overwrite=True)
+
+
+def test_a_file_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="File name too long"):
+        check_output(tmp_path / f"{'a' * 300}.wav", overwrite=False)

@@ -1,0 +1,177 @@
+"""`resonate generate` from the sentence to the file."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resonate_audio.audio.io import FORMATS, read_audio, read_recipe
+from resonate_audio.cli.main import run
+
+LONG = "dog rain bell door wind dog rain bell door wind"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def generate(model: Path, *arguments: str) -> int:
+    return run(["generate", *arguments, "--model", str(model), "--device", "cpu", "--steps", "2"])
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_sentence_becomes_a_file_with_its_recipe(tiny_model: Path, here: Path) -> None:
+    assert generate(tiny_model, "dog", "--seed", "7", "-o", "a.flac", "--negative", "wind") == 0
+    recipe = read_recipe(here / "a.flac")
+    assert recipe is not None
+    assert (recipe.prompt, recipe.seed, recipe.num_inference_steps) == ("dog", 7, 2)
+    assert (recipe.negative_prompt, recipe.guidance_scale) == ("wind", 4.5)
+    assert read_audio(here / "a.flac").duration_s == 0.5
+
+
+def test_the_table_names_every_file_and_seed(
+    tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(tiny_model, "dog", "rain", "-n", "2", "--seed", "7", "-o", "out/") == 0
+    expected = ["out/dog_7.wav", "out/dog_8.wav", "out/rain_7.wav", "out/rain_8.wav"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == expected
+    assert files(here) == expected
+
+
+@pytest.mark.parametrize("suffix", sorted(FORMATS))
+def test_every_format_is_written(suffix: str, tiny_model: Path, here: Path) -> None:
+    assert generate(tiny_model, "bell", "-o", f"a{suffix}") == 0
+    assert read_audio(here / f"a{suffix}").recipe is not None
+
+
+def test_prompts_come_from_a_file_too(tiny_model: Path, here: Path) -> None:
+    (here / "lines.txt").write_text("rain\n\n  bell  \n", encoding="utf-8")
+    assert generate(tiny_model, "dog", "--prompts-file", "lines.txt", "-o", "a.wav") == 0
+    prompts = [read_recipe(here / f"a-{number}.wav") for number in (1, 2, 3)]
+    assert [recipe and recipe.prompt for recipe in prompts] == ["dog", "rain", "bell"]
+
+
+def test_a_picture_is_drawn_beside_the_sound(tiny_model: Path, here: Path) -> None:
+    assert generate(tiny_model, "dog", "-o", "a.ogg", "--spectrogram") == 0
+    assert files(here) == ["a.ogg", "a.png"]
+
+
+def test_batches_do_not_change_what_a_seed_makes(tiny_model: Path, here: Path) -> None:
+    prompts = ["dog", "rain", "bell"]
+    assert generate(tiny_model, *prompts, "--seed", "3", "-o", "a.flac", "--batch-size", "1") == 0
+    assert generate(tiny_model, *prompts, "--seed", "3", "-o", "b.flac", "--batch-size", "3") == 0
+    for number in (1, 2, 3):
+        alone, together = (read_audio(here / f"{name}-{number}.flac").samples for name in "ab")
+        np.testing.assert_allclose(alone, together, atol=2e-3)
+
+
+def test_a_random_seed_is_recorded(tiny_model: Path, here: Path) -> None:
+    assert generate(tiny_model, "dog", "-n", "2", "-o", "a.wav") == 0
+    first, second = (read_recipe(here / f"a-{number}.wav") for number in (1, 2))
+    assert first is not None
+    assert second is not None
+    assert second.seed == first.seed + 1
+
+
+def test_a_long_prompt_is_cut_and_that_is_said(
+    tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(tiny_model, LONG, "-o", "a.wav") == 0
+    assert "prompt cut at 9 tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([" "], "empty"),
+        (["dog", "--duration", "60"], "tiny makes 0.1 to 2 s"),
+        (["dog", "--duration", "nan"], "tiny makes"),
+        (["dog", "--duration", "-1"], "tiny makes"),
+        (["dog", "--guidance", "nan"], "guidance scale nan"),
+        (["dog", "--steps", "0"], "0 inference steps"),
+        (["dog", "--dtype", "float16"], "float32"),
+        (["dog", "--device", "toaster"], "expected cpu, cuda"),
+        (["dog", "--model", "no-such-model"], "bundled:"),
+    ],
+)
+def test_a_bad_value_is_one_line_and_no_file(
+    arguments: list[str],
+    complaint: str,
+    tiny_model: Path,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = [] if "--model" in arguments else ["--model", str(tiny_model)]
+    device = [] if "--device" in arguments else ["--device", "cpu"]
+    assert run(["generate", *arguments, *model, *device, "-o", "new/a.wav"]) == 2
+    said = capsys.readouterr()
+    (line,) = [line for line in said.err.splitlines() if not line.startswith("loading ")]
+    assert complaint in line
+    assert said.out == ""
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["truncated", "misshapen", "pickled", "missing"])
+def test_a_broken_checkpoint_is_named_and_nothing_is_written(
+    damage: str, tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    from resonate_audio.model.checkpoint import read_weights, write_weights
+
+    shutil.copytree(tiny_model, here / "model")
+    weights = here / "model/transformer/model.safetensors"
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "misshapen":
+        state = read_weights(weights)
+        first = sorted(state)[0]
+        write_weights(weights, {**state, first: state[first].flatten()[:1].clone()}, {})
+    elif damage == "pickled":
+        weights.write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
+    else:
+        weights.unlink()
+    assert generate(here / "model", "dog", "-o", "a.wav") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "transformer/model.safetensors" in line
+    assert not (here / "a.wav").exists()
+
+
+def test_a_disk_that_fills_up_keeps_finished_files_and_no_half_one(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """A real limit from the kernel: the small MP3 fits, the WAV after it does not."""
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))
+
+    def command(name: str) -> list[str]:
+        return [
+            sys.executable, "-m", "resonate_audio.cli.main", "generate", "dog", "-o", name,
+            "--model", str(tiny_model), "--device", "cpu", "--steps", "1", "--duration", "1",
+        ]  # fmt: skip
+
+    done = subprocess.run(
+        command("a.wav"),
+        cwd=tmp_path,
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("resonate: a.wav: ")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

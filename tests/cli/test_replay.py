@@ -1,0 +1,80 @@
+"""`resonate replay`: the same bits again."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resonate_audio.audio.io import FORMATS, read_audio, write_audio
+from resonate_audio.cli.main import run
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def generate(model: Path, *arguments: str) -> None:
+    assert run(["generate", *arguments, "--model", str(model), "--steps", "3"]) == 0
+
+
+@pytest.mark.parametrize("suffix", sorted(FORMATS))
+def test_replay_is_bit_equal_in_every_format(
+    suffix: str, tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generate(tiny_model, "dog", "--seed", "7", "-o", f"a{suffix}", "--guidance", "3")
+    capsys.readouterr()
+    assert run(["replay", f"a{suffix}"]) == 0
+    said = capsys.readouterr().out.split()
+    assert said[said.index("bit-equal") + 1] == "yes"
+
+
+def test_a_row_of_a_batch_replays_bit_equal(tiny_model: Path, here: Path) -> None:
+    generate(tiny_model, "dog", "rain", "bell door", "-n", "2", "--seed", "7", "-o", "a.flac")
+    assert run(["replay", "a-5.flac", "-o", "b.flac"]) == 0
+    assert np.array_equal(read_audio(Path("a-5.flac")).samples, read_audio(Path("b.flac")).samples)
+
+
+def test_a_lossless_replay_is_the_same_file(tiny_model: Path, here: Path) -> None:
+    generate(tiny_model, "dog", "-o", "a.wav")
+    assert run(["replay", "a.wav", "-o", "b.wav"]) == 0
+    assert (here / "a.wav").read_bytes() == (here / "b.wav").read_bytes()
+
+
+def test_a_changed_sample_is_told_and_exits_1(
+    tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generate(tiny_model, "dog", "-o", "a.wav")
+    audio = read_audio(Path("a.wav"))
+    samples = audio.samples.copy()
+    samples[100] += np.float32(0.25 if samples[100] < 0 else -0.25)
+    write_audio(Path("a.wav"), dataclasses.replace(audio, samples=samples), overwrite=True)
+    capsys.readouterr()
+    assert run(["replay", "a.wav"]) == 1
+    said = capsys.readouterr().out
+    assert "no" in said.split()
+    assert "0.25 of full scale" in said
+
+
+def test_another_model_is_refused(
+    tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generate(tiny_model, "dog", "-o", "a.wav")
+    audio = read_audio(Path("a.wav"))
+    assert audio.recipe is not None
+    recipe = dataclasses.replace(audio.recipe, model_fingerprint="0" * 12)
+    write_audio(Path("a.wav"), dataclasses.replace(audio, recipe=recipe), overwrite=True)
+    assert run(["replay", "a.wav"]) == 2
+    assert "000000000000" in capsys.readouterr().err
+
+
+def test_an_existing_output_is_kept(
+    tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generate(tiny_model, "dog", "-o", "a.wav")
+    (here / "b.wav").write_bytes(b"mine")
+    assert run(["replay", "a.wav", "-o", "b.wav"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (here / "b.wav").read_bytes() == b"mine"
