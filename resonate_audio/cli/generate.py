@@ -150,7 +150,7 @@ def generate(
     rows = []
     for start in range(0, len(sounds), batch_size):
         batch = sounds[start : start + batch_size]
-        label = f"sounds {start + 1}-{start + len(batch)} of {len(sounds)}"
+        label = batch[0].prompt if len(sounds) == 1 else _label(start, len(batch), len(sounds))
         for sound, audio in zip(batch, make(pipeline, batch, settings, label), strict=True):
             write(sound, audio, spectrogram, overwrite)
             rows.append(describe(sound, audio))
@@ -247,6 +247,10 @@ def write(sound: PlannedSound, audio: Audio, spectrogram: bool, overwrite: bool)
     write_audio(sound.path, audio, overwrite)
     if spectrogram:
         write_spectrogram(sound.path.with_suffix(".png"), audio, sound.prompt, overwrite)
+
+
+def _label(start: int, num_rows: int, num_sounds: int) -> str:
+    return f"sounds {start + 1}-{start + num_rows} of {num_sounds}"
 
 
 def describe(sound: PlannedSound, audio: Audio) -> tuple[str, ...]:

@@ -21,7 +21,12 @@ Overrides = Annotated[
 
 @app.command()
 def vae(recipe: RecipeFile, overrides: Overrides = None) -> None:
-    """Train the VAE that packs mel spectrograms into latents."""
+    """Train the VAE that packs mel spectrograms into latents.
+
+    [bold]Example[/bold]
+
+      resonate train vae --recipe recipes/nano/vae.yaml --set run.num_steps=2000
+    """
     from resonate_audio.core.config import load_config
     from resonate_audio.training.recipes import VAERecipe, train_vae
 
@@ -30,7 +35,12 @@ def vae(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
 @app.command()
 def vocoder(recipe: RecipeFile, overrides: Overrides = None) -> None:
-    """Train the vocoder that turns mel spectrograms into waveforms."""
+    """Train the vocoder that turns mel spectrograms into waveforms.
+
+    [bold]Example[/bold]
+
+      resonate train vocoder --recipe recipes/nano/vocoder.yaml --set run.num_steps=2000
+    """
     from resonate_audio.core.config import load_config
     from resonate_audio.training.recipes import VocoderRecipe, train_vocoder
 
@@ -39,7 +49,12 @@ def vocoder(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
 @app.command()
 def pretrain(recipe: RecipeFile, overrides: Overrides = None) -> None:
-    """Train the flow transformer from noise to latents, given captions."""
+    """Train the flow transformer from noise to latents, given captions.
+
+    [bold]Example[/bold]
+
+      resonate train pretrain --recipe recipes/nano/flow.yaml --set run.num_steps=2000
+    """
     from resonate_audio.core.config import load_config
     from resonate_audio.training.recipes import PretrainRecipe, train_flow
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from resonate_audio.cli import train
 from resonate_audio.cli.main import app, run
 
 
@@ -23,14 +24,16 @@ def failure(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def command_names() -> list[str]:
-    return [str(item.name or item.callback.__name__) for item in app.registered_commands]
+    own = [item.callback.__name__ for item in app.registered_commands if item.callback]
+    trainers = [item.callback.__name__ for item in train.app.registered_commands if item.callback]
+    return own + [f"train {name}" for name in trainers]
 
 
 @pytest.mark.parametrize("command", command_names())
 def test_every_command_has_help_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run([command, "--help"]) == 0
+    assert run([*command.split(), "--help"]) == 0
     text = capsys.readouterr().out
     assert "Example" in text
     assert f"resonate {command}" in text
