@@ -76,13 +76,22 @@ class Hits:
         """Mean over classes of the share named right."""
         return float(np.mean([self.recall(label) for label in classes]))
 
-    def resampled(self, classes: Sequence[str], chooser: np.random.Generator) -> float:
-        """Accuracy with each class's answers drawn anew, with replacement."""
-        draws = [
-            chooser.binomial(len(answers), np.mean(answers)) / len(answers)
-            for answers in (self.by_class[label] for label in classes)
-        ]
-        return float(np.mean(draws))
+    def resampled(
+        self, classes: Sequence[str], drawn: np.ndarray, chooser: np.random.Generator
+    ) -> np.ndarray:
+        """Accuracy of each drawn set of classes, every class's answers drawn anew too.
+
+        Args:
+            classes: names that ``drawn`` has the indices of.
+            drawn: (draw, class) indices.
+            chooser: of the answers.
+
+        Returns:
+            One accuracy a draw.
+        """
+        counts = np.array([max(1, len(self.by_class.get(label, []))) for label in classes])
+        recalls = np.array([self.recall(label) for label in classes])
+        return (chooser.binomial(counts[drawn], recalls[drawn]) / counts[drawn]).mean(1)
 
 
 @dataclass(frozen=True)
@@ -161,7 +170,7 @@ def at_judge_rate(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     """Resample to the rate the judge hears."""
     import soxr
 
-    return np.asarray(soxr.resample(samples, sample_rate_hz, tagger.SAMPLE_RATE_HZ))
+    return np.asarray(soxr.resample(samples, sample_rate_hz, tagger.SAMPLE_RATE_HZ), np.float32)
 
 
 @torch.inference_mode()
@@ -176,10 +185,8 @@ def reconstruct(
     from resonate_audio.audio.mel import MelFrontEnd
 
     config = pipeline.config.mel
-    front_end = MelFrontEnd(config)
-    wave = torch.from_numpy(
-        np.ascontiguousarray(resample_to(samples, config.sample_rate_hz), dtype=np.float32)
-    )
+    front_end = MelFrontEnd(config).to(pipeline.device)
+    wave = torch.from_numpy(resample_to(samples, config.sample_rate_hz)).to(pipeline.device)
     whole = config.hop_samples * pipeline.vae.hops_per_frame
     padded = torch.nn.functional.pad(wave, (0, -len(wave) % whole))[None]
     mel = front_end(padded)
@@ -187,7 +194,7 @@ def reconstruct(
     made = pipeline.vocoder(decoded)[..., : padded.shape[-1]]
     unit_db = 20.0 if config.log == "log10" else 20 / np.log(10)
     error_db = (audible_db(unit_db * front_end(made)) - audible_db(unit_db * mel)).abs().mean()
-    return at_judge_rate(made[0, : len(wave)].numpy(), config.sample_rate_hz), float(error_db)
+    return at_judge_rate(made[0, : len(wave)].cpu().numpy(), config.sample_rate_hz), float(error_db)
 
 
 def audible_db(mel_db: torch.Tensor, range_db: float = 70) -> torch.Tensor:
@@ -199,7 +206,7 @@ def resample_to(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     """From the judge's rate to the model's."""
     import soxr
 
-    return np.asarray(soxr.resample(samples, tagger.SAMPLE_RATE_HZ, sample_rate_hz))
+    return np.asarray(soxr.resample(samples, tagger.SAMPLE_RATE_HZ, sample_rate_hz), np.float32)
 
 
 def reconstructions(
@@ -223,12 +230,11 @@ def interval(
 ) -> tuple[float, float]:
     """95 % bootstrap of the accuracy, or of its ratio to the ceiling's."""
     chooser = np.random.default_rng(0)
-    draws = []
-    for _ in range(NUM_BOOTSTRAPS):
-        chosen = [classes[i] for i in chooser.integers(len(classes), size=len(classes))]
-        value = hits.resampled(chosen, chooser)
-        draws.append(value / max(ceiling.resampled(chosen, chooser), 1e-9) if ceiling else value)
-    low, high = np.quantile(draws, [0.025, 0.975])
+    drawn = chooser.integers(len(classes), size=(NUM_BOOTSTRAPS, len(classes)))
+    values = hits.resampled(classes, drawn, chooser)
+    if ceiling is not None:
+        values = values / ceiling.resampled(classes, drawn, chooser).clip(1e-9)
+    low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -10,6 +10,7 @@ import sys
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -370,24 +371,65 @@ def test_a_package_becomes_a_corpus_and_a_second_run_changes_nothing(
     assert (tmp_path / "out/manifest.jsonl").read_text() == manifest
 
 
+@pytest.fixture(scope="module")
+def published() -> list[dict[str, Any]]:
+    """The corpus as it was published, where it is at hand."""
+    if not PUBLISHED.is_file():
+        pytest.skip("../shared/corpus is not beside the checkout: nothing to compare with")
+    return [json.loads(line) for line in PUBLISHED.read_text(encoding="utf-8").splitlines()]
+
+
+def name_within(row: dict[str, Any], named: dict[str, rules.Source]) -> str:
+    """A clip's file relative to its source's folder."""
+    folder = named[row["source"]].folder if row["source"] in named else "render"
+    return str(row["origin"]).removeprefix(f"{folder}/")
+
+
+def test_every_published_clip_keeps_its_class_and_its_id(published: list[dict[str, Any]]) -> None:
+    named = {source.name: source for source in rules.read_rules(rules.read_labels())}
+    for row in published:
+        name = name_within(row, named)
+        stem = str(Path(name).with_suffix("")) if unpack.is_sound(name) else name
+        if row["source"] in named:
+            rule = named[row["source"]].match(stem)
+            assert rule is not None, row["origin"]
+            assert rule.label == row["label"], row["origin"]
+        else:
+            name = stem
+        ids = {process.clip_id(row["source"], name, segment) for segment in range(4)}
+        assert row["id"] in ids, row["origin"]
+
+
+def test_every_published_rendering_is_played_again(published: list[dict[str, Any]]) -> None:
+    for index, font in enumerate(sources.SOUNDFONTS):
+        slots = {slot.name: slot for slot in compose(index, rules.read_labels()).slots}
+        for row in published:
+            if row["source"] == f"gm_{font}":
+                slot = slots[Path(row["origin"]).stem]
+                assert slot.label == row["label"]
+                assert set(slot.captions) & set(row["captions"])
+
+
+def test_the_published_choice_is_the_published_corpus(published: list[dict[str, Any]]) -> None:
+    choices = choose.read_choices()
+    rows = {row["id"]: choose.Choice(row["split"], row["group"]) for row in published}
+    assert choices == rows
+
+
 @pytest.mark.slow
-def test_a_real_package_gives_the_published_clips(tmp_path: Path) -> None:
+def test_a_real_package_gives_the_published_clips(
+    published: list[dict[str, Any]], tmp_path: Path
+) -> None:
     """Downloads half a megabyte through apt-get."""
     if shutil.which("apt-get") is None:
         pytest.skip("apt-get is not installed")
-    if not PUBLISHED.is_file():
-        pytest.skip("../shared/corpus is not beside the checkout: nothing to compare with")
     done = run_prepare("--out", tmp_path, "--only", "yaru-theme-sound")
     if "sources skipped" in done.stdout:
         pytest.skip(f"the package cannot be had here: {done.stdout[-200:]}")
     made = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
-    published = {}
-    for line in PUBLISHED.read_text().splitlines():
-        row = json.loads(line)
-        if row["source"] == "yaru":
-            published[row["id"]] = row
+    expected = {row["id"]: row for row in published if row["source"] == "yaru"}
     place = {"shard", "start"}
-    assert {row["id"] for row in made} == set(published)
+    assert {row["id"] for row in made} == set(expected)
     for row in made:
-        expected = {k: v for k, v in published[row["id"]].items() if k not in place}
-        assert {k: v for k, v in row.items() if k not in place} == expected
+        wanted = {k: v for k, v in expected[row["id"]].items() if k not in place}
+        assert {k: v for k, v in row.items() if k not in place} == wanted

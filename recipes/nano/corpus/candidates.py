@@ -11,7 +11,7 @@ from corpus.licences import Credit, credit
 from corpus.rules import Source
 from corpus.sources import Folders
 from corpus.spoken import caption_of
-from corpus.unpack import SOUND_SUFFIXES
+from corpus.unpack import is_sound
 
 ANY_SUFFIX = {"tamtam", "blobwars"}
 """Sources whose sounds have no suffix."""
@@ -51,7 +51,7 @@ def find_candidates(
     finding = Finding([], set(), Counter())
     for path in sound_files(root, source.name in ANY_SUFFIX):
         name = path.relative_to(root).as_posix()
-        stem = name[: -len(path.suffix)] if path.suffix.lower() in SOUND_SUFFIXES else name
+        stem = name[: -len(path.suffix)] if is_sound(name) else name
         rule = source.match(stem)
         captions = rule and (rule.captions or labels[rule.label])
         if captions and captions[0].startswith("@"):
@@ -74,9 +74,5 @@ def sound_files(root: Path, any_suffix: bool) -> list[Path]:
     files = []
     for folder, inner, names in os.walk(root):
         inner.sort()
-        files += [
-            Path(folder) / name
-            for name in sorted(names)
-            if any_suffix or name.lower().endswith(SOUND_SUFFIXES)
-        ]
+        files += [Path(folder) / name for name in sorted(names) if any_suffix or is_sound(name)]
     return files

@@ -66,6 +66,11 @@ def is_wanted(package: str, name: str) -> bool:
     )
 
 
+def is_sound(name: str) -> bool:
+    """Whether a name ends like a sound's."""
+    return name.lower().endswith(SOUND_SUFFIXES)
+
+
 def _write_member(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
     """Write one file or one link that stays inside ``target``; anything else is passed over."""
     name = posixpath.normpath(member.name)
