@@ -6,7 +6,8 @@ Random weights; a 10 s clip is 431 latent frames. The yardstick is the straightf
 separate unguided float32 evaluations, prompt and empty, one row each. Beside it, in the same run
 and with the same threads, taken in turn so that a busy moment hits all of them: both branches as
 one batch of two rows, and the fast form in float32 and bfloat16. Times are the best of the
-repeats (in bfloat16 the yardstick stays float32).
+repeats, and the yardstick stays float32 throughout. Processor time over all threads is printed
+beside the time on the clock: it says what the machine would do if it had nothing else to do.
 
 Under the table: the floating-point work that each form does, and the time that it would take at
 the rate of large matrix products measured in this run. That floor says what the machine allows;
@@ -37,7 +38,11 @@ from resonate_audio.model.presets import RESONATE
 from resonate_audio.model.winograd import NUM_POINTS, TILE_FRAMES
 
 TARGETS = {"fast, float32": 0.70, "fast, bfloat16": 0.38}
-GEMM_SIZE = 2048
+COLUMNS = (
+    *("form", "clock s", "ratio", "processor s", "ratio", "target"),
+    *("error", "GFLOP", "floor s", "first call s"),
+)
+GEMM_SIZE = 1024
 DIRECT_TAPS = 3.0
 WINOGRAD_TAPS = NUM_POINTS / TILE_FRAMES
 """Products per output frame in place of the 3 of a 3-tap filter."""
@@ -72,17 +77,30 @@ def count_gflop(config: FlowTransformerConfig, num_frames: int, taps: float) -> 
 
 
 def gemm_rate(dtype: torch.dtype, repeats: int = 5) -> float:
-    """Best rate of a large matrix product, GFLOP/s."""
+    """Best rate of a large matrix product, GFLOP per second of processor time."""
     left, right = (torch.randn(GEMM_SIZE, GEMM_SIZE).to(dtype) for _ in range(2))
-    best = min(stopwatch(lambda: left @ right) for _ in range(repeats))
+    best = min(stopwatch(lambda: left @ right).processor for _ in range(repeats))
     return 2 * GEMM_SIZE**3 / best / 1e9
 
 
-def stopwatch(function: Callable[[], object]) -> float:
+@dataclass(frozen=True)
+class Cost:
     """Seconds of one call."""
-    start = time.perf_counter()
+
+    clock: float = float("inf")
+    processor: float = float("inf")
+    """Over all threads."""
+
+    def best(self, other: Cost) -> Cost:
+        """The smaller of each."""
+        return Cost(min(self.clock, other.clock), min(self.processor, other.processor))
+
+
+def stopwatch(function: Callable[[], object]) -> Cost:
+    """Time one call."""
+    clock, processor = time.perf_counter(), time.process_time()
     function()
-    return time.perf_counter() - start
+    return Cost(time.perf_counter() - clock, time.process_time() - processor)
 
 
 def random_model(config: FlowTransformerConfig) -> FlowTransformer:
@@ -132,12 +150,12 @@ def make_forms(model: FlowTransformer, num_frames: int, compile: bool) -> list[F
     return forms
 
 
-def measure(forms: Iterable[Form], repeats: int) -> dict[str, float]:
+def measure(forms: Iterable[Form], repeats: int) -> dict[str, Cost]:
     """Best time of each form, taken in turn."""
-    best: dict[str, float] = {}
+    best: dict[str, Cost] = {}
     for _ in range(repeats):
         for form in forms:
-            best[form.name] = min(best.get(form.name, float("inf")), stopwatch(form.run))
+            best[form.name] = best.get(form.name, Cost()).best(stopwatch(form.run))
     return best
 
 
@@ -151,7 +169,7 @@ def cpu_name() -> str:
     return f"{names[0]}, {len(names)} cores" if names else platform.processor()
 
 
-def print_table(forms: list[Form], repeats: int) -> None:
+def print_table(forms: list[Form], repeats: int, threads: int) -> None:
     """Measure and print."""
     expected = forms[0].run()
     errors, first_calls = {}, {}
@@ -159,21 +177,24 @@ def print_table(forms: list[Form], repeats: int) -> None:
         start = time.perf_counter()
         difference = (form.run() - expected).abs().max() / expected.abs().max()
         errors[form.name], first_calls[form.name] = difference.item(), time.perf_counter() - start
-    seconds = measure(forms, repeats)
+    costs = measure(forms, repeats)
     rates = {dtype: gemm_rate(dtype) for dtype in {form.dtype for form in forms}}
-    print(f"{'form':<30}{'seconds':>9}{'ratio':>7}{'target':>8}{'error':>9}", end="")
-    print(f"{'GFLOP':>8}{'floor s':>9}{'first call s':>14}")
+    yardstick = costs[forms[0].name]
+    print("| " + " | ".join(COLUMNS) + " |")
+    print("|---" + "|---:" * (len(COLUMNS) - 1) + "|")
     for form in forms:
-        ratio = seconds[form.name] / seconds[forms[0].name]
-        target = TARGETS.get(form.name)
+        cost = costs[form.name]
+        target = f"{TARGETS[form.name]:.2f}" if form.name in TARGETS else ""
+        floor = form.gflop / rates[form.dtype] / threads
         print(
-            f"{form.name:<30}{seconds[form.name]:>9.2f}{ratio:>7.2f}"
-            f"{'' if target is None else f'{target:.2f}':>8}{errors[form.name]:>9.1e}"
-            f"{form.gflop:>8.0f}{form.gflop / rates[form.dtype]:>9.2f}"
-            f"{first_calls[form.name]:>14.1f}"
+            f"| {form.name} | {cost.clock:.2f} | {cost.clock / yardstick.clock:.2f} "
+            f"| {cost.processor:.2f} | {cost.processor / yardstick.processor:.2f} | {target} "
+            f"| {errors[form.name]:.1e} | {form.gflop:.0f} | {floor:.2f} "
+            f"| {first_calls[form.name]:.1f} |"
         )
     for dtype, rate in rates.items():
-        print(f"matrix products in {str(dtype).removeprefix('torch.')}: {rate:.0f} GFLOP/s")
+        name = str(dtype).removeprefix("torch.")
+        print(f"Matrix products in {name}: {rate:.0f} GFLOP/s on one core.")
 
 
 def main() -> None:
@@ -190,7 +211,7 @@ def main() -> None:
     print(f"; {options.frames} latent frames; fast form {'compiled' if compile else 'eager'}")
     with torch.inference_mode():
         forms = make_forms(random_model(RESONATE.transformer), options.frames, compile)
-        print_table(forms, options.repeats)
+        print_table(forms, options.repeats, options.threads)
 
 
 if __name__ == "__main__":

@@ -269,10 +269,11 @@ class FastFlowTransformer(FlowEnds):
         self, x: Tensor, weights: StreamWeights, rotation: Rotation, active: Tensor
     ) -> tuple[tuple[Tensor, Tensor, Tensor], Modulations]:
         """Queries, keys and values, and the modulations that are still to come."""
-        joined = functional.linear(active, *weights.modulation)[:, None]
-        vectors = joined.chunk(6 if weights.after else 2, dim=-1)
-        heads = self.kernels.before(x, *vectors[:2], weights.heads, rotation)
-        return heads, vectors[2:]
+        joined = functional.linear(active, *weights.modulation)
+        # (vector, row, 1, hidden), contiguous: one stride for all blocks, so no recompilation.
+        vectors = joined.view(len(active), -1, 1, active.shape[1]).transpose(0, 1).contiguous()
+        shift, scale, *rest = vectors.unbind(0)
+        return self.kernels.before(x, shift, scale, weights.heads, rotation), tuple(rest)
 
     def _after(
         self, x: Tensor, attended: Tensor, modulations: Modulations, weights: StreamWeights
