@@ -82,5 +82,9 @@ def load_config(cls: type[ConfigT], path: Path, overrides: list[str] | None = No
     return parse_config(cls, apply_overrides(read_yaml(path), overrides or []), str(path))
 
 
-def _copy_tree(node: Any) -> Any:
-    return {key: _copy_tree(value) for key, value in node.items()} if isinstance(node, dict) else node
+def _copy_tree(values: dict[str, Any]) -> dict[str, Any]:
+    """Copy nested mappings; leaves are shared, since overrides replace them whole."""
+    return {
+        key: _copy_tree(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+    }

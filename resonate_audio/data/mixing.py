@@ -59,7 +59,9 @@ def repeated(
     events: Sequence[Samples], num_samples: int, rng: np.random.Generator, rate_hz: int
 ) -> Samples:
     """Lay events of one kind after each other with gaps of 0.15 to 1.2 s until the canvas ends."""
-    starts, laid, position = [], [], int(rng.uniform(0.0, 0.3) * rate_hz)
+    starts: list[int] = []
+    laid: list[Samples] = []
+    position = int(rng.uniform(0.0, 0.3) * rate_hz)
     for event in events:
         if position + len(event) > num_samples and laid:
             break
