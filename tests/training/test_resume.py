@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import write_recipe
+from tiny_corpus import write_recipe
 
 from resonate_audio.model.vae import MelVAE
 from resonate_audio.training.checkpoint import list_checkpoints, load_checkpoint
@@ -54,6 +54,7 @@ def test_a_run_killed_by_sigkill_and_resumed_ends_bit_identical(
         run = values["run"] | {"output": str(tmp_path / name), "num_steps": NUM_STEPS}
         recipes[name] = write_recipe(tmp_path / f"{name}.yaml", values | {"run": run})
 
+    finish(recipes["whole"])
     process = start(recipes["killed"])
     wait_for_step(tmp_path / "killed", 6, process)
     os.kill(process.pid, signal.SIGKILL)
@@ -61,7 +62,6 @@ def test_a_run_killed_by_sigkill_and_resumed_ends_bit_identical(
     assert process.returncode == -signal.SIGKILL
     assert last_step(tmp_path / "killed") < NUM_STEPS
     assert "resumed" in finish(recipes["killed"])
-    finish(recipes["whole"])
 
     first, second = (last_tensors(tmp_path / name) for name in recipes)
     assert first.keys() == second.keys()
