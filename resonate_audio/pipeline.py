@@ -6,6 +6,7 @@ Stations: texts → ``encode_text`` → ``TextFeatures`` → ``sample_latents`` 
 
 from __future__ import annotations
 
+import copy
 import math
 import secrets
 import tempfile
@@ -28,8 +29,10 @@ from resonate_audio.core.types import Audio, Latents, Mel, Recipe, TextFeatures,
 from resonate_audio.flow.guidance import guided
 from resonate_audio.flow.ode import OnStep, integrate
 from resonate_audio.flow.times import uniform_grid
+from resonate_audio.model.bigvgan import BigVGAN
 from resonate_audio.model.checkpoint import fingerprint_weights
-from resonate_audio.model.flow_transformer import FlowTransformer
+from resonate_audio.model.fast_flow import FastFlowTransformer
+from resonate_audio.model.flow_transformer import FlowEnds, FlowTransformer
 from resonate_audio.model.folder import (
     TEXT_ENCODER,
     Networks,
@@ -49,6 +52,8 @@ RANDOM_SEEDS = 2**31
 """Drawn seeds stay short enough to be read aloud."""
 TILE_FRAMES = 1024
 """Latent frames that are decoded at once; longer sounds are decoded in tiles of this."""
+COMPILE_FROM_WEIGHTS = 100_000_000
+"""Compiling takes a minute, which small models never earn back."""
 TILE_HOPS = 1024
 """Mel hops that are vocoded at once."""
 HOPS_PER_GROUP = {"cpu": 1024, "mps": 2048}
@@ -123,17 +128,19 @@ class Resonate:
         name: str | None = None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
-        text_encoder_folder: Path | None = None,
+        folder: Path | None = None,
     ) -> None:
-        """Take networks that are in memory; they are moved and prepared for inference.
+        """Take networks that are in memory.
 
         Args:
-            networks: flow transformer, VAE and vocoder, in float32 on the CPU.
+            networks: flow transformer, VAE and vocoder, in float32 on the CPU. VAE and vocoder are
+                prepared for inference in place; the transformer is copied, unless ``folder`` says
+                where it can be read again: then its weights are taken, to spare memory.
             text_encoder: texts to features.
             name: what recipes call the model; its configuration's name by default.
             device: cpu, cuda, cuda:1 or mps; the fastest there is by default.
             dtype: number format of the flow transformer; everything else stays in float32.
-            text_encoder_folder: files to save with the model, when the encoder travels with it.
+            folder: model folder that the networks were read from, unchanged.
 
         Raises:
             InputError: no such device here, or a number format that is not trusted on it.
@@ -146,11 +153,13 @@ class Resonate:
         self.fingerprint = fingerprint_weights(
             [*networks.states().values(), text_encoder.network.state_dict()]
         )
-        self.transformer: FlowTransformer = _cast(networks.transformer, self.dtype).to(self.device)
+        self._networks, self._folder = networks, folder
+        self.transformer: FlowEnds = for_inference(
+            networks.transformer, self.device, self.dtype, release=folder is not None
+        )
         self.vae: MelVAE = networks.vae.to(self.device)
         self.vocoder: Vocoder = networks.vocoder.to(self.device)
         self.text_encoder = text_encoder.to(self.device)
-        self._text_encoder_folder = text_encoder_folder
         for network in (self.transformer, self.vae, self.vocoder):
             network.eval().requires_grad_(False)
 
@@ -188,7 +197,7 @@ class Resonate:
             name=_recorded_name(name, revision),
             device=device,
             dtype=dtype,
-            text_encoder_folder=encoder_folder if folder / TEXT_ENCODER == encoder_folder else None,
+            folder=folder,
         )
 
     def save_pretrained(
@@ -196,14 +205,20 @@ class Resonate:
     ) -> None:
         """Write the model as a folder that ``from_pretrained`` reads; whole or not at all.
 
-        With ``storage="float32"`` a model that runs in float32 comes back bit-equal.
+        The weights are those that this object was made from, whatever number format it runs in:
+        with ``storage="float32"`` they come back bit-equal.
 
         Raises:
             OutputError: the folder exists (and ``overwrite`` is false) or cannot be written.
-            CheckpointError: a weight does not fit into ``storage``.
+            CheckpointError: a weight does not fit into ``storage``, or the folder that the model
+                was read from is gone.
         """
-        networks = Networks(self.config, self.transformer, self.vae, self.vocoder)
-        write_networks(Path(folder), networks, self._text_encoder_folder, storage, overwrite)
+        networks, encoder = self._networks, None
+        if self._folder is not None:
+            networks = read_networks(self._folder)
+            inside = self._folder / TEXT_ENCODER
+            encoder = inside if inside.is_dir() else None
+        write_networks(Path(folder), networks, encoder, storage, overwrite)
 
     def push_to_hub(
         self,
@@ -363,7 +378,12 @@ class Resonate:
     @torch.no_grad()
     def vocode(self, mel: Mel) -> Waveform:
         """Station 5: log-mels to samples, long ones in tiles; a loud one may pass ±1."""
-        samples = self.vocoder.vocode_tiled(mel.values, TILE_HOPS)
+        # BigVGAN chooses its own, smaller tiles in host memory.
+        tiles_itself = isinstance(self.vocoder, BigVGAN) and self.device.type == "cpu"
+        if tiles_itself or mel.values.shape[-1] <= TILE_HOPS:
+            samples = self.vocoder(mel.values)
+        else:
+            samples = self.vocoder.vocode_tiled(mel.values, TILE_HOPS)
         return Waveform(samples.float(), self.config.mel.sample_rate_hz)
 
     def _generate(self, batch: Batch, sampling: Sampling, on_step: OnStep | None) -> list[Audio]:
@@ -527,11 +547,30 @@ def software_version() -> str:
     return f"{own} (torch {torch.__version__})"
 
 
-def _cast(transformer: FlowTransformer, dtype: torch.dtype) -> FlowTransformer:
-    """Cast the weights; latent statistics and the empty prompt keep their float32."""
-    for parameter in transformer.parameters():
-        parameter.data = parameter.data.to(dtype)
-    return transformer
+def for_inference(
+    transformer: FlowTransformer, device: torch.device, dtype: torch.dtype, release: bool = False
+) -> FlowEnds:
+    """Bring a flow transformer into the form that is fast on a device.
+
+    Latent statistics and the empty prompt keep their float32 in any number format.
+
+    Args:
+        transformer: in float32 on the CPU.
+        device: where it will run.
+        dtype: number format of its weights.
+        release: take the weights of ``transformer``, which cannot be used after that.
+    """
+    if device.type == "cpu":
+        num_weights = sum(parameter.numel() for parameter in transformer.parameters())
+        compile = num_weights >= COMPILE_FROM_WEIGHTS
+        fast: FlowEnds = FastFlowTransformer.from_model(transformer, dtype, compile, release)
+    else:
+        fast = transformer if release else copy.deepcopy(transformer)
+    kept = {name: value.float().clone() for name, value in transformer.named_buffers()}
+    fast = fast.to(device, dtype)
+    for name, value in kept.items():
+        setattr(fast, name, value.to(device))
+    return fast
 
 
 def _check_finite(values: Float[Tensor, "row ..."], what: str) -> None:

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_text_encoder
+from torch import Tensor, nn
+
+from resonate_audio.audio.mel import MEL_16K
+from resonate_audio.cli.convert import convert, convert_files
+from resonate_audio.cli.main import run
+from resonate_audio.core.errors import ConfigError, InputError, OutputError
+from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig
+from resonate_audio.model.flow_transformer import FlowTransformer, FlowTransformerConfig
+from resonate_audio.model.folder import Networks, read_networks, write_networks
+from resonate_audio.model.official_bigvgan import our_bigvgan_name
+from resonate_audio.model.official_flow import to_official
+from resonate_audio.model.official_vae import our_vae_name
+from resonate_audio.model.presets import ModelConfig
+from resonate_audio.model.text_encoder import TextEncoderConfig
+from resonate_audio.model.vae import MelVAE, VAEConfig
+from resonate_audio.pipeline import Resonate
+
+CONFIG = ModelConfig(
+    name="tiny",
+    text_encoder=TextEncoderConfig(kind="minilm", repo_id="nobody/tiny", num_tokens=5, dim=16),
+    transformer=FlowTransformerConfig(
+        latent_channels=4,
+        hidden=32,
+        num_heads=2,
+        num_joint_blocks=1,
+        num_single_blocks=1,
+        text_dim=16,
+        pooled_dim=16,
+        num_text_tokens=5,
+    ),
+    vae=VAEConfig(num_bands=80, latent_channels=4, hidden=8),
+    vocoder=BigVGANConfig(
+        version=1,
+        sample_rate_hz=16_000,
+        num_bands=80,
+        initial_channels=64,
+        upsample_rates=(4, 4, 2, 2, 2, 2),
+        upsample_kernels=(8, 8, 4, 4, 4, 4),
+    ),
+    mel=MEL_16K,
+    default_duration_s=0.4,
+    max_duration_s=2.0,
+)
+"""The published 16 kHz family, small."""
+
+
+def official_vae_names() -> list[str]:
+    names = ["data_mean", "data_std"]
+    for side, num_blocks, level in (("encoder", 2, "down"), ("decoder", 3, "up")):
+        names += [f"{side}.learnable_gain", f"{side}.conv_in.weight", f"{side}.conv_out.weight"]
+        names += [f"{side}.mid.block_{i}.conv{j}.weight" for i in (1, 2) for j in (1, 2)]
+        names += [f"{side}.mid.attn_1.{layer}.weight" for layer in ("qkv", "proj_out")]
+        names += [
+            f"{side}.{level}.{i}.block.{j}.{layer}.weight"
+            for i in range(3)
+            for j in range(num_blocks)
+            for layer in ("conv1", "conv2", "nin_shortcut")
+        ]
+    names += [f"encoder.down.0.downsample.conv{i}.weight" for i in (1, 2)]
+    return [*names, "decoder.up.1.upsample.conv.weight"]
+
+
+def official_bigvgan_names() -> list[str]:
+    names = [
+        f"{layer}.{kind}" for layer in ("conv_pre", "conv_post") for kind in ("weight", "bias")
+    ]
+    names += [f"activation_post.act.{kind}" for kind in ("alpha", "beta")]
+    names += [f"ups.{i}.0.{kind}" for i in range(6) for kind in ("weight", "bias")]
+    for block in range(18):
+        for step in range(3):
+            for conv in ("convs1", "convs2"):
+                names += [f"resblocks.{block}.{conv}.{step}.{kind}" for kind in ("weight", "bias")]
+        for i in range(6):
+            names += [f"resblocks.{block}.activations.{i}.act.{kind}" for kind in ("alpha", "beta")]
+    return names
+
+
+def published(network: nn.Module, names: dict[str, str]) -> dict[str, Tensor]:
+    """The network's weights under their published names; what a level lacks is left out."""
+    state = network.state_dict()
+    found = {theirs: state[ours] for theirs, ours in names.items() if ours in state}
+    assert set(state) - {names[theirs] for theirs in found} <= {"folded"}
+    return found
+
+
+@pytest.fixture(scope="module")
+def networks() -> Networks:
+    torch.manual_seed(0)
+    flow = FlowTransformer(CONFIG.transformer)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    assert isinstance(CONFIG.vocoder, BigVGANConfig)
+    return Networks(CONFIG, flow.eval(), MelVAE(CONFIG.vae).eval(), BigVGAN(CONFIG.vocoder).eval())
+
+
+@pytest.fixture(scope="module")
+def sources(networks: Networks, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The three files as they are published: raw VAE weights, a wrapped generator."""
+    place = tmp_path_factory.mktemp("official")
+    vae_names = {name: our_vae_name(name, CONFIG.vae) for name in official_vae_names()}
+    assert isinstance(CONFIG.vocoder, BigVGANConfig)
+    vocoder_names = {
+        name: our_bigvgan_name(name, CONFIG.vocoder) for name in official_bigvgan_names()
+    }
+    torch.save(to_official(networks.transformer.state_dict()), place / "Resonate_PT.pth")
+    torch.save(published(networks.vae, vae_names), place / "v1-16.pth")
+    torch.save({"generator": published(networks.vocoder, vocoder_names)}, place / "g.pt")
+    return [place / name for name in ("Resonate_PT.pth", "v1-16.pth", "g.pt")]
+
+
+@pytest.fixture(scope="module")
+def base(networks: Networks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An earlier model of the same family, with its text encoder."""
+    place = tmp_path_factory.mktemp("base")
+    write_text_encoder(place / "words")
+    write_networks(place / "model", networks, place / "words")
+    return place / "model"
+
+
+def test_converted_weights_are_the_published_ones(
+    networks: Networks, sources: list[Path], base: Path, tmp_path: Path
+) -> None:
+    reports = convert_files(sources, tmp_path / "m", base)
+    assert [report.part for report in reports] == ["transformer", "vae", "vocoder"]
+    assert [report.weight_error for report in reports] == [0.0, 0.0, 0.0]
+    assert [report.output_error for report in reports] == [0.0, 0.0, 0.0]
+    converted = read_networks(tmp_path / "m")
+    assert converted.config == CONFIG
+    for part in ("transformer", "vocoder"):
+        expected = getattr(networks, part).state_dict()
+        for name, value in getattr(converted, part).state_dict().items():
+            assert torch.equal(value, expected[name]), name
+    latents = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(converted.vae.decode(latents), networks.vae.decode(latents))
+
+
+def test_a_converted_model_makes_a_sound(sources: list[Path], base: Path, tmp_path: Path) -> None:
+    convert_files(sources, tmp_path / "m", base)
+    model = Resonate.from_pretrained(tmp_path / "m", device="cpu")
+    [audio] = model.generate("dog", num_inference_steps=1, seeds=1)
+    assert len(audio.samples) == 6400
+    assert np.isfinite(audio.samples).all()
+
+
+def test_other_sources_come_from_the_base(sources: list[Path], base: Path, tmp_path: Path) -> None:
+    reports = convert_files(sources[:1], tmp_path / "m", base)
+    assert [report.source for report in reports] == ["Resonate_PT.pth", *["the base model"] * 2]
+    assert (tmp_path / "m" / "text_encoder" / "tokenizer.json").is_file()
+
+
+def test_half_precision_reports_what_it_costs(
+    sources: list[Path], base: Path, tmp_path: Path
+) -> None:
+    reports = convert_files(sources, tmp_path / "m", base, "float16")
+    for report in reports:
+        assert 0 < report.weight_error < 2e-3
+        assert 0 < report.output_error < 5e-2
+
+
+def test_a_missing_network_is_named(sources: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no vae \(v1-44\.pth or v1-16\.pth\) among the sources"):
+        convert_files([sources[0], sources[2]], tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_the_same_network_twice_is_refused(sources: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a second transformer"):
+        convert_files([sources[0], sources[0]], tmp_path / "m")
+
+
+def test_networks_that_do_not_fit_are_refused(sources: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"converted networks: .*text_dim is 16"):
+        convert_files(sources, tmp_path / "m")
+
+
+def test_an_output_that_exists_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="exists already"):
+        convert([tmp_path / "none.pth"], tmp_path)
+
+
+def test_an_unknown_number_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--storage int8: expected one of float32"):
+        convert([tmp_path / "none.pth"], tmp_path / "m", storage="int8")
+
+
+def test_the_command_prints_the_report(
+    sources: list[Path], base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run(["convert", *map(str, sources), "-o", str(tmp_path / "m"), "--base", str(base)])
+    printed = capsys.readouterr()
+    assert code == 0
+    assert re.search(r"transformer.*Resonate_PT\.pth", printed.out)
+    assert re.search(r"vocoder.*g\.pt", printed.out)
+
+
+def test_a_hostile_file_is_one_line_and_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"optimizer": {"step": 3}, "joint_blocks.0": "text"}, tmp_path / "bad.pth")
+    assert run(["convert", str(tmp_path / "bad.pth"), "-o", str(tmp_path / "m")]) == 2
+    assert "refused" in capsys.readouterr().err
