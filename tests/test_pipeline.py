@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import HOP, RATE_HZ, TINY, random_networks
+from tiny_model import HOP, RATE_HZ, TINY, random_networks
 
 from resonate_audio.audio.io import read_audio, write_audio
 from resonate_audio.core.errors import (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_text_encoder
+from tiny_model import write_text_encoder
 from torch import Tensor, nn
 
 from resonate_audio.audio.mel import MEL_16K
