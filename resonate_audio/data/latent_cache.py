@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Int
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from resonate_audio.audio.mel import MelFrontEnd
@@ -32,6 +32,7 @@ from resonate_audio.data.latents import (
     pack_captions,
 )
 from resonate_audio.data.waveforms import WaveformSet
+from resonate_audio.model.checkpoint import save_tensors
 from resonate_audio.model.vae import MelVAE
 
 Say = Callable[[str], None]
@@ -112,7 +113,7 @@ def cached_latents(
                 table = encode_window(waves, window, vae, mel, num_frames)
                 names.append(f"window-{num_frames}.safetensors")
                 with atomic_path(folder / names[-1]) as temporary:
-                    save_file(table, temporary)
+                    save_tensors(table, temporary, {})
         with atomic_path(folder / "index.json") as temporary:
             temporary.write_text(json.dumps({"windows": names}), encoding="utf-8")
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
@@ -155,7 +156,7 @@ def cached_captions(
             "pooled": table.pooled,
         }
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary)
+            save_tensors(tensors, temporary, {})
     return CaptionTable(**load_file(path), num_tokens=num_tokens)
 
 

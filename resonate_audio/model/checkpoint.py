@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pickle
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -115,8 +117,22 @@ def write_weights(path: Path, state: Mapping[str, Tensor], metadata: dict[str, s
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
-        os.chmod(temporary, 0o644)  # safetensors makes files only their owner can read
+        save_tensors(tensors, temporary, metadata)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file in place; use inside ``atomic_path``.
+
+    Raises:
+        OSError: with the system's error number, which safetensors keeps in its text alone.
+    """
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number)) from error
+    os.chmod(path, 0o644)  # safetensors makes files only their owner can read
 
 
 def fingerprint_weights(states: Iterable[Mapping[str, Tensor]]) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from resonate_audio.core.errors import TrainingError
 from resonate_audio.core.files import atomic_path
+from resonate_audio.model.checkpoint import save_tensors
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Pat
     }
     path = checkpoint_path(folder, checkpoint.step)
     with atomic_path(path) as temporary:
-        _save(tensors, temporary, header)
+        save_tensors(tensors, temporary, {"checkpoint": json.dumps(header)})
     for old in list_checkpoints(folder)[:-keep_last]:
         old.unlink()
     return path
-
-
-def _save(tensors: dict[str, Tensor], path: Path, header: dict[str, Any]) -> None:
-    try:
-        save_file(tensors, path, metadata={"checkpoint": json.dumps(header)})
-    except SafetensorError as error:  # safetensors hides the errno of a full disk
-        raise OSError(None, str(error)) from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -82,8 +75,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def drop_unfinished(folder: Path) -> None:
     """Remove what a run that was killed while saving left behind."""
-    for part in folder.glob(".step-*.part.safetensors"):
-        part.unlink()
+    for pattern in (".step-*.part.safetensors", ".tmp*"):  # ours, and what safetensors writes
+        for part in folder.glob(pattern):
+            part.unlink()
 
 
 def load_latest(folder: Path) -> Checkpoint | None:

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import write_recipe
+from tiny_corpus import write_recipe
 
 from resonate_audio.core.config import load_config, parse_config
 from resonate_audio.core.errors import ConfigError

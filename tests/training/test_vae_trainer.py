@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from tiny_corpus import tones
 
 from resonate_audio.audio.mel import MEL_16K, MelFrontEnd
-from resonate_audio.data.manifest import Clip
-from resonate_audio.data.waveforms import WaveformSet
 from resonate_audio.model.vae import MelVAE, VAEConfig
 from resonate_audio.training.crops import CropConfig, CropSource
 from resonate_audio.training.optim import OptimConfig, make_optimizer
@@ -15,16 +14,6 @@ from resonate_audio.training.vae import (
     normalized_mel,
     set_mel_statistics,
 )
-
-
-def tones(num_clips: int = 3, num_samples: int = 6000) -> WaveformSet:
-    times = np.arange(num_samples) / 16_000
-    waves = [0.5 * np.sin(2 * np.pi * 300 * (i + 1) * times) for i in range(num_clips)]
-    samples = (np.concatenate(waves) * 32767).astype(np.int16)
-    starts = np.arange(num_clips) * num_samples
-    lengths = np.full(num_clips, num_samples)
-    clips = tuple(Clip(audio_id=str(i), audio_path="x", caption="x") for i in range(num_clips))
-    return WaveformSet(samples, starts, lengths, clips, (), 16_000, "test")
 
 
 def make_task() -> VAETask:

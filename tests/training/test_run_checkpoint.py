@@ -1,10 +1,12 @@
+import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from resonate_audio.core.errors import TrainingError
+from resonate_audio.core.errors import OutputError, TrainingError
 from resonate_audio.training.checkpoint import (
     Checkpoint,
     drop_unfinished,
@@ -63,11 +65,24 @@ def test_another_safetensors_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_half_written_file_is_never_taken_for_a_checkpoint(tmp_path: Path) -> None:
-    part = tmp_path / ".step-00000009.1234.part.safetensors"
-    part.write_bytes(b"half")
+    for name in (".step-00000009.1234.part.safetensors", ".tmpAbC"):
+        (tmp_path / name).write_bytes(b"half")
     assert load_latest(tmp_path) is None
     drop_unfinished(tmp_path)
-    assert not part.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_takes_no_more_leaves_the_older_checkpoint(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(1), keep_last=1)
+    big = replace(checkpoint(2), tensors={"weight": torch.zeros(100_000)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(OutputError, match=r"step-00000002.*cannot write it"):
+            save_checkpoint(tmp_path, big, keep_last=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.safetensors"]
 
 
 def test_prefixes_do_not_mix_names_that_begin_alike() -> None:

@@ -1,4 +1,5 @@
 import torch
+from tiny_corpus import tones
 from torch import nn
 
 from resonate_audio.audio.mel import MEL_16K, MelFrontEnd
@@ -7,8 +8,6 @@ from resonate_audio.training.crops import CropConfig, CropSource
 from resonate_audio.training.optim import OptimConfig, make_optimizer
 from resonate_audio.training.run import Draw, generator_for
 from resonate_audio.training.vocoder import AdversaryConfig, VocoderObjective, VocoderTask
-
-from test_vae import tones  # isort: skip
 
 
 def make_task(adversary: AdversaryConfig | None = None) -> VocoderTask:
