@@ -33,9 +33,9 @@ from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig
 from resonate_audio.model.checkpoint import State, load_strict, read_weights, write_weights
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.model.istft_vocoder import ISTFTVocoder
+from resonate_audio.model.linear_vae import AnyVAE, build_vae
 from resonate_audio.model.presets import ModelConfig, VocoderConfig
 from resonate_audio.model.text_encoder import ENCODER_FILES
-from resonate_audio.model.vae import MelVAE
 
 INDEX_NAME = "model_index.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -64,7 +64,7 @@ class Networks:
 
     config: ModelConfig
     transformer: FlowTransformer
-    vae: MelVAE
+    vae: AnyVAE
     vocoder: Vocoder
 
     def states(self) -> dict[str, State]:
@@ -77,7 +77,7 @@ def build_networks(config: ModelConfig) -> Networks:
     return Networks(
         config,
         FlowTransformer(config.transformer).eval(),
-        MelVAE(config.vae).eval(),
+        build_vae(config.vae).eval(),
         build_vocoder(config.vocoder).eval(),
     )
 
@@ -133,7 +133,7 @@ def read_part(folder: Path, config: ModelConfig, name: str) -> Any:
     """
     builders: dict[str, Callable[[], nn.Module]] = {
         "transformer": lambda: FlowTransformer(config.transformer),
-        "vae": lambda: MelVAE(config.vae),
+        "vae": lambda: build_vae(config.vae),
         "vocoder": lambda: build_vocoder(config.vocoder),
     }
     path = folder / name / WEIGHTS_NAME
@@ -202,8 +202,13 @@ def write_networks(
             (temporary / TEXT_ENCODER).mkdir()
             for file in ENCODER_FILES:
                 shutil.copyfile(text_encoder / file, temporary / TEXT_ENCODER / file)
-        index = ModelIndex(written_by=_version(), config=networks.config)
-        (temporary / INDEX_NAME).write_text(index.model_dump_json(indent=2) + "\n")
+        (temporary / INDEX_NAME).write_text(index_text(networks.config), encoding="utf-8")
+
+
+def index_text(config: ModelConfig) -> str:
+    """Content of the ``model_index.json`` of a model."""
+    index = ModelIndex(written_by=_version(), config=config)
+    return index.model_dump_json(indent=2) + "\n"
 
 
 def stored(state: Mapping[str, Tensor], storage: Storage, source: str) -> State:

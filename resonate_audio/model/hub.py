@@ -52,7 +52,7 @@ def find_model(
     bundled = bundled_models()
     if str(name) in bundled:
         return bundled[str(name)]
-    if Path(name).is_dir():
+    if str(name) and Path(name).is_dir():
         return Path(name)
     if Path(name).is_file():
         raise ModelNotFoundError(

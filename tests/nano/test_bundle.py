@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_model import TINY, random_networks, write_text_encoder
+
+from resonate_audio.core.errors import CheckpointError
+from resonate_audio.model.checkpoint import write_weights
+from resonate_audio.nano.bundle import bundle_nano
+from resonate_audio.pipeline import Resonate
+
+
+def trained_parts(folder: Path) -> dict[str, Path]:
+    """Three parts as trainers export them."""
+    for part, state in random_networks(TINY, seed=0).states().items():
+        write_weights(folder / part / "model.safetensors", state, {})
+    return {
+        "transformer": folder / "transformer",
+        "vae": folder / "vae",
+        "vocoder": folder / "vocoder" / "model.safetensors",
+    }
+
+
+def test_a_bundle_is_a_model_and_leaves_the_cards_alone(tmp_path: Path) -> None:
+    target = tmp_path / "weights"
+    write_text_encoder(target / "text_encoder")
+    (target / "README.md").write_text("the card")
+    bundle_nano(trained_parts(tmp_path), target, TINY)
+    model = Resonate.from_pretrained(target, device="cpu")
+    assert len(model.generate("dog", num_inference_steps=1, seeds=1)) == 1
+    assert (target / "README.md").read_text() == "the card"
+
+
+def test_a_bundle_holds_half_precision_matrices_and_whole_statistics(tmp_path: Path) -> None:
+    from resonate_audio.model.checkpoint import read_weights
+
+    sizes = bundle_nano(trained_parts(tmp_path), tmp_path / "weights", TINY)
+    state = read_weights(tmp_path / "weights" / "transformer" / "model.safetensors")
+    assert state["empty_tokens"].dtype == torch.float16
+    assert state["latent_std"].dtype == torch.float32
+    assert set(sizes) == {"transformer", "vae", "vocoder"}
+
+
+def test_a_part_of_other_sizes_is_refused(tmp_path: Path) -> None:
+    sources = trained_parts(tmp_path)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: "):
+        bundle_nano({**sources, "vae": sources["vocoder"]}, tmp_path / "weights", TINY)
