@@ -42,9 +42,9 @@ from resonate_audio.model.folder import (
     write_networks,
 )
 from resonate_audio.model.hub import bundled_models, find_model, find_text_encoder, upload
+from resonate_audio.model.linear_vae import AnyVAE
 from resonate_audio.model.presets import ModelConfig
 from resonate_audio.model.text_encoder import TextEncoder
-from resonate_audio.model.vae import MelVAE
 
 BATCH_SIZE = 16
 """Rows of one batch unless the caller says otherwise; twice that with guidance."""
@@ -157,7 +157,7 @@ class Resonate:
         self.transformer: FlowEnds = for_inference(
             networks.transformer, self.device, self.dtype, release=folder is not None
         )
-        self.vae: MelVAE = networks.vae.to(self.device)
+        self.vae: AnyVAE = networks.vae.to(self.device)
         self.vocoder: Vocoder = networks.vocoder.to(self.device)
         self.text_encoder = text_encoder.to(self.device)
         for network in (self.transformer, self.vae, self.vocoder):

@@ -33,7 +33,7 @@ from resonate_audio.data.latents import (
 )
 from resonate_audio.data.waveforms import WaveformSet
 from resonate_audio.model.checkpoint import save_tensors
-from resonate_audio.model.vae import MelVAE
+from resonate_audio.model.linear_vae import AnyVAE
 
 Say = Callable[[str], None]
 ItemT = TypeVar("ItemT")
@@ -91,7 +91,7 @@ def place_clips(lengths: Sequence[int], window_samples: Sequence[int]) -> list[l
 
 def cached_latents(
     waves: WaveformSet,
-    vae: MelVAE,
+    vae: AnyVAE,
     mel: MelFrontEnd,
     window_s: Sequence[float],
     folder: Path,
@@ -122,11 +122,11 @@ def cached_latents(
 
 @torch.no_grad()
 def encode_window(
-    waves: WaveformSet, window: Sequence[Piece], vae: MelVAE, mel: MelFrontEnd, num_frames: int
+    waves: WaveformSet, window: Sequence[Piece], vae: AnyVAE, mel: MelFrontEnd, num_frames: int
 ) -> dict[str, Tensor]:
     """Encode the pieces of one window; the silence after a short clip is encoded with it."""
     frame_samples = vae.hops_per_frame * mel.config.hop_samples
-    device = next(vae.parameters()).device
+    device = next(iter(vae.buffers())).device
     means, stds = [], []
     for part in _parts(window, ROWS_PER_CALL):
         wave = torch.stack([waves.wave(p.clip, p.start, num_frames * frame_samples) for p in part])

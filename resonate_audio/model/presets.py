@@ -12,10 +12,10 @@ from resonate_audio.model.bigvgan import BigVGANConfig
 from resonate_audio.model.flow_transformer import FlowTransformerConfig
 from resonate_audio.model.istft_vocoder import ISTFTVocoderConfig
 from resonate_audio.model.lengths import num_latent_frames
+from resonate_audio.model.linear_vae import AnyVAEConfig, LinearVAEConfig
 from resonate_audio.model.official_bigvgan import BIGVGAN_V1_16K, BIGVGAN_V2_44K
 from resonate_audio.model.official_vae import VAE_16K, VAE_44K
 from resonate_audio.model.text_encoder import TextEncoderConfig
-from resonate_audio.model.vae import VAEConfig
 
 VocoderConfig = Annotated[BigVGANConfig | ISTFTVocoderConfig, Field(discriminator="kind")]
 
@@ -26,7 +26,7 @@ class ModelConfig(FrozenConfig):
     name: str = Field(min_length=1)
     text_encoder: TextEncoderConfig
     transformer: FlowTransformerConfig
-    vae: VAEConfig
+    vae: Annotated[AnyVAEConfig, Field(discriminator="kind")]
     vocoder: VocoderConfig
     mel: MelConfig
     default_duration_s: PositiveFloat
@@ -141,7 +141,7 @@ NANO = ModelConfig(
     name="nano",
     text_encoder=ALL_MINILM,
     transformer=FlowTransformerConfig(
-        latent_channels=32,
+        latent_channels=64,
         hidden=192,
         num_heads=3,
         num_joint_blocks=2,
@@ -151,7 +151,7 @@ NANO = ModelConfig(
         pooled_dim=384,
         num_text_tokens=77,
     ),
-    vae=VAEConfig(num_bands=80, latent_channels=32, hidden=56, down_levels=(0, 1)),
+    vae=LinearVAEConfig(num_bands=80, latent_channels=64),
     vocoder=ISTFTVocoderConfig(),
     mel=MEL_16K,
     default_duration_s=5.0,

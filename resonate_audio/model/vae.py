@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,7 @@ LOG_VARIANCE_RANGE = (-30.0, 20.0)
 class VAEConfig(FrozenConfig):
     """Sizes of the mel VAE."""
 
+    kind: Literal["conv"] = "conv"
     num_bands: PositiveInt
     latent_channels: PositiveInt
     hidden: PositiveInt

@@ -17,7 +17,7 @@ from resonate_audio.flow.guidance import guided
 from resonate_audio.flow.ode import integrate
 from resonate_audio.flow.times import uniform_grid
 from resonate_audio.model.flow_transformer import FlowTransformer
-from resonate_audio.model.vae import MelVAE
+from resonate_audio.model.linear_vae import AnyVAE
 from resonate_audio.training.pictures import draw_mels
 
 
@@ -37,7 +37,7 @@ class Listener:
         self,
         config: ListenConfig,
         features: TextFeatures,
-        vae: MelVAE,
+        vae: AnyVAE,
         vocoder: nn.Module | None,
         num_frames: int,
         sample_rate_hz: int,

@@ -25,15 +25,22 @@ from resonate_audio.data.latents import LatentSet
 from resonate_audio.data.manifest import read_manifest
 from resonate_audio.data.waveforms import WaveformSet, cached_waveforms
 from resonate_audio.model.bigvgan import BigVGAN
-from resonate_audio.model.checkpoint import fingerprint_weights, load_strict, read_weights
+from resonate_audio.model.checkpoint import (
+    fingerprint_weights,
+    load_strict,
+    read_weights,
+    write_weights,
+)
 from resonate_audio.model.istft_vocoder import ISTFTVocoder, ISTFTVocoderConfig
+from resonate_audio.model.linear_vae import AnyVAE, LinearVAE, LinearVAEConfig, build_vae
 from resonate_audio.model.presets import PRESETS, ModelConfig, VocoderConfig
 from resonate_audio.model.text_encoder import TextEncoder
 from resonate_audio.model.vae import MelVAE
 from resonate_audio.training.crops import CropConfig, CropSource
+from resonate_audio.training.linear_vae import clip_mels, fit_linear_vae
 from resonate_audio.training.listen import ListenConfig, Listener
 from resonate_audio.training.pretrain import FlowConfig, PretrainTask, build_transformer
-from resonate_audio.training.run import RunResult, Task, TrainerConfig, train
+from resonate_audio.training.run import RunResult, Task, TrainerConfig, prepare_folder, train
 from resonate_audio.training.vae import VAEObjective, VAETask, set_mel_statistics
 from resonate_audio.training.vocoder import VocoderObjective, VocoderTask
 
@@ -87,6 +94,8 @@ class VAERecipe(ModelRecipe):
 
     crops: CropConfig = CropConfig()
     objective: VAEObjective = VAEObjective()
+    fit_clips: int = Field(8000, ge=1)
+    """Clips that a linear VAE is fitted to."""
 
 
 class VocoderRecipe(ModelRecipe):
@@ -106,16 +115,29 @@ class PretrainRecipe(ModelRecipe):
 
 
 def train_vae(recipe: VAERecipe, say: Say) -> RunResult:
-    """Run a VAE recipe."""
+    """Run a VAE recipe; the linear one is fitted in closed form."""
+    config = recipe.model.vae
+    if isinstance(config, LinearVAEConfig):
+        return fit_vae(recipe, LinearVAE(config), say)
     source = open_crops(recipe, recipe.crops, say)
 
     def build(device: torch.device) -> Task:
-        model = MelVAE(recipe.model.vae).to(device)
+        model = MelVAE(config).to(device)
         mel = MelFrontEnd(recipe.model.mel).to(device)
         set_mel_statistics(model, mel, source)
         return VAETask(model, mel, source, recipe.objective)
 
     return train(build, recipe)
+
+
+def fit_vae(recipe: VAERecipe, model: LinearVAE, say: Say) -> RunResult:
+    """Fit the linear VAE to the recipe's clips and export it."""
+    prepare_folder(recipe)
+    waves = open_waves(recipe, say)
+    count = fit_linear_vae(model, clip_mels(waves, recipe.model.mel, recipe.fit_clips))
+    write_weights(recipe.run.output / "export" / "model.safetensors", model.state_dict(), {})
+    say(f"fitted to {count} patches")
+    return RunResult(1, True)
 
 
 def train_vocoder(recipe: VocoderRecipe, say: Say) -> RunResult:
@@ -149,7 +171,7 @@ def train_flow(recipe: PretrainRecipe, say: Say) -> RunResult:
 
 
 def encode_data(
-    recipe: PretrainRecipe, waves: WaveformSet, vae: MelVAE, encoder: TextEncoder, say: Say
+    recipe: PretrainRecipe, waves: WaveformSet, vae: AnyVAE, encoder: TextEncoder, say: Say
 ) -> LatentSet:
     """Latents of every clip and features of every caption, from the cache where they are there."""
     config, cache = recipe.model, recipe.data.cache
@@ -176,7 +198,7 @@ def open_crops(recipe: ModelRecipe, config: CropConfig, say: Say) -> CropSource:
     return CropSource(open_waves(recipe, say), config, recipe.model.frame_samples, recipe.run.seed)
 
 
-def load_vae(recipe: ModelRecipe, device: torch.device) -> MelVAE:
+def load_vae(recipe: ModelRecipe, device: torch.device) -> AnyVAE:
     """The trained VAE, folded for inference.
 
     Raises:
@@ -184,7 +206,7 @@ def load_vae(recipe: ModelRecipe, device: torch.device) -> MelVAE:
     """
     if recipe.weights.vae is None:
         raise ConfigError("weights.vae is not set: expected the file that `train vae` exported")
-    vae = MelVAE(recipe.model.vae)
+    vae = build_vae(recipe.model.vae)
     load_part(vae, recipe.weights.vae)
     vae.fold_weight_norm()
     return vae.to(device).eval().requires_grad_(False)
@@ -218,7 +240,7 @@ def load_part(module: nn.Module, path: Path) -> None:
 
 
 def make_listener(
-    recipe: PretrainRecipe, encoder: TextEncoder, vae: MelVAE, device: torch.device
+    recipe: PretrainRecipe, encoder: TextEncoder, vae: AnyVAE, device: torch.device
 ) -> Listener | None:
     """What generates the recipe's prompts, if it has any."""
     prompts, config = recipe.listen.prompts, recipe.model

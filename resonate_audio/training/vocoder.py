@@ -14,7 +14,7 @@ from resonate_audio.audio.mel import MelFrontEnd
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.types import Audio
 from resonate_audio.model.checkpoint import write_weights
-from resonate_audio.model.vae import MelVAE
+from resonate_audio.model.linear_vae import AnyVAE
 from resonate_audio.training.crops import CropSource
 from resonate_audio.training.discriminator import (
     SpectrogramJudges,
@@ -62,7 +62,7 @@ class VocoderTask(Task):
         mel: MelFrontEnd,
         source: CropSource,
         objective: VocoderObjective,
-        vae: MelVAE | None = None,
+        vae: AnyVAE | None = None,
     ) -> None:
         self.model = model
         self.phases = {"model": model}

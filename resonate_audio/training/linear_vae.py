@@ -1,0 +1,50 @@
+"""Fit the linear VAE: one pass over the clips, one eigendecomposition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from resonate_audio.audio.mel import MelConfig, MelFrontEnd
+from resonate_audio.data.waveforms import WaveformSet
+from resonate_audio.model.linear_vae import LinearVAE
+
+MAX_SAMPLES = 16 * 16_000
+"""Of a long clip only so much is looked at, or it would weigh more than many short ones."""
+
+
+def fit_linear_vae(model: LinearVAE, mels: Iterable[Float[Tensor, "_ _ _"]]) -> int:
+    """Set the maximum-likelihood weights for the patches of some mels.
+
+    Sums are kept in float64: the covariance is a difference of large numbers.
+
+    Returns:
+        The number of patches seen.
+    """
+    size = model.config.patch_size
+    count, first = 0, torch.zeros(size, dtype=torch.float64)
+    second, floor = torch.zeros(size, size, dtype=torch.float64), torch.tensor(0.0)
+    for mel in mels:
+        patches = model._patches(mel).flatten(0, 1).double()
+        count += len(patches)
+        first += patches.sum(0)
+        second += patches.T @ patches
+        floor = torch.minimum(floor, mel.min())
+    mean = first / count
+    model.fit(mean.float(), second / count - torch.outer(mean, mean), float(floor))
+    return count
+
+
+def clip_mels(
+    waves: WaveformSet, config: MelConfig, num_clips: int
+) -> Iterable[Float[Tensor, "_ _ _"]]:
+    """Mels of up to ``num_clips`` evenly spaced clips, each at its own length."""
+    mel = MelFrontEnd(config)
+    step = max(1, len(waves.clips) // num_clips)
+    for clip in range(0, len(waves.clips), step):
+        length = min(int(waves.lengths[clip]), MAX_SAMPLES)
+        if length >= config.n_fft:
+            yield mel(waves.wave(clip, 0, length)[None])
