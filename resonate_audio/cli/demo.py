@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 DEFAULT_OUTPUT = Path("demo-output")
 SOUNDS = (
-    ("a dog barks", 1),
-    ("rain falls", 1),
-    ("a church bell rings", 1),
-    ("thunder rumbles", 1),
-    ("a clock ticks", 1),
-    ("a piano plays a melody", 1),
+    ("a dog barks several times", 1),
+    ("rain falling", 1),
+    ("a rooster crows", 1),
+    ("thunder rumbling", 1),
+    ("a clock ticking", 1),
+    ("a piano plays a short melody", 1),
     ("rain falls while a dog barks", 1),
-    ("a rooster crows, then footsteps on gravel", 1),
+    ("a rooster crows, then a cow moos", 1),
 )
 """Prompts and seeds: six single events, one mixture, one sequence."""
 
