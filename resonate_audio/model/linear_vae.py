@@ -57,6 +57,7 @@ class LinearVAE(nn.Module):
     variances: Tensor
     noise_variance: Tensor
     floor: Tensor
+    ceiling: Tensor
 
     def __init__(self, config: LinearVAEConfig) -> None:
         super().__init__()
@@ -67,6 +68,7 @@ class LinearVAE(nn.Module):
         self.register_buffer("variances", torch.ones(channels))
         self.register_buffer("noise_variance", torch.tensor(0.1))
         self.register_buffer("floor", torch.tensor(-20.0))
+        self.register_buffer("ceiling", torch.full((config.num_bands,), 20.0))
 
     @property
     def hops_per_frame(self) -> int:
@@ -79,6 +81,7 @@ class LinearVAE(nn.Module):
         mean: Float[Tensor, " value"],
         covariance: Float[Tensor, "value value"],
         floor: float,
+        ceiling: Float[Tensor, " band"],
     ) -> None:
         """Set the maximum-likelihood solution.
 
@@ -86,6 +89,7 @@ class LinearVAE(nn.Module):
             mean: of the patches, (hop, band) flattened.
             covariance: of the patches, positive semi-definite.
             floor: the smallest log-mel there is; decoding never goes below it.
+            ceiling: the largest log-mel of each band; strong guidance would go above it.
         """
         values, vectors = torch.linalg.eigh(covariance.double())
         kept = self.config.latent_channels
@@ -94,6 +98,7 @@ class LinearVAE(nn.Module):
         self.variances.copy_(values.flip(0)[:kept])
         self.noise_variance.copy_(values[:-kept].mean().clamp_min(1e-8))
         self.floor.fill_(floor)
+        self.ceiling.copy_(ceiling)
 
     def fold_weight_norm(self) -> None:
         """Nothing to fold: here so that every VAE is prepared for inference alike."""
@@ -116,10 +121,13 @@ class LinearVAE(nn.Module):
         return Posterior(mean, log_variance)
 
     def decode(self, latents: Float[Tensor, "row frame channel"]) -> Float[Tensor, "row band hop"]:
-        """Decode latents to log-mels of frames × hops_per_frame hops: μ + W z."""
+        """Decode latents to log-mels of frames × hops_per_frame hops: μ + W z.
+
+        Each band stays between the quietest and the loudest value that the data had.
+        """
         patches: Tensor = (latents * self._gains()) @ self.directions + self.mean
         hops = patches.reshape(len(patches), -1, self.config.num_bands)
-        return hops.transpose(1, 2).clamp_min(self.floor)
+        return hops.transpose(1, 2).clamp(self.floor, self.ceiling[:, None])
 
     def decode_tiled(
         self, latents: Float[Tensor, "row frame channel"], tile_frames: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -26,15 +27,17 @@ def fit_linear_vae(model: LinearVAE, mels: Iterable[Float[Tensor, "_ _ _"]]) -> 
     """
     size = model.config.patch_size
     count, first = 0, torch.zeros(size, dtype=torch.float64)
-    second, floor = torch.zeros(size, size, dtype=torch.float64), torch.tensor(0.0)
+    second, floor = torch.zeros(size, size, dtype=torch.float64), torch.tensor(math.inf)
+    ceiling = torch.full((model.config.num_bands,), -math.inf)
     for mel in mels:
         patches = model._patches(mel).flatten(0, 1).double()
         count += len(patches)
         first += patches.sum(0)
         second += patches.T @ patches
         floor = torch.minimum(floor, mel.min())
+        ceiling = torch.maximum(ceiling, mel.amax(dim=(0, 2)))
     mean = first / count
-    model.fit(mean.float(), second / count - torch.outer(mean, mean), float(floor))
+    model.fit(mean.float(), second / count - torch.outer(mean, mean), float(floor), ceiling)
     return count
 
 

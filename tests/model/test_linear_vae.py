@@ -6,6 +6,7 @@ from resonate_audio.core.errors import ShapeError
 from resonate_audio.model.linear_vae import LinearVAE, LinearVAEConfig, build_vae
 from resonate_audio.model.vae import MelVAE, VAEConfig
 
+HIGH = torch.full((3,), 99.0)
 CONFIG = LinearVAEConfig(num_bands=3, latent_channels=2, hops_per_frame=2)
 
 
@@ -18,7 +19,7 @@ def factor_model(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor
 def fitted() -> tuple[LinearVAE, torch.Tensor, torch.Tensor, float]:
     mean, loadings, noise = factor_model(torch.Generator().manual_seed(3))
     vae = LinearVAE(CONFIG)
-    vae.fit(mean, loadings @ loadings.T + noise * torch.eye(6), floor=-9.0)
+    vae.fit(mean, loadings @ loadings.T + noise * torch.eye(6), floor=-9.0, ceiling=HIGH)
     return vae, mean, loadings, noise
 
 
@@ -58,9 +59,18 @@ def test_decoding_never_goes_below_the_floor_of_the_mels() -> None:
     assert vae.decode(torch.full((1, 4, 2), -50.0)).min() == 0
 
 
+def test_decoding_never_goes_above_the_loudest_value_of_a_band() -> None:
+    vae, *_ = fitted()
+    vae.ceiling.copy_(torch.tensor([0.5, 1.0, 2.0]))
+    loudest = vae.decode(50 * torch.randn(1, 200, 2)).amax(dim=(0, 2))
+    torch.testing.assert_close(loudest, vae.ceiling)
+
+
 def test_a_patch_keeps_its_hops_in_order() -> None:
     vae = LinearVAE(LinearVAEConfig(num_bands=3, latent_channels=5, hops_per_frame=2))
-    vae.fit(torch.zeros(6), torch.diag(torch.tensor([6.0, 5, 4, 3, 2, 1e-6])), floor=-99.0)
+    vae.fit(
+        torch.zeros(6), torch.diag(torch.tensor([6.0, 5, 4, 3, 2, 1e-6])), floor=-99.0, ceiling=HIGH
+    )
     mel = torch.arange(1.0, 13.0).view(1, 4, 3).transpose(1, 2)
     decoded = vae.decode(vae.encode(mel).mean)
     torch.testing.assert_close(decoded[0, :, :].T.flatten()[:5], mel[0].T.flatten()[:5])
