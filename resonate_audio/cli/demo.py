@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 DEFAULT_OUTPUT = Path("demo-output")
 SOUNDS = (
     ("a dog barks several times", 1),
-    ("rain falling", 1),
-    ("a rooster crows", 1),
-    ("thunder rumbling", 1),
-    ("a clock ticking", 1),
-    ("a piano plays a short melody", 1),
-    ("rain falls while a dog barks", 1),
-    ("a rooster crows, then a cow moos", 1),
+    ("rain falling", 2),
+    ("a rooster crows", 3),
+    ("thunder rumbling", 4),
+    ("a clock ticking", 5),
+    ("a piano plays a short melody", 6),
+    ("rain falls while a dog barks", 7),
+    ("a rooster crows, then a cow moos", 8),
 )
 """Prompts and seeds: six single events, one mixture, one sequence."""
 
