@@ -119,7 +119,7 @@ def resample(
     return np.asarray(soxr.resample(samples, from_hz, to_hz, quality="VHQ"), dtype=np.float32)
 
 
-def read_audio(path: Path, sample_rate_hz: int | None = None) -> Audio:
+def read_audio(path: str | Path, sample_rate_hz: int | None = None) -> Audio:
     """Read any file libsndfile knows as one channel: the mean of its channels.
 
     Args:
@@ -132,7 +132,7 @@ def read_audio(path: Path, sample_rate_hz: int | None = None) -> Audio:
     Raises:
         AudioError: the file is missing, is not audio, is cut short, or holds no sample.
     """
-    return decode_audio(_read_bytes(path), str(path), sample_rate_hz)
+    return decode_audio(_read_bytes(Path(path)), str(path), sample_rate_hz)
 
 
 def decode_audio(data: bytes, source: str, sample_rate_hz: int | None = None) -> Audio:
@@ -193,7 +193,7 @@ def encode_audio(audio: Audio, format: AudioFormat) -> bytes:
     return _tag(buffer.getvalue(), format, title, comment)
 
 
-def write_audio(path: Path, audio: Audio, overwrite: bool = False) -> None:
+def write_audio(path: str | Path, audio: Audio, overwrite: bool = False) -> None:
     """Write a sound in the format its suffix names: .wav .flac .mp3 .ogg .opus.
 
     WAV is 16-bit and FLAC 24-bit. A peak over 1 is attenuated, and the recipe records the gain.
@@ -202,6 +202,7 @@ def write_audio(path: Path, audio: Audio, overwrite: bool = False) -> None:
         AudioError: unknown suffix, or a sound that is empty, NaN or infinite.
         OutputError: the file exists, cannot be written, or the disk is full.
     """
+    path = Path(path)
     check_output(path, overwrite)
     data = encode_audio(audio, audio_format(path))
     write_bytes(path, data, overwrite)
@@ -238,7 +239,7 @@ def check_output(path: Path, overwrite: bool) -> None:
         raise output_error(path, error) from error
 
 
-def read_recipe(path: Path) -> Recipe | None:
+def read_recipe(path: str | Path) -> Recipe | None:
     """How the sound in a file was made, or None when this package did not make it.
 
     Raises:

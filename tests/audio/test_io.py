@@ -294,3 +294,10 @@ def test_an_output_that_is_a_folder_is_refused(tmp_path: Path) -> None:
 def test_a_file_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="File name too long"):
         check_output(tmp_path / f"{'a' * 300}.wav", overwrite=False)
+
+
+def test_paths_may_be_plain_strings(tmp_path: Path) -> None:
+    path = str(tmp_path / "tone.wav")
+    write_audio(path, Audio(np.full(100, 0.25, dtype=np.float32), 8000))
+    assert read_audio(path).sample_rate_hz == 8000
+    assert read_recipe(path) is None
