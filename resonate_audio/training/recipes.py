@@ -262,10 +262,12 @@ def make_listener(
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with single fields of its groups replaced."""
+    """``base`` with single fields of its groups replaced; a group of another kind whole."""
     result = dict(base)
     for name, value in changes.items():
         old = result.get(name)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        result[name] = merge(old, value) if both else value  # type: ignore[arg-type]
+        result[name] = value
+        if isinstance(old, dict) and isinstance(value, dict):
+            kind = old.get("kind")
+            result[name] = merge(old, value) if value.get("kind", kind) == kind else value
     return result

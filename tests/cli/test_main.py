@@ -183,13 +183,20 @@ def test_an_interrupt_exits_130_with_one_line(tmp_path: Path) -> None:
         "--prompts-file",
         "lines",
     ]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    )
     pipe = open_when_read(tmp_path / "lines", process)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     os.close(pipe)
     assert said.splitlines() == ["resonate: interrupted; files that were finished are kept"]
     assert process.returncode == 130
+
+
+def heed_interrupts() -> None:
+    """Background jobs of a shell start with SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def open_when_read(pipe: Path, reader: subprocess.Popen[str]) -> int:

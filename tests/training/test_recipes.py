@@ -9,6 +9,7 @@ from resonate_audio.core.config import load_config, parse_config
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.model.checkpoint import load_strict, read_weights
 from resonate_audio.model.flow_transformer import FlowTransformer
+from resonate_audio.model.linear_vae import build_vae
 from resonate_audio.model.presets import NANO
 from resonate_audio.training.recipes import (
     PretrainRecipe,
@@ -35,7 +36,9 @@ def test_a_preset_fills_what_the_recipe_leaves_open(settings: dict[str, Any]) ->
 
 
 def test_an_unknown_field_is_refused_by_name(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"model\.vae\.hiden: Extra inputs are not permitted"):
+    with pytest.raises(
+        ConfigError, match=r"model\.vae\.linear\.hiden: Extra inputs are not permitted"
+    ):
         parse_config(VAERecipe, settings | {"model": {"vae": {"hiden": 8}}}, "test")
 
 
@@ -61,6 +64,22 @@ def test_merging_replaces_single_fields() -> None:
         "a": {"b": 9, "c": 2},
         "d": 3,
     }
+
+
+def test_merging_takes_a_group_of_another_kind_whole() -> None:
+    base = {"vae": {"kind": "linear", "channels": 1}}
+    conv = {"kind": "conv", "width": 2}
+    assert merge(base, {"vae": conv}) == {"vae": conv}
+
+
+def test_the_linear_vae_is_fitted_and_exported(tmp_path: Path, settings: dict[str, Any]) -> None:
+    small = {"vae": {"latent_channels": 4}, "transformer": {"latent_channels": 4}}
+    recipe = parse_config(VAERecipe, settings | {"model": small}, "vae")
+    assert train_vae(recipe, quiet).finished
+    vae = build_vae(recipe.model.vae)
+    exported = recipe.run.output / "export" / "model.safetensors"
+    load_strict(vae, read_weights(exported), "export")
+    assert vae.get_buffer("variances").min() > vae.get_buffer("noise_variance") > 0
 
 
 def test_pretraining_without_a_vae_says_where_one_comes_from(settings: dict[str, Any]) -> None:

@@ -13,7 +13,13 @@ from resonate_audio.data.waveforms import WaveformSet
 
 RATE_HZ = 16_000
 TINY_MODEL = {
-    "vae": {"latent_channels": 4, "hidden": 8},
+    "vae": {
+        "kind": "conv",
+        "num_bands": 80,
+        "latent_channels": 4,
+        "hidden": 8,
+        "down_levels": [0, 1],
+    },
     "vocoder": {"dim": 16, "num_layers": 1, "mlp_dim": 16, "num_refine": 0},
     "transformer": {
         "latent_channels": 4,
