@@ -115,7 +115,7 @@ class LinearVAE(nn.Module):
             raise ShapeError(
                 f"mel of {mel.shape[-1]} hops: a latent frame needs {self.hops_per_frame}"
             )
-        centred = self._patches(mel) - self.mean
+        centred = self.patches(mel) - self.mean
         mean = (centred @ self.directions.T) * self._gains() / self.variances
         log_variance = (self.noise_variance / self.variances).log().expand_as(mean)
         return Posterior(mean, log_variance)
@@ -138,7 +138,8 @@ class LinearVAE(nn.Module):
     def _gains(self) -> Tensor:
         return (self.variances - self.noise_variance).clamp_min(1e-12).sqrt()
 
-    def _patches(self, mel: Tensor) -> Tensor:
+    def patches(self, mel: Float[Tensor, "row band hop"]) -> Float[Tensor, "row frame value"]:
+        """Cut mels into patches, each (hop, band) flattened; a rest of hops is dropped."""
         num_frames = mel.shape[-1] // self.hops_per_frame
         hops: Tensor = mel[..., : num_frames * self.hops_per_frame].transpose(1, 2)
         return hops.reshape(len(mel), num_frames, self.config.patch_size)

@@ -13,7 +13,7 @@ from resonate_audio.audio.mel import MelConfig, MelFrontEnd
 from resonate_audio.data.waveforms import WaveformSet
 from resonate_audio.model.linear_vae import LinearVAE
 
-MAX_SAMPLES = 16 * 16_000
+MAX_CLIP_S = 16
 """Of a long clip only so much is looked at, or it would weigh more than many short ones."""
 
 
@@ -30,7 +30,7 @@ def fit_linear_vae(model: LinearVAE, mels: Iterable[Float[Tensor, "_ _ _"]]) -> 
     second, floor = torch.zeros(size, size, dtype=torch.float64), torch.tensor(math.inf)
     ceiling = torch.full((model.config.num_bands,), -math.inf)
     for mel in mels:
-        patches = model._patches(mel).flatten(0, 1).double()
+        patches = model.patches(mel).flatten(0, 1).double()
         count += len(patches)
         first += patches.sum(0)
         second += patches.T @ patches
@@ -45,9 +45,9 @@ def clip_mels(
     waves: WaveformSet, config: MelConfig, num_clips: int
 ) -> Iterable[Float[Tensor, "_ _ _"]]:
     """Mels of up to ``num_clips`` evenly spaced clips, each at its own length."""
-    mel = MelFrontEnd(config)
+    mel, most = MelFrontEnd(config), MAX_CLIP_S * config.sample_rate_hz
     step = max(1, len(waves.clips) // num_clips)
     for clip in range(0, len(waves.clips), step):
-        length = min(int(waves.lengths[clip]), MAX_SAMPLES)
+        length = min(int(waves.lengths[clip]), most)
         if length >= config.n_fft:
             yield mel(waves.wave(clip, 0, length)[None])

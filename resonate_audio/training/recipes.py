@@ -24,16 +24,15 @@ from resonate_audio.data.latent_cache import (
 from resonate_audio.data.latents import LatentSet
 from resonate_audio.data.manifest import read_manifest
 from resonate_audio.data.waveforms import WaveformSet, cached_waveforms
-from resonate_audio.model.bigvgan import BigVGAN
 from resonate_audio.model.checkpoint import (
     fingerprint_weights,
     load_strict,
     read_weights,
     write_weights,
 )
-from resonate_audio.model.istft_vocoder import ISTFTVocoder, ISTFTVocoderConfig
+from resonate_audio.model.folder import build_vocoder
 from resonate_audio.model.linear_vae import AnyVAE, LinearVAE, LinearVAEConfig, build_vae
-from resonate_audio.model.presets import PRESETS, ModelConfig, VocoderConfig
+from resonate_audio.model.presets import PRESETS, ModelConfig
 from resonate_audio.model.text_encoder import TextEncoder
 from resonate_audio.model.vae import MelVAE
 from resonate_audio.training.crops import CropConfig, CropSource
@@ -210,11 +209,6 @@ def load_vae(recipe: ModelRecipe, device: torch.device) -> AnyVAE:
     load_part(vae, recipe.weights.vae)
     vae.fold_weight_norm()
     return vae.to(device).eval().requires_grad_(False)
-
-
-def build_vocoder(config: VocoderConfig) -> nn.Module:
-    """A fresh vocoder of the kind that the configuration names."""
-    return ISTFTVocoder(config) if isinstance(config, ISTFTVocoderConfig) else BigVGAN(config)
 
 
 def load_text_encoder(recipe: ModelRecipe, device: torch.device) -> TextEncoder:
