@@ -9,6 +9,7 @@ ResonateError
 ├── ManifestError        a manifest line is broken (file and line are named)
 ├── OutputError          an output exists, is not writable, or the disk is full
 ├── ShapeError           an array does not have the axes the function needs
+├── RewardError          a judge failed, timed out or gave something that is not a score
 ├── TrainingError        a run cannot go on (NaN loss, no clip left, bad resume)
 └── Cancelled            a callback asked to stop
 
@@ -50,6 +51,10 @@ class OutputError(ResonateError):
 
 class ShapeError(ResonateError):
     """An array does not have the axes that the function needs."""
+
+
+class RewardError(ResonateError):
+    """A judge did not give one finite score a row; nothing is put in their place."""
 
 
 class TrainingError(ResonateError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,18 @@ class Waveform:
 
     samples: Float[Tensor, "row sample"]
     sample_rate_hz: int
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """What a judge says of each row: more is better."""
+
+    total: Float[Tensor, " row"]
+    """One finite number a row; on the CPU, float64."""
+    parts: Mapping[str, Float[Tensor, " row"]]
+    """What the total is made of, by name; numbers that are only reported belong here too."""
+    judge: str
+    """Name of the judge, with its settings or weights where it has any."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""The protocol of a judge, and what every judge's answer must be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from resonate_audio.core.errors import RewardError
+from resonate_audio.core.types import Rewards, Waveform
+
+ResultT = TypeVar("ResultT")
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Scores sounds for texts. Any object with these two members is one."""
+
+    @property
+    def name(self) -> str:
+        """How results and logs call it."""
+        ...
+
+    async def score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
+        """Score each row for its own text.
+
+        Args:
+            audio: sounds of equal length at any rate; the judge resamples.
+            prompts: one text a row.
+
+        Raises:
+            RewardError: a row has no score; never a number in its place.
+        """
+        ...
+
+
+def make_rewards(
+    total: Float[Tensor, " row"] | Sequence[float],
+    judge: str,
+    num_rows: int,
+    parts: Mapping[str, Float[Tensor, " row"] | Sequence[float]] | None = None,
+) -> Rewards:
+    """Check what a judge gave, and carry it to float64 on the CPU.
+
+    Raises:
+        RewardError: another number of rows than asked for, or a number that is not finite; names
+            the judge, the part and the first such row.
+    """
+    named = {"total": total} | dict(parts or {})
+    checked = {name: _column(values, name, judge, num_rows) for name, values in named.items()}
+    return Rewards(checked.pop("total"), checked, judge)
+
+
+def _column(
+    values: Float[Tensor, " row"] | Sequence[float], name: str, judge: str, num_rows: int
+) -> Float[Tensor, " row"]:
+    column = torch.as_tensor(values).detach().to("cpu", torch.float64)
+    if column.shape != (num_rows,):
+        raise RewardError(
+            f"{judge}: {name} has shape {tuple(column.shape)}; expected one score for each of "
+            f"{num_rows} rows"
+        )
+    broken = (~column.isfinite()).nonzero().flatten().tolist()
+    if broken:
+        row = broken[0]
+        raise RewardError(f"{judge}: {name} of row {row + 1} is {column[row].item()}")
+    return column
+
+
+async def in_thread(work: Callable[[], ResultT]) -> ResultT:
+    """Run a judge that computes here without holding up the event loop."""
+    return await asyncio.to_thread(work)
+
+
+def score_now(reward: Reward, audio: Waveform, prompts: Sequence[str]) -> Rewards:
+    """Score and wait, for callers that have nothing else to do meanwhile.
+
+    Raises:
+        RewardError: as the judge's.
+    """
+    if len(prompts) != len(audio.samples):
+        raise RewardError(
+            f"{reward.name}: {len(prompts)} texts for {len(audio.samples)} sounds; give one each"
+        )
+    coroutine: Coroutine[None, None, Rewards] = reward.score(audio, prompts)  # type: ignore[assignment]
+    return asyncio.run(coroutine)
