@@ -116,7 +116,7 @@ class LinearVAE(nn.Module):
                 f"mel of {mel.shape[-1]} hops: a latent frame needs {self.hops_per_frame}"
             )
         centred = self.patches(mel) - self.mean
-        mean = (centred @ self.directions.T) * self._gains() / self.variances
+        mean = (centred @ self.directions.T) * self.gains() / self.variances
         log_variance = (self.noise_variance / self.variances).log().expand_as(mean)
         return Posterior(mean, log_variance)
 
@@ -125,7 +125,7 @@ class LinearVAE(nn.Module):
 
         Each band stays between the quietest and the loudest value that the data had.
         """
-        patches: Tensor = (latents * self._gains()) @ self.directions + self.mean
+        patches: Tensor = (latents * self.gains()) @ self.directions + self.mean
         hops = patches.reshape(len(patches), -1, self.config.num_bands)
         return hops.transpose(1, 2).clamp(self.floor, self.ceiling[:, None])
 
@@ -135,7 +135,8 @@ class LinearVAE(nn.Module):
         """Decode: frames do not see each other, so there is nothing to tile."""
         return self.decode(latents)
 
-    def _gains(self) -> Tensor:
+    def gains(self) -> Float[Tensor, " channel"]:
+        """How far one unit of each latent channel moves the log-mel: (Λ − σ²)^½."""
         return (self.variances - self.noise_variance).clamp_min(1e-12).sqrt()
 
     def patches(self, mel: Float[Tensor, "row band hop"]) -> Float[Tensor, "row frame value"]:

@@ -125,14 +125,46 @@ def choose_captions(
     return torch.where(uniform[1] < dropout, torch.zeros_like(chosen), chosen)
 
 
-def build_transformer(config: FlowTransformerConfig, data: LatentSet) -> FlowTransformer:
-    """Make a fresh transformer that knows the latent statistics and the empty prompt."""
+def build_transformer(
+    config: FlowTransformerConfig,
+    data: LatentSet,
+    channel_scales: Float[Tensor, " channel"] | None = None,
+) -> FlowTransformer:
+    """Make a fresh transformer that knows the latent statistics and the empty prompt.
+
+    Args:
+        config: its sizes.
+        data: what it will be trained on.
+        channel_scales: standard deviation that each channel of the normalised latents gets; 1 for
+            all of them if None.
+    """
     model = FlowTransformer(config)
-    mean, std = latent_statistics(data.buckets)
+    set_latent_statistics(model, data, channel_scales)
     empty = data.captions.features(torch.zeros(1, dtype=torch.long))
     with torch.no_grad():
-        model.latent_mean.copy_(mean.view(1, 1, -1))
-        model.latent_std.copy_(std.view(1, 1, -1))
         model.empty_tokens.copy_(empty.tokens[0])
         model.empty_pooled.copy_(empty.pooled[0])
     return model
+
+
+@torch.no_grad()
+def set_latent_statistics(
+    model: FlowTransformer, data: LatentSet, channel_scales: Float[Tensor, " channel"] | None = None
+) -> None:
+    """Store mean and standard deviation of the data, the latter over ``channel_scales``."""
+    mean, std = latent_statistics(data.buckets)
+    if channel_scales is not None:
+        std = std / channel_scales.to(std)
+    model.latent_mean.copy_(mean.view(1, 1, -1))
+    model.latent_std.copy_(std.view(1, 1, -1))
+
+
+def scales_by_gain(gains: Float[Tensor, " channel"], exponent: float) -> Float[Tensor, " channel"]:
+    """Give channels that matter more in the mel more signal over the same noise.
+
+    s_c ∝ gain_c^exponent, with mean square 1. At 0 all channels meet the noise alike, as in the
+    published model, whose latents are no principal components; at 1 the flow-matching loss is
+    squared error of the log-mel. In between, coarse shape is decided before detail.
+    """
+    scales = gains.double() ** exponent
+    return (scales / scales.square().mean().sqrt()).float()

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from resonate_audio.audio.mel import MelFrontEnd
 from resonate_audio.core.config import FrozenConfig
@@ -38,7 +39,13 @@ from resonate_audio.model.vae import MelVAE
 from resonate_audio.training.crops import CropConfig, CropSource
 from resonate_audio.training.linear_vae import clip_mels, fit_linear_vae
 from resonate_audio.training.listen import ListenConfig, Listener
-from resonate_audio.training.pretrain import FlowConfig, PretrainTask, build_transformer
+from resonate_audio.training.pretrain import (
+    FlowConfig,
+    PretrainTask,
+    build_transformer,
+    scales_by_gain,
+    set_latent_statistics,
+)
 from resonate_audio.training.run import RunResult, Task, TrainerConfig, prepare_folder, train
 from resonate_audio.training.vae import VAEObjective, VAETask, set_mel_statistics
 from resonate_audio.training.vocoder import VocoderObjective, VocoderTask
@@ -109,6 +116,9 @@ class PretrainRecipe(ModelRecipe):
 
     window_s: tuple[float, ...] = Field((10.0,), min_length=1)
     """Lengths that clips are padded to; each clip takes the shortest that holds it."""
+    channel_exponent: float | None = Field(None, ge=0, le=1)
+    """Scale normalised latents by the power of their channel's gain in the mel (linear VAE only);
+    None is 0, and keeps the statistics of ``weights.transformer`` where that is given."""
     flow: FlowConfig = FlowConfig()
     listen: ListenConfig = ListenConfig()
 
@@ -160,13 +170,29 @@ def train_flow(recipe: PretrainRecipe, say: Say) -> RunResult:
         vae = load_vae(recipe, device)
         encoder = load_text_encoder(recipe, device)
         data = encode_data(recipe, waves, vae, encoder, say)
-        model = build_transformer(recipe.model.transformer, data).to(device)
+        scales = channel_scales(recipe, vae)
+        model = build_transformer(recipe.model.transformer, data, scales).to(device)
         if recipe.weights.transformer is not None:
             load_part(model, recipe.weights.transformer)
+            if scales is not None:
+                set_latent_statistics(model, data, scales)
         listener = make_listener(recipe, encoder, vae, device)
         return PretrainTask(model, data.to(device), recipe.flow, recipe.run.seed, listener)
 
     return train(build, recipe)
+
+
+def channel_scales(recipe: PretrainRecipe, vae: AnyVAE) -> Float[Tensor, " channel"] | None:
+    """Standard deviations that the normalised latents shall have, if the recipe says so.
+
+    Raises:
+        ConfigError: the VAE has no gains to go by.
+    """
+    if recipe.channel_exponent is None:
+        return None
+    if not isinstance(vae, LinearVAE):
+        raise ConfigError("channel_exponent: needs a linear VAE, whose channels have gains")
+    return scales_by_gain(vae.gains(), recipe.channel_exponent)
 
 
 def encode_data(

@@ -26,13 +26,13 @@ def fitted() -> tuple[LinearVAE, torch.Tensor, torch.Tensor, float]:
 def test_the_fit_finds_the_noise_and_the_factors_of_a_known_model() -> None:
     vae, _, loadings, noise = fitted()
     torch.testing.assert_close(vae.noise_variance, torch.tensor(noise), rtol=1e-4, atol=0)
-    weight = vae.directions.T * vae._gains()
+    weight = vae.directions.T * vae.gains()
     torch.testing.assert_close(weight @ weight.T, loadings @ loadings.T, rtol=1e-4, atol=1e-4)
 
 
 def test_the_posterior_is_the_one_of_a_linear_gaussian_model() -> None:
     vae, mean, _, noise = fitted()
-    weight = (vae.directions.T * vae._gains()).double()
+    weight = (vae.directions.T * vae.gains()).double()
     x = torch.randn(6, generator=torch.Generator().manual_seed(5))
     precision = torch.eye(2, dtype=torch.float64) + weight.T @ weight / noise
     exact = torch.linalg.solve(precision, weight.T @ (x - mean).double() / noise)
