@@ -129,6 +129,7 @@ class Resonate:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         folder: Path | None = None,
+        transformer: FlowEnds | None = None,
     ) -> None:
         """Take networks that are in memory.
 
@@ -141,6 +142,8 @@ class Resonate:
             device: cpu, cuda, cuda:1 or mps; the fastest there is by default.
             dtype: number format of the flow transformer; everything else stays in float32.
             folder: model folder that the networks were read from, unchanged.
+            transformer: a flow transformer to use as it is, where it is, such as one that is being
+                trained; by default an inference form of the one in ``networks``.
 
         Raises:
             InputError: no such device here, or a number format that is not trusted on it.
@@ -154,14 +157,14 @@ class Resonate:
             [*networks.states().values(), text_encoder.network.state_dict()]
         )
         self._networks, self._folder = networks, folder
-        self.transformer: FlowEnds = for_inference(
-            networks.transformer, self.device, self.dtype, release=folder is not None
-        )
         self.vae: AnyVAE = networks.vae.to(self.device)
         self.vocoder: Vocoder = networks.vocoder.to(self.device)
         self.text_encoder = text_encoder.to(self.device)
-        for network in (self.transformer, self.vae, self.vocoder):
+        for network in (self.vae, self.vocoder):
             network.eval().requires_grad_(False)
+        self.transformer: FlowEnds = transformer or for_inference(
+            networks.transformer, self.device, self.dtype, release=folder is not None
+        ).eval().requires_grad_(False)
 
     @classmethod
     def from_pretrained(
@@ -391,14 +394,21 @@ class Resonate:
         negative = self.encode_negative(batch.negatives)
         latents = self.sample_latents(features, negative, batch.seeds, sampling, on_step)
         num_samples = round(sampling.duration_s * self.config.mel.sample_rate_hz)
-        samples = self._decode_rows(latents)[:, :num_samples]
+        samples = self.to_waveform(latents).samples[:, :num_samples]
         return [
             self._finish(row_samples, batch, row, sampling)
             for row, row_samples in enumerate(samples)
         ]
 
-    def _decode_rows(self, latents: Latents) -> Float[Tensor, "row sample"]:
-        """Decode and vocode a few rows at a time, so that memory does not grow with the batch."""
+    def to_waveform(self, latents: Latents) -> Waveform:
+        """Stations 4 and 5 a few rows at a time, so that memory does not grow with the batch.
+
+        Returns:
+            Samples on the CPU; a loud row may pass ±1.
+
+        Raises:
+            InputError: the samples of a row became NaN.
+        """
         hops = latents.values.shape[1] * self.vae.hops_per_frame
         most = HOPS_PER_GROUP.get(self.device.type, HOPS_PER_GROUP_CUDA)
         groups = torch.split(latents.values, max(1, most // hops))
@@ -408,7 +418,7 @@ class Resonate:
         ]
         samples = torch.cat(made)
         _check_finite(samples, "the waveform")
-        return samples
+        return Waveform(samples, self.config.mel.sample_rate_hz)
 
     def _finish(
         self, samples: Float[Tensor, " sample"], batch: Batch, row: int, sampling: Sampling

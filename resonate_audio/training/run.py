@@ -11,11 +11,11 @@ import hashlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import yaml
@@ -117,11 +117,25 @@ class Task:
         """Loss to minimise for one phase, and what to log beside it (detached)."""
         raise NotImplementedError
 
-    def sample(self, folder: Path, step: int) -> None:
-        """Make something to hear; called with the averaged weights in place."""
+    def sample(self, folder: Path, step: int) -> Mapping[str, float] | None:
+        """Make something to hear; called with the averaged weights in place.
+
+        Returns:
+            Numbers for the metrics, if it measured any.
+        """
 
     def export(self, folder: Path) -> None:
         """Write what the run is for; called at its end with the averaged weights in place."""
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """What the next step depends on besides the phases' weights; kept in checkpoints."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Go back to what `extra_state` gave."""
+
+
+TaskT = TypeVar("TaskT", bound=Task)
 
 
 @dataclass(frozen=True)
@@ -208,10 +222,9 @@ class Trainer:
     def update(self) -> None:
         """One update of every phase, then of the average."""
         logged: Losses = {}
-        factor = learning_rate_factor(self.step, self.run_config.num_steps, self.config.optim)
         for phase, module in self.task.phases.items():
             optimizer = self.optimizers[phase]
-            set_learning_rate(optimizer, self.config.optim.learning_rate * factor)
+            self.set_rate(optimizer)
             optimizer.zero_grad(set_to_none=True)
             for micro in range(self.run_config.micro_batches):
                 self._accumulate(phase, micro, logged)
@@ -220,6 +233,15 @@ class Trainer:
             optimizer.step()
             logged["grad_norm" if module is self.model else f"{phase}_grad_norm"] = norm.detach()
         self._pending.append((self.step, logged))
+        self.advance()
+
+    def set_rate(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give an optimiser the learning rate of this step."""
+        factor = learning_rate_factor(self.step, self.run_config.num_steps, self.config.optim)
+        set_learning_rate(optimizer, self.config.optim.learning_rate * factor)
+
+    def advance(self) -> None:
+        """Count a step that is done, and let the average follow."""
         self.step += 1
         if self.average is not None:
             update_average(self.average, self.model, ema_decay(self.step, self.config.ema))
@@ -281,6 +303,7 @@ class Trainer:
             tensors |= pack(f"module.{name}", module.state_dict())
             tensors |= pack(f"optimizer.{name}", moments)
         tensors |= pack("average", self.average or {})
+        tensors |= pack("extra", self.task.extra_state())
         config = self.config.model_dump(mode="json")
         checkpoint = Checkpoint(self.step, config, tensors, plain)
         save_checkpoint(self.checkpoint_folder, checkpoint, self.run_config.keep_last)
@@ -300,10 +323,21 @@ class Trainer:
         if self.average is not None:
             saved = unpack("average", tensors)
             self.average = {name: saved[name].to(old) for name, old in self.average.items()}
+        self.task.load_extra_state(unpack("extra", tensors))
         torch.set_rng_state(tensors["rng.cpu"])
         if self.device.type == "cuda" and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
         self.step = checkpoint.step
+
+    def open_progress(self) -> ProgressLine:
+        """What follows the run on the terminal."""
+        return ProgressLine(self.run_config.num_steps, self.step)
+
+    def _sample(self) -> None:
+        with self.averaged_weights():
+            values = self.task.sample(self.run_config.output / "samples", self.step)
+        if values:
+            append_metrics(self.metrics_path, {"step": self.step, **values})
 
     # --- the run ------------------------------------------------------------------------------
 
@@ -319,15 +353,15 @@ class Trainer:
         if checkpoint:
             self.restore(checkpoint)
         keep_metrics_until(self.metrics_path, self.step)
-        progress = ProgressLine(self.run_config.num_steps, self.step)
+        progress = self.open_progress()
         if checkpoint:
             progress.say(f"resumed {self.run_config.output} at step {self.step}")
         with stop_on_signal(self._stop):
             losses = self._loop(progress)
         finished = self.step >= self.run_config.num_steps
         if finished:
+            self._sample()
             with self.averaged_weights():
-                self.task.sample(self.run_config.output / "samples", self.step)
                 self.task.export(self.run_config.output / "export")
         progress.say(f"{'finished' if finished else 'stopped'} at step {self.step}")
         return RunResult(self.step, finished, losses)
@@ -347,8 +381,7 @@ class Trainer:
             if self.step % run.plot_every == 0:
                 plot_metrics(self.metrics_path, run.output / "loss.png")
             if run.sample_every and self.step % run.sample_every == 0 and self.step < run.num_steps:
-                with self.averaged_weights():
-                    self.task.sample(run.output / "samples", self.step)
+                self._sample()
         losses = self.log(progress) or losses
         if self.step > saved_at:
             self.save()
@@ -456,7 +489,11 @@ def stop_on_signal(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def train(build: Callable[[torch.device], Task], config: TrainerConfig) -> RunResult:
+def train(
+    build: Callable[[torch.device], TaskT],
+    config: TrainerConfig,
+    trainer: Callable[[TaskT, TrainerConfig, torch.device], Trainer] = Trainer,
+) -> RunResult:
     """Set up the machine, build the task from the run's seed, and run it."""
     if config.run.num_threads is not None:
         torch.set_num_threads(config.run.num_threads)
@@ -470,4 +507,4 @@ def train(build: Callable[[torch.device], Task], config: TrainerConfig) -> RunRe
         for module in task.phases.values():
             module.compile()
     with seeded(config.run.seed, device):
-        return Trainer(task, config, device).fit()
+        return trainer(task, config, device).fit()

@@ -1,0 +1,44 @@
+"""Prompt files."""
+
+from pathlib import Path
+
+import pytest
+
+from resonate_audio.core.errors import ManifestError
+from resonate_audio.data.prompts import read_prompts
+
+
+def test_a_text_file_gives_one_prompt_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("a dog barks\n\n  rain falls \n")
+    assert read_prompts(file) == ("a dog barks", "rain falls")
+
+
+def test_json_lines_give_their_text_field(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"id": 1, "prompt_text": "a dog"}\n{"caption": "rain", "audio_id": "x"}\n')
+    assert read_prompts(file) == ("a dog", "rain")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"prompt": "a"}\n{broken\n', "line 2: not JSON"),
+        ('{"prompt": "a"}\n[1]\n', "line 2: expected an object"),
+        ('{"name": "a"}\n', "line 1: expected one of the fields"),
+        ('{"prompt": "  "}\n', "line 1: prompt is empty"),
+        ("\n\n", "no prompt in it"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(content)
+    with pytest.raises(ManifestError, match=message):
+        read_prompts(file)
+
+
+def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    for name in ("missing.txt", "binary.txt"):
+        with pytest.raises(ManifestError, match=f"{name}: cannot read"):
+            read_prompts(tmp_path / name)
