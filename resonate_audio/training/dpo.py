@@ -1,0 +1,90 @@
+"""Preference optimisation: the better take of a prompt should fit better than the worse one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from resonate_audio.core.config import FrozenConfig
+from resonate_audio.training.advantage import group_rows, reward_spread
+
+
+class DPOConfig(FrozenConfig):
+    """How firmly preferences are followed."""
+
+    beta: float = Field(100.0, gt=0)
+    """β for errors that are means over dimensions; one made for sums is to be multiplied by the
+    number of dimensions."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Rows to compare, both of one prompt."""
+
+    winners: Int[Tensor, " pair"]
+    losers: Int[Tensor, " pair"]
+    num_ties: int
+    """Prompts without a pair, because all their takes have equal rewards."""
+
+
+def make_pairs(reward: Float[Tensor, " row"], group: Int[Tensor, " row"]) -> Pairs:
+    """Pair the best take of each prompt with the worst take of the *same* prompt.
+
+    Of equal takes the first counts. A prompt whose takes all have equal rewards gives no pair.
+
+    Args:
+        reward: one number a row.
+        group: prompt id of each row, in any order.
+
+    Raises:
+        ShapeError: another number of ids than of rewards, or a prompt with a single take.
+    """
+    values = reward.double().cpu()
+    groups = group_rows(group, len(values))
+    best = torch.stack([rows[values[rows].argmax()] for rows in groups])
+    worst = torch.stack([rows[values[rows].argmin()] for rows in groups])
+    differ = torch.tensor([reward_spread(values[rows]) > 0 for rows in groups])
+    return Pairs(best[differ], worst[differ], int((~differ).sum()))
+
+
+@dataclass(frozen=True)
+class DPOLoss:
+    """The objective of each pair."""
+
+    pairs: Float[Tensor, " pair"]
+    """To be minimised; has the gradient."""
+    margin: Float[Tensor, " pair"]
+    """Logit that the winner is preferred, without gradient; 0 for the reference itself."""
+    correct: Bool[Tensor, " pair"]
+    """The winner has gained more on the reference than the loser."""
+
+
+def dpo_loss(
+    winner_error: Float[Tensor, " pair"],
+    loser_error: Float[Tensor, " pair"],
+    reference_winner_error: Float[Tensor, " pair"],
+    reference_loser_error: Float[Tensor, " pair"],
+    beta: float,
+) -> DPOLoss:
+    """Logistic loss of which take the policy came closer to, compared with the reference.
+
+    L = −log sigmoid(−½β·[(e_w − e_w,ref) − (e_l − e_l,ref)])
+    [Diffusion-DPO, arXiv:2311.12908, eq. 14, for velocities]
+
+    Differs from the paper: errors are means over dimensions, and β has no factor T.
+
+    Args:
+        winner_error: mean squared velocity error of the policy at the noised winner.
+        loser_error: at the loser, with the same noise and noise level.
+        reference_winner_error: of the reference at the winner.
+        reference_loser_error: of the reference at the loser.
+        beta: β.
+    """
+    gained = (winner_error - reference_winner_error) - (loser_error - reference_loser_error)
+    margin = -0.5 * beta * gained
+    return DPOLoss(-F.logsigmoid(margin), margin.detach(), margin.detach() > 0)

@@ -1,0 +1,86 @@
+"""DiffusionNFT: learn from good and bad takes by two regressions, without any likelihood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from resonate_audio.core.config import FrozenConfig
+from resonate_audio.training.divergence import row_mean_square
+
+SMALLEST_ERROR = 1e-5
+"""Smallest divisor of a regression's error."""
+
+
+class NFTConfig(FrozenConfig):
+    """How far good and bad are apart, and the pull to the reference policy."""
+
+    mix: float = Field(1.0, gt=0)
+    """b: how far the implicit good and bad policies are from the old one; 0.1 learns faster and
+    less steadily."""
+    scale: float = Field(5.0, gt=0)
+    """Z: advantage at which a take counts as wholly good."""
+    velocity_kl: float = Field(1e-4, ge=0)
+    """Weight of ``velocity_distance`` to the reference."""
+
+
+@dataclass(frozen=True)
+class NFTLoss:
+    """The objective of each row and its two regressions."""
+
+    rows: Float[Tensor, " row"]
+    """To be minimised; has the gradient."""
+    positive: Float[Tensor, " row"]
+    """Normalised error of the good policy, without gradient."""
+    negative: Float[Tensor, " row"]
+    """Normalised error of the bad policy, without gradient."""
+
+
+def optimality(advantage: Float[Tensor, " row"], scale: float) -> Float[Tensor, " row"]:
+    """How likely a take is a good one: r = ½ + ½·clip(A/Z, −1, 1), in [0, 1]."""
+    return 0.5 + 0.5 * (advantage / scale).clamp(-1, 1)
+
+
+def nft_loss(
+    velocity: Float[Tensor, "row frame channel"],
+    old_velocity: Float[Tensor, "row frame channel"],
+    target: Float[Tensor, "row frame channel"],
+    t: Float[Tensor, " row"],
+    goodness: Float[Tensor, " row"],
+    mix: float,
+) -> NFTLoss:
+    """Regress an implicit good policy on good takes and an implicit bad one on bad takes.
+
+    v⁺ = (1−b)·v_old + b·v,    v⁻ = (1+b)·v_old − b·v
+    L = r·‖x̂0⁺ − x0‖²/w⁺ + (1−r)·‖x̂0⁻ − x0‖²/w⁻,    w = mean |x̂0 − x0|, no gradient
+    [DiffusionNFT, arXiv:2509.16117]
+
+    On the straight path x̂0 − x0 = t·(u − v) for the true velocity u, so no state is needed.
+    With v = v_old both errors are equal, and a take of r = ½ has no gradient.
+
+    Args:
+        velocity: v of the policy at the noised take, with the gradient.
+        old_velocity: v_old of the policy that made the takes.
+        target: u = noise − data of the noised take.
+        t: noise levels.
+        goodness: r, from ``optimality``.
+        mix: b.
+    """
+    old = old_velocity.detach()
+    positive = _normalised_error((1 - mix) * old + mix * velocity - target, t)
+    negative = _normalised_error((1 + mix) * old - mix * velocity - target, t)
+    good = goodness.to(positive.dtype)
+    rows = good * positive + (1 - good) * negative
+    return NFTLoss(rows, positive.detach(), negative.detach())
+
+
+def _normalised_error(
+    error: Float[Tensor, "row frame channel"], t: Float[Tensor, " row"]
+) -> Float[Tensor, " row"]:
+    """Mean square of the error of the data over its mean size."""
+    data_error = t[:, None, None] * error
+    size = data_error.detach().abs().mean(dim=(1, 2)).clamp(min=SMALLEST_ERROR)
+    return row_mean_square(data_error) / size
