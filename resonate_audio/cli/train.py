@@ -61,5 +61,91 @@ def pretrain(recipe: RecipeFile, overrides: Overrides = None) -> None:
     train_flow(load_config(PretrainRecipe, recipe, overrides), _say)
 
 
+@app.command()
+def grpo(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Reinforce a model with Flow-GRPO, or with its Guard and DPPO forms.
+
+    [bold]Example[/bold]
+
+      resonate train grpo --recipe recipes/nano/grpo.yaml --set run.num_steps=50
+    """
+    _reinforce(recipe, overrides, ("grpo", "guard", "dppo"))
+
+
+@app.command()
+def nft(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Reinforce a model with DiffusionNFT, which needs no likelihoods.
+
+    [bold]Example[/bold]
+
+      resonate train nft --recipe recipes/nano/nft.yaml --set run.num_steps=50
+    """
+    _reinforce(recipe, overrides, ("nft",))
+
+
+@app.command()
+def awm(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Reinforce a model with advantage-weighted matching.
+
+    [bold]Example[/bold]
+
+      resonate train awm --recipe recipes/nano/awm.yaml --set run.num_steps=50
+    """
+    _reinforce(recipe, overrides, ("awm",))
+
+
+@app.command()
+def dpo(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Prefer the best of a prompt's takes to the worst: DPO, offline or online.
+
+    [bold]Example[/bold]
+
+      resonate train dpo --recipe recipes/nano/dpo.yaml --set algorithm.online=true
+    """
+    _reinforce(recipe, overrides, ("dpo",))
+
+
+@app.command()
+def bon(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Fine-tune a model on its own best takes: reward-weighted regression or best of N.
+
+    [bold]Example[/bold]
+
+      resonate train bon --recipe recipes/nano/bon.yaml --set run.num_steps=50
+    """
+    _reinforce(recipe, overrides, ("rwr", "raft"))
+
+
+@app.command()
+def sft(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Fine-tune a trained flow transformer on captioned recordings.
+
+    [bold]Example[/bold]
+
+      resonate train sft --recipe recipes/nano/sft.yaml --set run.num_steps=500
+    """
+    from resonate_audio.core.config import load_config
+    from resonate_audio.core.errors import ConfigError
+    from resonate_audio.training.recipes import PretrainRecipe, train_flow
+
+    config = load_config(PretrainRecipe, recipe, overrides)
+    if config.weights.transformer is None:
+        raise ConfigError(f"{recipe}: weights.transformer is not set: fine-tuning starts from it")
+    train_flow(config, _say)
+
+
+def _reinforce(recipe: Path, overrides: list[str] | None, kinds: tuple[str, ...]) -> None:
+    from resonate_audio.core.config import load_config
+    from resonate_audio.core.errors import ConfigError
+    from resonate_audio.training.reinforce_recipe import ReinforceRecipe, train_reinforce
+
+    config = load_config(ReinforceRecipe, recipe, overrides)
+    if config.algorithm.kind not in kinds:
+        raise ConfigError(
+            f"{recipe}: algorithm.kind is {config.algorithm.kind}; expected {' or '.join(kinds)}"
+        )
+    train_reinforce(config, _say)
+
+
 def _say(text: str) -> None:
     typer.echo(text, err=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float, Float64, Int
 from pydantic import Field
@@ -10,20 +13,32 @@ from torch import Tensor
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.training.advantage import group_rows
+from resonate_audio.training.divergence import row_mean_square
+from resonate_audio.training.experience import Experience, Metrics
+from resonate_audio.training.fresh import NO_GUIDANCE, noised_takes
+from resonate_audio.training.policy import Policy
+from resonate_audio.training.reinforce import Update
+from resonate_audio.training.replay import Tally
 
 
 class RWRConfig(FrozenConfig):
     """How sharply rewards become weights."""
 
+    kind: Literal["rwr"] = "rwr"
     temperature: float = Field(0.1, gt=0)
     """Reward difference that changes a weight by the factor e; in units of the reward."""
+    times_per_take: int = Field(2, ge=1)
+    """Noise levels at which each take is learnt from in one update."""
 
 
 class RAFTConfig(FrozenConfig):
     """How many takes are learnt from."""
 
+    kind: Literal["raft"] = "raft"
     keep: int = Field(1, ge=1)
     """Best takes of each prompt."""
+    times_per_take: int = Field(2, ge=1)
+    """Noise levels at which each take is learnt from in one update."""
 
 
 def rwr_weights(
@@ -69,3 +84,28 @@ def raft_mask(
         order = values[rows].argsort(descending=True, stable=True)
         mask[rows[order[:keep]]] = True
     return mask
+
+
+def best_of_n_step(
+    policy: Policy,
+    experience: Experience,
+    update: Update,
+    config: RWRConfig | RAFTConfig,
+    rows_per_batch: int,
+) -> Metrics:
+    """Gradients of one update: flow matching on its takes, weighted by reward."""
+    tally, rollout = Tally(), experience.rollout
+    weights = torch.zeros(len(rollout.latents))
+    reward, groups = experience.rewards.total[update.rows], rollout.groups[update.rows]
+    if isinstance(config, RWRConfig):
+        weights[update.rows] = rwr_weights(reward, groups, config.temperature).float()
+    else:
+        weights[update.rows] = raft_mask(reward, groups, config.keep).float()
+        update = replace(update, rows=update.rows[weights[update.rows] > 0])
+    for part in noised_takes(rollout, update, config.times_per_take, rows_per_batch):
+        velocity = policy.bind(part.features, NO_GUIDANCE)(part.state, part.levels)
+        errors = row_mean_square(velocity - part.target)
+        loss = (weights[part.row].to(errors) * errors).mean()
+        (part.share * loss).backward()  # type: ignore[no-untyped-call]
+        tally.add(part.share, loss=loss, error=errors.mean())
+    return tally.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,15 +12,27 @@ from pydantic import Field
 from torch import Tensor
 
 from resonate_audio.core.config import FrozenConfig
+from resonate_audio.flow.path import noised, velocity_target
 from resonate_audio.training.advantage import group_rows, reward_spread
+from resonate_audio.training.divergence import row_mean_square
+from resonate_audio.training.experience import Experience, Metrics
+from resonate_audio.training.fresh import NO_GUIDANCE, fresh_noise
+from resonate_audio.training.policy import Policy
+from resonate_audio.training.reinforce import Update
+from resonate_audio.training.replay import Tally
 
 
 class DPOConfig(FrozenConfig):
     """How firmly preferences are followed."""
 
+    kind: Literal["dpo"] = "dpo"
     beta: float = Field(100.0, gt=0)
     """β for errors that are means over dimensions; one made for sums is to be multiplied by the
     number of dimensions."""
+    online: bool = False
+    """Compare takes of the policy as it is; otherwise those of the model before training."""
+    times_per_take: int = Field(2, ge=1)
+    """Noise levels at which each take is learnt from in one update."""
 
 
 @dataclass(frozen=True)
@@ -88,3 +101,35 @@ def dpo_loss(
     gained = (winner_error - reference_winner_error) - (loser_error - reference_loser_error)
     margin = -0.5 * beta * gained
     return DPOLoss(-F.logsigmoid(margin), margin.detach(), margin.detach() > 0)
+
+
+def dpo_step(
+    policy: Policy,
+    experience: Experience,
+    update: Update,
+    config: DPOConfig,
+    rows_per_batch: int,
+) -> Metrics:
+    """Gradients of one update over the pairs of its prompts; both of a pair get one noise."""
+    tally, rollout = Tally(), experience.rollout
+    reward, groups = experience.rewards.total[update.rows], rollout.groups[update.rows]
+    pairs = make_pairs(reward, groups)
+    winners, losers = update.rows[pairs.winners], update.rows[pairs.losers]
+    total = len(winners) * config.times_per_take
+    batches = zip(winners.split(rows_per_batch), losers.split(rows_per_batch), strict=True)
+    for better, worse in list(batches) * config.times_per_take:
+        both = torch.cat([better, worse])
+        data = rollout.latents[both.to(rollout.latents.device)]
+        levels, noise = fresh_noise(data[: len(better)], update.generator)
+        levels, noise = levels.repeat(2), noise.repeat(2, 1, 1)
+        state, target = noised(data, noise, levels), velocity_target(data, noise)
+        features = rollout.row_features(both)
+        reference = policy.bind_reference(features, NO_GUIDANCE)(state, levels)
+        velocity = policy.bind(features, NO_GUIDANCE)(state, levels)
+        errors = row_mean_square(velocity - target).chunk(2)
+        compared = dpo_loss(*errors, *row_mean_square(reference - target).chunk(2), config.beta)
+        share = len(better) / total
+        (share * compared.pairs.mean()).backward()  # type: ignore[no-untyped-call]
+        tally.add(share, loss=compared.pairs.mean(), margin=compared.margin.mean())
+        tally.add(share, accuracy=compared.correct.float().mean())
+    return tally.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,11 +11,17 @@ from pydantic import Field
 from torch import Tensor
 
 from resonate_audio.core.config import FrozenConfig
+from resonate_audio.training.divergence import gaussian_kl
+from resonate_audio.training.experience import Experience, Metrics
+from resonate_audio.training.policy import Policy
+from resonate_audio.training.reinforce import Update
+from resonate_audio.training.replay import Tally, pull_to_reference, replays
 
 
 class DPPOConfig(FrozenConfig):
     """Trust region and pull to the reference policy."""
 
+    kind: Literal["dppo"] = "dppo"
     threshold: float = Field(1e-5, gt=0)
     """τ: divergence per dimension from which a row may not move further away."""
     kl: float = Field(0.0, ge=0)
@@ -61,3 +68,32 @@ def dppo_loss(
     leaving = (detached - 1) * gain > 0
     masked = (divergence.detach() >= threshold) & leaving
     return DPPOLoss(torch.where(masked, 0.0, -gain * ratio), detached, masked)
+
+
+def dppo_step(
+    policy: Policy,
+    experience: Experience,
+    update: Update,
+    config: DPPOConfig,
+    rows_per_batch: int,
+) -> Metrics:
+    """Gradients of one update over every trained step of its takes."""
+    tally, schedule = Tally(), experience.rollout.schedule
+    for replay in replays(policy, experience, update, rows_per_batch):
+        taken = replay.taken
+        if update.first:
+            tally.add_maximum(ratio__noise_floor=replay.mismatch)
+        divergence = gaussian_kl(taken.mean, replay.old_mean, taken.std)
+        masked = dppo_loss(
+            taken.log_prob, replay.old_log_prob, divergence, replay.advantage, config.threshold
+        )
+        anchor = pull_to_reference(policy, replay, schedule, config.kl, config.velocity_kl)
+        loss = masked.rows.mean() + anchor.loss
+        (replay.share * loss).backward()  # type: ignore[no-untyped-call]
+        tally.add(replay.share, loss=loss, kl=anchor.kl, velocity_kl=anchor.velocity_kl)
+        tally.add(
+            replay.share, kl_to_rollout=divergence.mean(), masked=masked.masked.float().mean()
+        )
+        tally.add(replay.share, ratio__mean=masked.ratio.mean())
+        tally.add_maximum(ratio__max_abs_dev=(masked.ratio - 1).abs().max())
+    return tally.result()

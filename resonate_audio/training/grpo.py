@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,11 +11,16 @@ from pydantic import Field
 from torch import Tensor
 
 from resonate_audio.core.config import FrozenConfig
+from resonate_audio.training.experience import Experience, Metrics
+from resonate_audio.training.policy import Policy
+from resonate_audio.training.reinforce import Update
+from resonate_audio.training.replay import Tally, check_clip, pull_to_reference, replays
 
 
 class GRPOConfig(FrozenConfig):
     """Trust region and pull to the reference policy."""
 
+    kind: Literal["grpo"] = "grpo"
     clip: float = Field(1e-4, gt=0, lt=1)
     """ε: ratios beyond 1 ± ε no longer pull. The log-density is a mean over dimensions, so this
     is ε times their number in nats: ±1.7 for 17,200."""
@@ -84,3 +90,31 @@ def exact_kl_weight(published: float, step_length: float) -> float:
         step_length: σ − σ', for N equal steps 1/N.
     """
     return published * step_length
+
+
+def grpo_step(
+    policy: Policy,
+    experience: Experience,
+    update: Update,
+    config: GRPOConfig,
+    rows_per_batch: int,
+) -> Metrics:
+    """Gradients of one update over every trained step of its takes.
+
+    Raises:
+        TrainingError: the clip range is within what rounding does to log p.
+    """
+    tally, schedule = Tally(), experience.rollout.schedule
+    for replay in replays(policy, experience, update, rows_per_batch):
+        if update.first:
+            check_clip(config.clip, replay.mismatch.item(), "algorithm.clip")
+            tally.add_maximum(ratio__noise_floor=replay.mismatch)
+        surrogate = grpo_loss(
+            replay.taken.log_prob, replay.old_log_prob, replay.advantage, config.clip
+        )
+        anchor = pull_to_reference(policy, replay, schedule, config.kl, config.velocity_kl)
+        loss = surrogate.rows.mean() + anchor.loss
+        (replay.share * loss).backward()  # type: ignore[no-untyped-call]
+        tally.add(replay.share, loss=loss, kl=anchor.kl, velocity_kl=anchor.velocity_kl)
+        tally.add_surrogate(replay.share, surrogate.ratio, surrogate.above, surrogate.below)
+    return tally.result()

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
 from resonate_audio.core.config import FrozenConfig
+from resonate_audio.training.experience import Experience, Metrics
 from resonate_audio.training.grpo import Surrogate, clipped_surrogate
+from resonate_audio.training.policy import Policy
+from resonate_audio.training.reinforce import Update
+from resonate_audio.training.replay import Tally, check_clip, pull_to_reference, replays
 
 
 class GuardConfig(FrozenConfig):
     """Trust region and pull to the reference policy."""
 
+    kind: Literal["guard"] = "guard"
     clip: float = Field(2e-6, gt=0, lt=1)
     """ε around 1 for the centred ratio, which is smaller than GRPO's by the factor s."""
     kl: float = Field(0.0, ge=0)
@@ -77,3 +83,39 @@ def guard_loss(
     log_ratio = centred_log_ratio(mean, old_mean, next_state, std)
     surrogate = clipped_surrogate(log_ratio, advantage, clip)
     return replace(surrogate, rows=surrogate.rows / jacobian)
+
+
+def guard_step(
+    policy: Policy,
+    experience: Experience,
+    update: Update,
+    config: GuardConfig,
+    rows_per_batch: int,
+) -> Metrics:
+    """Gradients of one update over every trained step of its takes.
+
+    Raises:
+        TrainingError: the clip range is within what rounding does to the log-ratio.
+    """
+    tally, schedule = Tally(), experience.rollout.schedule
+    for replay in replays(policy, experience, update, rows_per_batch):
+        items, taken = replay.items, replay.taken
+        if update.first:
+            moved = centred_log_ratio(taken.mean.detach(), items.mean, items.next_state, taken.std)
+            check_clip(config.clip, moved.abs().max().item(), "algorithm.clip")
+            tally.add_maximum(ratio__noise_floor=moved.abs().max())
+        surrogate = guard_loss(
+            taken.mean,
+            replay.old_mean,
+            items.next_state,
+            taken.std,
+            schedule.jacobian[items.step],
+            replay.advantage,
+            config.clip,
+        )
+        anchor = pull_to_reference(policy, replay, schedule, config.kl, config.velocity_kl)
+        loss = surrogate.rows.mean() + anchor.loss
+        (replay.share * loss).backward()  # type: ignore[no-untyped-call]
+        tally.add(replay.share, loss=loss, kl=anchor.kl, velocity_kl=anchor.velocity_kl)
+        tally.add_surrogate(replay.share, surrogate.ratio, surrogate.above, surrogate.below)
+    return tally.result()

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.training.divergence import row_mean_square
+from resonate_audio.training.experience import Experience, Metrics
+from resonate_audio.training.fresh import NO_GUIDANCE, noised_takes
+from resonate_audio.training.policy import Policy
+from resonate_audio.training.reinforce import Update
+from resonate_audio.training.replay import Tally, pull_velocity
 
 SMALLEST_ERROR = 1e-5
 """Smallest divisor of a regression's error."""
@@ -18,6 +25,7 @@ SMALLEST_ERROR = 1e-5
 class NFTConfig(FrozenConfig):
     """How far good and bad are apart, and the pull to the reference policy."""
 
+    kind: Literal["nft"] = "nft"
     mix: float = Field(1.0, gt=0)
     """b: how far the implicit good and bad policies are from the old one; 0.1 learns faster and
     less steadily."""
@@ -25,6 +33,10 @@ class NFTConfig(FrozenConfig):
     """Z: advantage at which a take counts as wholly good."""
     velocity_kl: float = Field(1e-4, ge=0)
     """Weight of ``velocity_distance`` to the reference."""
+    old_decay: float = Field(0.0, ge=0, lt=1)
+    """How much of the older weights the old policy keeps at each rollout; 0: it is the policy."""
+    times_per_take: int = Field(2, ge=1)
+    """Noise levels at which each take is learnt from in one update."""
 
 
 @dataclass(frozen=True)
@@ -84,3 +96,27 @@ def _normalised_error(
     data_error = t[:, None, None] * error
     size = data_error.detach().abs().mean(dim=(1, 2)).clamp(min=SMALLEST_ERROR)
     return row_mean_square(data_error) / size
+
+
+def nft_step(
+    policy: Policy,
+    experience: Experience,
+    update: Update,
+    config: NFTConfig,
+    rows_per_batch: int,
+) -> Metrics:
+    """Gradients of one update over its takes, noised afresh; the old policy is the remembered."""
+    tally = Tally()
+    parts = noised_takes(experience.rollout, update, config.times_per_take, rows_per_batch)
+    for part in parts:
+        old = policy.bind_remembered(part.features, NO_GUIDANCE)(part.state, part.levels)
+        velocity = policy.bind(part.features, NO_GUIDANCE)(part.state, part.levels)
+        advantage = experience.advantages.values[part.row].to(velocity.device, torch.float32)
+        goodness = optimality(advantage, config.scale)
+        learnt = nft_loss(velocity, old, part.target, part.levels, goodness, config.mix)
+        pull, distance = pull_velocity(policy, part, velocity, config.velocity_kl)
+        loss = learnt.rows.mean() + pull
+        (part.share * loss).backward()  # type: ignore[no-untyped-call]
+        tally.add(part.share, loss=loss, velocity_kl=distance, goodness=goodness.mean())
+        tally.add(part.share, positive=learnt.positive.mean(), negative=learnt.negative.mean())
+    return tally.result()

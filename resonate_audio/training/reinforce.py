@@ -1,0 +1,191 @@
+"""Online reinforcement: the loop around rollout, judge, advantage and update."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from resonate_audio.core.errors import ResonateError, TrainingError
+from resonate_audio.core.types import Prompts
+from resonate_audio.data.batches import BatchPlan
+from resonate_audio.model.folder import Networks, write_networks
+from resonate_audio.rewards.base import Reward
+from resonate_audio.training.advantage import AdvantageConfig
+from resonate_audio.training.experience import Experience, Metrics, TakeMaker
+from resonate_audio.training.lora import merged_state
+from resonate_audio.training.policy import Policy
+from resonate_audio.training.progress import ProgressLine
+from resonate_audio.training.run import Losses, Task, Trainer, TrainerConfig, generator_for
+
+START = "start"
+"""Where a checkpoint says which weights the run started from."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimiser update's share of an experience."""
+
+    rows: Int[Tensor, " row"]
+    """Takes to learn from."""
+    first: bool
+    """Nothing was learnt from this rollout yet: the policy is the one that made it."""
+    generator: torch.Generator
+    """On the policy's device, for fresh noise."""
+
+
+LearningStep = Callable[[Policy, Experience, Update], Metrics]
+"""Backward passes of one update, and what to log of them; the caller clears gradients before and
+steps the optimiser after."""
+
+
+@dataclass(frozen=True)
+class ReinforcePlan:
+    """What a reinforcement task repeats."""
+
+    texts: tuple[str, ...]
+    prompts_per_step: int
+    takes: int
+    updates_per_step: int
+    advantage: AdvantageConfig
+    learn: LearningStep
+    from_reference: bool = False
+    """Learn from takes of the model before training: offline."""
+    remember_decay: float | None = None
+    """Keep the weights that made the rollout, averaged with older ones by this; None: don't."""
+
+
+class ReinforceTask(Task):
+    """Takes of the prompts, judged; the policy moves towards what the judge prefers."""
+
+    def __init__(
+        self, maker: TakeMaker, reward: Reward, plan: ReinforcePlan, networks: Networks
+    ) -> None:
+        self.maker = maker
+        self.policy = maker.policy
+        self.phases: dict[str, nn.Module] = {"model": self.policy.model}
+        self.reward = reward
+        self.plan = plan
+        self.networks = networks
+        self.batches = BatchPlan([len(plan.texts)], [plan.prompts_per_step], maker.seed)
+        self.observe: Callable[[int, Experience], None] = lambda step, experience: None
+        self.evaluate: Callable[[Path, int], Mapping[str, float]] = lambda folder, step: {}
+
+    def collect(self, step: int) -> Experience:
+        """The judged rollout of one step."""
+        chosen = self.batches.batch(step).rows.tolist()
+        prompts = Prompts(tuple(self.plan.texts[index] for index in chosen), self.plan.takes)
+        if self.plan.remember_decay is not None:
+            self.policy.remember(self.plan.remember_decay)
+        bind = self.policy.bind_reference if self.plan.from_reference else self.policy.bind
+        return self.maker.collect(prompts, self.reward, self.plan.advantage, step, bind)
+
+    def shares(self, experience: Experience) -> list[Int[Tensor, " row"]]:
+        """Takes of each update: whole groups, as evenly as they go."""
+        groups = experience.kept_rows().view(-1, self.plan.takes)
+        parts = groups.tensor_split(self.plan.updates_per_step)
+        return [part.flatten() for part in parts if len(part)]
+
+    def sample(self, folder: Path, step: int) -> Mapping[str, float]:
+        """Generate the evaluation prompts and have them judged."""
+        return self.evaluate(folder, step)
+
+    def export(self, folder: Path) -> None:
+        """Write the taught model as a folder that `Resonate.from_pretrained` reads."""
+        transformer = type(self.policy.model)(self.policy.model.config)
+        transformer.load_state_dict(merged_state(self.policy.model))
+        parts = self.networks
+        taught = Networks(parts.config, transformer, parts.vae, parts.vocoder)
+        write_networks(folder, taught, overwrite=True)
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """Which model is the reference, and the averaged weights of algorithms that keep some."""
+        return {START: torch.tensor(self.policy.start)} | self.policy.remembered
+
+    def load_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Go back to what `extra_state` gave.
+
+        Raises:
+            TrainingError: the weights that the run started from are others now.
+        """
+        device = self.policy.device
+        if int(state[START]) != self.policy.start:
+            raise TrainingError(
+                "the model this run started from has changed, so the reference would be another; "
+                "put it back, or choose another run.output"
+            )
+        kept = {name: value.to(device) for name, value in state.items() if name != START}
+        self.policy.remembered = kept
+
+
+class ReinforceTrainer(Trainer):
+    """A `Trainer` whose step is one rollout and the updates that follow from it."""
+
+    task: ReinforceTask
+
+    def __init__(self, task: ReinforceTask, config: TrainerConfig, device: torch.device) -> None:
+        super().__init__(task, config, device)
+        self.task = task
+
+    def _loop(self, progress: ProgressLine) -> dict[str, float]:
+        if self.step == 0 and self.run_config.sample_every:
+            self._sample()  # what there was before
+        return super()._loop(progress)
+
+    def update(self) -> None:
+        """One iteration: collect, learn, average."""
+        experience = self._collect()
+        began = time.perf_counter()
+        metrics = self._learn(experience)
+        seconds = experience.seconds | {"update": time.perf_counter() - began}
+        metrics |= {f"seconds/{name}": torch.tensor(value) for name, value in seconds.items()}
+        metrics |= reward_metrics(experience)
+        self.task.observe(self.step, experience)
+        self._pending.append((self.step, metrics))
+        self.advance()
+
+    def _collect(self) -> Experience:
+        self.model.eval()
+        try:
+            return self.task.collect(self.step)
+        except ResonateError:
+            if self.step:
+                self.save()  # the weights are those of the last whole step
+            raise
+        finally:
+            self.model.train()
+
+    def _learn(self, experience: Experience) -> Losses:
+        optimizer = self.optimizers["model"]
+        self.set_rate(optimizer)
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        logged: dict[str, list[Tensor]] = {}
+        for number, rows in enumerate(self.task.shares(experience)):
+            optimizer.zero_grad(set_to_none=True)
+            seed = self.run_config.seed
+            generator = generator_for(seed, self.step, self.device, f"update {number}")
+            update = Update(rows, number == 0, generator)
+            metrics = self.task.plan.learn(self.task.policy, experience, update)
+            norm = nn.utils.clip_grad_norm_(parameters, self.config.optim.clip_norm)
+            optimizer.step()
+            for name, value in (metrics | {"grad_norm": norm.detach()}).items():
+                logged.setdefault(name, []).append(value.detach().float())
+        return {name: torch.stack(values).mean() for name, values in logged.items()}
+
+
+def reward_metrics(experience: Experience) -> Metrics:
+    """Mean, spread and parts of a rollout's rewards, and how many groups taught nothing."""
+    rewards, takes = experience.rewards, experience.rollout.prompts.takes
+    groups = rewards.total.view(-1, takes)
+    metrics = {
+        "reward/mean": rewards.total.mean(),
+        "reward/std": groups.std(dim=1, correction=0).mean(),
+        "advantage/frac_zero_std": (~experience.advantages.kept).double().mean(),
+    }
+    parts = {f"reward/{name}": values.mean() for name, values in rewards.parts.items()}
+    return {name: value.float() for name, value in (metrics | parts).items()}

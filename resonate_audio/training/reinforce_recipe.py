@@ -1,0 +1,206 @@
+"""The recipe of a reinforcement run, and the run it describes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field, PositiveFloat, model_validator
+
+from resonate_audio.core.errors import ConfigError
+from resonate_audio.data.prompts import read_prompts
+from resonate_audio.model.folder import Networks, read_networks
+from resonate_audio.model.hub import find_model, find_text_encoder
+from resonate_audio.model.text_encoder import TextEncoder
+from resonate_audio.pipeline import Resonate, Sampling
+from resonate_audio.rewards import open_reward
+from resonate_audio.rewards.base import Reward
+from resonate_audio.training.advantage import AdvantageConfig
+from resonate_audio.training.awm import AWMConfig, awm_step
+from resonate_audio.training.best_of_n import RAFTConfig, RWRConfig, best_of_n_step
+from resonate_audio.training.dpo import DPOConfig, dpo_step
+from resonate_audio.training.dppo import DPPOConfig, dppo_step
+from resonate_audio.training.evaluate import EvaluationConfig, Evaluator, TakeKeeper
+from resonate_audio.training.experience import TakeMaker
+from resonate_audio.training.grpo import GRPOConfig, grpo_step
+from resonate_audio.training.guard import GuardConfig, guard_step
+from resonate_audio.training.judging import JudgeDesk
+from resonate_audio.training.lora import LoraSettings
+from resonate_audio.training.nft import NFTConfig, nft_step
+from resonate_audio.training.policy import Policy
+from resonate_audio.training.reinforce import (
+    LearningStep,
+    ReinforcePlan,
+    ReinforceTask,
+    ReinforceTrainer,
+)
+from resonate_audio.training.rollout import SamplerConfig
+from resonate_audio.training.run import RunResult, TrainerConfig, train
+
+Say = Callable[[str], None]
+AlgorithmConfig = Annotated[
+    GRPOConfig
+    | GuardConfig
+    | DPPOConfig
+    | NFTConfig
+    | AWMConfig
+    | DPOConfig
+    | RWRConfig
+    | RAFTConfig,
+    Field(discriminator="kind"),
+]
+BY_LIKELIHOOD = (GRPOConfig, GuardConfig, DPPOConfig)
+"""Algorithms that need stochastic steps with a density."""
+
+
+class ReinforceRecipe(TrainerConfig):
+    """Everything that a reinforcement run is made of."""
+
+    model: str = "nano"
+    """What to teach: a bundled model, a model folder, or a hub id."""
+    prompts: Path
+    """File of texts to practise on: one a line, or JSON lines."""
+    prompts_per_step: int = Field(4, ge=1)
+    takes: int = Field(8, ge=2)
+    """Takes of each prompt: the group that a take is compared with."""
+    duration_s: PositiveFloat | None = None
+    """Length of a take; the model's default if None."""
+    updates_per_step: int = Field(1, ge=1)
+    """Optimiser updates from one rollout, each from its share of the takes."""
+    reward: str
+    """Judge or judges, as `resonate_audio.rewards.open_reward` reads them."""
+    reward_timeout_s: PositiveFloat = 300.0
+    sampler: SamplerConfig = SamplerConfig()
+    advantage: AdvantageConfig = AdvantageConfig()
+    algorithm: AlgorithmConfig
+    lora: LoraSettings | None = None
+    """Train adapters instead of every weight."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    takes_every: int = Field(10, ge=0)
+    """Steps between takes that are kept to be heard; 0 keeps none."""
+
+    @model_validator(mode="after")
+    def _algorithm_fits_sampler(self) -> ReinforceRecipe:
+        if isinstance(self.algorithm, BY_LIKELIHOOD) and self.sampler.kind == "ode":
+            raise ValueError(
+                f"sampler.kind ode has no density, which {self.algorithm.kind} needs; "
+                "use ou, flow_sde, dance_sde or cps"
+            )
+        return self
+
+
+def train_reinforce(recipe: ReinforceRecipe, say: Say) -> RunResult:
+    """Run a reinforcement recipe, or go on with the run it began.
+
+    Raises:
+        ConfigError: a judge or setting is unknown.
+        ManifestError: a prompt file is broken.
+        RewardError: a judge failed; the last whole step was saved.
+    """
+    texts = read_prompts(recipe.prompts)
+    if len(texts) < recipe.prompts_per_step:
+        raise ConfigError(
+            f"prompts_per_step {recipe.prompts_per_step}: {recipe.prompts} has only {len(texts)}"
+        )
+    say(
+        f"{len(texts)} prompts, {recipe.prompts_per_step} of them a step, {recipe.takes} takes each"
+    )
+    with JudgeDesk() as desk:
+        return train(partial(build_task, recipe, texts, desk), recipe, ReinforceTrainer)
+
+
+def build_task(
+    recipe: ReinforceRecipe, texts: tuple[str, ...], desk: JudgeDesk, device: torch.device
+) -> ReinforceTask:
+    """Load model and judges, and put the task together."""
+    networks, encoder = load_model(recipe.model)
+    duration_s = recipe.duration_s or networks.config.default_duration_s
+    Sampling(duration_s).check(networks.config)
+    model = networks.transformer.to(device).train()
+    precision = torch.bfloat16 if recipe.run.precision == "bf16" else None
+    policy = Policy(model, recipe.sampler.guidance_scale, recipe.lora, precision)
+    resonate = Resonate(networks, encoder, device=device, transformer=model)
+    num_frames, seed = networks.config.num_frames(duration_s), recipe.run.seed
+    maker = TakeMaker(policy, resonate, recipe.sampler, num_frames, seed, desk)
+    reward = open_reward(recipe.reward, device=device, timeout_s=recipe.reward_timeout_s)
+    task = ReinforceTask(maker, reward, make_plan(recipe, texts), networks)
+    task.observe = TakeKeeper(recipe.run.output, recipe.takes_every).keep
+    evaluator = make_evaluator(recipe, resonate, reward, duration_s, device)
+    if evaluator is not None:
+        task.evaluate = evaluator
+    return task
+
+
+def load_model(name: str) -> tuple[Networks, TextEncoder]:
+    """Networks to train and their text encoder, in float32 on the CPU."""
+    folder = find_model(name, None, False)
+    networks = read_networks(folder)
+    networks.vae.fold_weight_norm()
+    config = networks.config.text_encoder
+    return networks, TextEncoder.from_folder(config, find_text_encoder(config, folder, False))
+
+
+def make_plan(recipe: ReinforceRecipe, texts: tuple[str, ...]) -> ReinforcePlan:
+    """What the task repeats."""
+    algorithm = recipe.algorithm
+    return ReinforcePlan(
+        texts=texts,
+        prompts_per_step=recipe.prompts_per_step,
+        takes=recipe.takes,
+        updates_per_step=recipe.updates_per_step,
+        advantage=recipe.advantage,
+        learn=choose_step(algorithm, recipe.sampler.rows_per_batch),
+        remember_decay=algorithm.old_decay
+        if isinstance(algorithm, NFTConfig | AWMConfig)
+        else None,
+    )
+
+
+def remember_decay(algorithm: AlgorithmConfig) -> float | None:
+    """How much of older weights an algorithm's old policy keeps; None if it needs none."""
+    if isinstance(algorithm, NFTConfig):
+        return algorithm.old_decay
+    return 0.0 if isinstance(algorithm, AWMConfig) else None
+
+
+def choose_step(algorithm: AlgorithmConfig, rows: int) -> LearningStep:
+    """The learning step of an algorithm, its settings bound."""
+    match algorithm:
+        case GRPOConfig():
+            return partial(grpo_step, config=algorithm, rows_per_batch=rows)
+        case GuardConfig():
+            return partial(guard_step, config=algorithm, rows_per_batch=rows)
+        case DPPOConfig():
+            return partial(dppo_step, config=algorithm, rows_per_batch=rows)
+        case NFTConfig():
+            return partial(nft_step, config=algorithm, rows_per_batch=rows)
+        case AWMConfig():
+            return partial(awm_step, config=algorithm, rows_per_batch=rows)
+        case DPOConfig():
+            return partial(dpo_step, config=algorithm, rows_per_batch=rows)
+        case RWRConfig() | RAFTConfig():
+            return partial(best_of_n_step, config=algorithm, rows_per_batch=rows)
+
+
+def make_evaluator(
+    recipe: ReinforceRecipe,
+    resonate: Resonate,
+    reward: Reward,
+    duration_s: float,
+    device: torch.device,
+) -> Evaluator | None:
+    """What listens in on the run, if the recipe has prompts for it."""
+    config = recipe.evaluation
+    if config.prompts is None:
+        return None
+    judges = {f"evaluation/{reward.name}": reward}
+    if config.held_out is not None:
+        timeout_s = recipe.reward_timeout_s
+        held_out = open_reward(config.held_out, device=device, timeout_s=timeout_s)
+        judges[f"held_out/{held_out.name}"] = held_out
+    log = recipe.run.output / "evaluation.jsonl"
+    prompts = read_prompts(config.prompts)
+    return Evaluator(resonate, prompts, judges, config, duration_s, log)
