@@ -86,5 +86,5 @@ def score_now(reward: Reward, audio: Waveform, prompts: Sequence[str]) -> Reward
         raise RewardError(
             f"{reward.name}: {len(prompts)} texts for {len(audio.samples)} sounds; give one each"
         )
-    coroutine: Coroutine[None, None, Rewards] = reward.score(audio, prompts)  # type: ignore[assignment]
+    coroutine: Coroutine[None, None, Rewards] = reward.score(audio, prompts)
     return asyncio.run(coroutine)

@@ -116,9 +116,9 @@ def dpo_step(
     pairs = make_pairs(reward, groups)
     winners, losers = update.rows[pairs.winners], update.rows[pairs.losers]
     total = len(winners) * config.times_per_take
-    batches = zip(winners.split(rows_per_batch), losers.split(rows_per_batch), strict=True)
-    for better, worse in list(batches) * config.times_per_take:
-        both = torch.cat([better, worse])
+    batches = torch.split(torch.stack([winners, losers]), rows_per_batch, dim=1)
+    for batch in batches * config.times_per_take:
+        better, both = batch[0], batch.flatten()
         data = rollout.latents[both.to(rollout.latents.device)]
         levels, noise = fresh_noise(data[: len(better)], update.generator)
         levels, noise = levels.repeat(2), noise.repeat(2, 1, 1)
@@ -126,8 +126,9 @@ def dpo_step(
         features = rollout.row_features(both)
         reference = policy.bind_reference(features, NO_GUIDANCE)(state, levels)
         velocity = policy.bind(features, NO_GUIDANCE)(state, levels)
-        errors = row_mean_square(velocity - target).chunk(2)
-        compared = dpo_loss(*errors, *row_mean_square(reference - target).chunk(2), config.beta)
+        winner, loser = row_mean_square(velocity - target).chunk(2)
+        winner_before, loser_before = row_mean_square(reference - target).chunk(2)
+        compared = dpo_loss(winner, loser, winner_before, loser_before, config.beta)
         share = len(better) / total
         (share * compared.pairs.mean()).backward()  # type: ignore[no-untyped-call]
         tally.add(share, loss=compared.pairs.mean(), margin=compared.margin.mean())

@@ -65,7 +65,7 @@ class Evaluator:
             self.duration_s, self.config.num_inference_steps, self.config.guidance_scale
         )
         made = []
-        for rows in torch.arange(len(self.prompts)).split(self.config.rows_per_batch):
+        for rows in torch.split(torch.arange(len(self.prompts)), self.config.rows_per_batch):
             texts = [self.prompts[row] for row in rows]
             latents = self.resonate.sample_latents(
                 self.resonate.encode_text(texts),

@@ -39,7 +39,7 @@ def noised_takes(
     """Noise every take of an update ``times_per_take`` times, at logit-normal levels."""
     total = len(update.rows) * times_per_take
     for _ in range(times_per_take):
-        for rows in update.rows.split(rows_per_batch):
+        for rows in torch.split(update.rows, rows_per_batch):
             data = rollout.latents[rows.to(rollout.latents.device)]
             levels, noise = fresh_noise(data, update.generator)
             yield NoisedTakes(

@@ -153,9 +153,8 @@ def make_plan(recipe: ReinforceRecipe, texts: tuple[str, ...]) -> ReinforcePlan:
         updates_per_step=recipe.updates_per_step,
         advantage=recipe.advantage,
         learn=choose_step(algorithm, recipe.sampler.rows_per_batch),
-        remember_decay=algorithm.old_decay
-        if isinstance(algorithm, NFTConfig | AWMConfig)
-        else None,
+        from_reference=isinstance(algorithm, DPOConfig) and not algorithm.online,
+        remember_decay=remember_decay(algorithm),
     )
 
 

@@ -120,7 +120,7 @@ class Rollout:
         computed here just as it was in the rollout.
         """
         for number, step in enumerate(self.window):
-            for part in rows.split(size):
+            for part in torch.split(rows, size):
                 there = part.to(self.path.device)
                 yield Transitions(
                     row=part,
@@ -173,7 +173,7 @@ def sample_rollout(
     device = features.tokens.device
     schedule = config.schedule(window).to(device)
     done: list[Takes] = []
-    for rows in torch.arange(prompts.num_rows).split(config.rows_per_batch):
+    for rows in torch.split(torch.arange(prompts.num_rows), config.rows_per_batch):
         asked = rows.to(device) // prompts.takes
         velocity = bind(TextFeatures(features.tokens[asked], features.pooled[asked]))
         noise = TakeNoise.of(rows, prompts.takes, shape, seed, iteration, config.same_noise)
