@@ -1,0 +1,292 @@
+"""An audio LLM on another process or machine as a judge: P(yes) through chat completions."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import struct
+import threading
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Float32
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
+
+from resonate_audio.audio.io import resample
+from resonate_audio.core.errors import ConfigError, RewardError
+from resonate_audio.core.types import Rewards, Waveform
+from resonate_audio.rewards.base import in_thread, make_rewards
+from resonate_audio.rewards.remote_answer import (
+    ID_PREFIX,
+    Answer,
+    Labels,
+    label_ids,
+    read_answer,
+    read_reply,
+)
+from resonate_audio.rewards.remote_config import QUESTIONS, RemoteConfig, parse_remote_spec
+from resonate_audio.rewards.remote_transport import Refused, Transport, TransportStats
+
+if TYPE_CHECKING:
+    from httpx2 import AsyncClient
+
+JUDGE_RATE_HZ = 16_000
+IEEE_FLOAT = 3
+"""WAV code of float samples: 16-bit ones move the log-mel of a quiet sound (-40 dB) by 0.03."""
+
+
+@dataclass(frozen=True)
+class RemoteStats:
+    """What a remote judge has done so far."""
+
+    num_rows: int
+    """Rows with a score."""
+    num_bounded_rows: int
+    """Rows among them whose score is the middle of bounds."""
+    transport: TransportStats
+
+
+class RemoteAQAReward:
+    """Asks audio LLMs behind an OpenAI-compatible API whether a sound has what its text says.
+
+    score = P(yes) / (P(yes) + P(no)) at the first answer token            [AQAScore]
+
+    The parts report ``answer_mass`` = P(yes) + P(no) and ``bound_width``, which is 0 where the
+    probabilities of all labels are known exactly.
+    """
+
+    def __init__(self, config: RemoteConfig) -> None:
+        self._config = config
+        self._transport = Transport(config.urls, config, _read_key(config))
+        self._texts = Labels(frozenset(config.yes), frozenset(config.no))
+        self._ids: Labels | None = None
+        self._ids_known = not config.discover_ids
+        if config.yes_ids or config.no_ids:
+            self._ids, self._ids_known = _given_ids(config), True
+        self._num_rows = 0
+        self._num_bounded_rows = 0
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The model and what it is asked."""
+        preset = {text: name for name, text in QUESTIONS.items()}
+        return f"aqa-remote[{self._config.model}, {preset.get(self._config.question, 'own')}]"
+
+    @property
+    def stats(self) -> RemoteStats:
+        """Rows, requests, retries and latencies so far."""
+        return RemoteStats(self._num_rows, self._num_bounded_rows, self._transport.stats)
+
+    async def score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
+        """Ask about every row at once, within the bound on requests under way.
+
+        Raises:
+            RewardError: a row has no score: no server answered, one refused, or what came is no
+                answer; names the URL, the row and the cause. The other rows are given up.
+        """
+        if len(prompts) != len(audio.samples):
+            raise RewardError(
+                f"{self.name}: {len(prompts)} texts for {len(audio.samples)} sounds; give one each"
+            )
+        sounds = await in_thread(lambda: _encode_rows(audio))
+        async with self._transport.connect() as client:
+            if not self._ids_known:
+                self._ids, self._ids_known = await self._discover_ids(client), True
+            answers = await _all_or_first_error(
+                [
+                    self._ask(client, row, sound, prompt)
+                    for row, (sound, prompt) in enumerate(zip(sounds, prompts, strict=True), 1)
+                ]
+            )
+        return self._collect(answers)
+
+    async def calibrate(
+        self,
+        reference_scores: Float[Tensor, " row"],
+        audio: Waveform,
+        prompts: Sequence[str],
+        tolerance: float = 0.02,
+    ) -> float:
+        """Score clips whose scores are known from the same weights in this process.
+
+        Catches another chat template, resampler, precision or version on the server before a
+        run optimises against it.
+
+        Returns:
+            The largest difference.
+
+        Raises:
+            RewardError: it exceeds ``tolerance``; names the row and both numbers.
+        """
+        rewards = await self.score(audio, prompts)
+        reference = make_rewards(reference_scores, "reference", len(prompts)).total
+        difference = (rewards.total - reference).abs()
+        if not len(difference):
+            raise RewardError(f"{self.name}: calibration needs a sound; give about 10")
+        row = int(difference.argmax())
+        largest = float(difference[row])
+        if largest > tolerance:
+            raise RewardError(
+                f"{self.name}: scores row {row + 1} {float(rewards.total[row]):.4f}, but here the "
+                f"model gives {float(reference[row]):.4f}; over {len(difference)} rows the mean "
+                f"difference is {float(difference.mean()):.4f} and may reach {tolerance:g}; "
+                "see the model, question, precision and version of the server"
+            )
+        return largest
+
+    def _collect(self, answers: Sequence[Answer]) -> Rewards:
+        with self._lock:
+            self._num_rows += len(answers)
+            self._num_bounded_rows += sum(answer.bound_width > 0 for answer in answers)
+        parts = {
+            "answer_mass": [answer.mass for answer in answers],
+            "bound_width": [answer.bound_width for answer in answers],
+        }
+        return make_rewards([answer.p_yes for answer in answers], self.name, len(answers), parts)
+
+    async def _ask(self, client: AsyncClient, row: int, sound: str, prompt: str) -> Answer:
+        body = request_body(self._config, self._ids, sound, prompt)
+        reply = await self._transport.post(client, "chat/completions", body, f"row {row}")
+        labels = [self._ids, self._texts] if self._ids else [self._texts]
+        try:
+            answer = read_answer(read_reply(reply.body), labels, self._config.top_logprobs)
+            self._check(answer)
+        except RewardError as error:
+            raise RewardError(f"{reply.url}: row {row} has no score: {error}") from error
+        return answer
+
+    def _check(self, answer: Answer) -> None:
+        if answer.mass <= self._config.min_mass:
+            raise RewardError(
+                f"yes and no together have probability {answer.mass:.3g}, not over "
+                f"min_mass={self._config.min_mass:g}"
+            )
+        widest = self._config.max_bound_width if self._config.hidden_label == "midpoint" else 0.0
+        if answer.bound_width > widest:
+            raise RewardError(
+                f"a label is not among the listed tokens, so P(yes) lies somewhere in "
+                f"[{answer.lower:.4f}, {answer.upper:.4f}], wider than {widest:g}; serve with "
+                "vLLM 0.32 or newer, which can be asked for the labels by id"
+            )
+
+    async def _discover_ids(self, client: AsyncClient) -> Labels | None:
+        """The labels by id, or None when the server cannot tell how it splits a text."""
+        tokens: dict[str, list[int]] = {}
+        for text in (*self._config.yes, *self._config.no):
+            body = {"model": self._config.model, "prompt": text, "add_special_tokens": False}
+            try:
+                reply = await self._transport.post(
+                    client, "../tokenize", _json(body), f"the token id of {text!r}"
+                )
+                tokens[text] = _Tokens.model_validate_json(reply.body).tokens
+            except (Refused, ValidationError):
+                return None
+        return label_ids(self._config.yes, self._config.no, tokens)
+
+
+class _Tokens(BaseModel):
+    tokens: list[int]
+
+
+def request_body(config: RemoteConfig, ids: Labels | None, sound: str, prompt: str) -> bytes:
+    """The chat completion that asks about one sound.
+
+    Args:
+        config: model, question, order.
+        ids: the labels by id, when known: vLLM then gives exactly their log-probabilities.
+        sound: base64 of a WAV file.
+        prompt: the caption.
+    """
+    text = {"type": "text", "text": config.question.replace("{c}", prompt)}
+    clip = {"type": "input_audio", "input_audio": {"data": sound, "format": "wav"}}
+    user = {"role": "user", "content": [clip, text] if config.audio_first else [text, clip]}
+    system = [{"role": "system", "content": config.system}] if config.system is not None else []
+    body: dict[str, Any] = {
+        "model": config.model,
+        "messages": [*system, user],
+        "max_tokens": 1,
+        "temperature": 0,
+        "logprobs": True,
+        "top_logprobs": config.top_logprobs,
+    }
+    if ids is not None:
+        body |= {"logprob_token_ids": ids.token_ids, "return_tokens_as_token_ids": True}
+    return _json(body)
+
+
+def encode_wav(samples: Float32[np.ndarray, " sample"], sample_rate_hz: int) -> bytes:
+    """A WAV file of float samples.
+
+    Written here because libsndfile puts the time of day into float files: the same sound would
+    be other bytes every second, and no cache would know it again.
+    """
+    data = samples.astype("<f4").tobytes()
+    layout = struct.pack("<HHIIHH", IEEE_FLOAT, 1, sample_rate_hz, 4 * sample_rate_hz, 4, 32)
+    chunks = b"fmt " + struct.pack("<I", len(layout)) + layout
+    chunks += b"data" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+
+
+def open_remote(spec: str) -> RemoteAQAReward:
+    """Make a remote judge from one line of text, as `parse_remote_spec` takes it.
+
+    Raises:
+        ConfigError: as `parse_remote_spec`, or the environment variable of the key is not set.
+    """
+    return RemoteAQAReward(parse_remote_spec(spec))
+
+
+def _read_key(config: RemoteConfig) -> str | None:
+    """The API key; a missing one is a mistake only where its variable was named on purpose."""
+    key = os.environ.get(config.key_env) or None
+    if key is None and "key_env" in config.model_fields_set:
+        raise ConfigError(f"remote judge: environment variable {config.key_env} holds no key")
+    return key
+
+
+def _given_ids(config: RemoteConfig) -> Labels:
+    yes, no = (
+        frozenset(f"{ID_PREFIX}{token}" for token in ids) for ids in (config.yes_ids, config.no_ids)
+    )
+    if not yes or not no or yes & no:
+        raise ConfigError(
+            f"yes_ids={list(config.yes_ids)} and no_ids={list(config.no_ids)}: give both, "
+            "with no id in common"
+        )
+    return Labels(yes, no)
+
+
+def _encode_rows(audio: Waveform) -> list[str]:
+    rows = np.asarray(audio.samples.detach().to("cpu").float().numpy(), dtype=np.float32)
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        raise RewardError(f"row {int(finite.argmin()) + 1} holds NaN or infinite samples")
+    return [
+        base64.b64encode(
+            encode_wav(resample(row, audio.sample_rate_hz, JUDGE_RATE_HZ), JUDGE_RATE_HZ)
+        ).decode("ascii")
+        for row in rows
+    ]
+
+
+async def _all_or_first_error(
+    questions: Sequence[Coroutine[None, None, Answer]],
+) -> list[Answer]:
+    """Run all; when one fails, stop the others and raise its error."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(question) for question in questions]
+    except ExceptionGroup as errors:
+        first = errors.exceptions[0]
+        raise first from first.__cause__
+    return [task.result() for task in tasks]
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    return json.dumps(body).encode("ascii")

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from resonate_audio.core.errors import ConfigError
+from resonate_audio.rewards.remote import open_remote, request_body
+from resonate_audio.rewards.remote_config import QUESTIONS, RemoteConfig, parse_remote_spec
+
+
+def test_a_spec_holds_urls_and_fields() -> None:
+    config = parse_remote_spec(
+        "http://a:8000/v1/|https://b/v1#model=org/judge-7B&question=official&yes=Yes,%20yes&retries=2"
+    )
+    assert config.urls == ("http://a:8000/v1", "https://b/v1")
+    assert config.model == "org/judge-7B"
+    assert config.question == QUESTIONS["official"]
+    assert config.yes == ("Yes", " yes")
+    assert config.retries == 2
+
+
+def test_a_question_of_ones_own_is_taken_by_its_caption_mark() -> None:
+    assert parse_remote_spec("http://a/v1#model=m&question=Is it {c}%3F").question == "Is it {c}?"
+
+
+@pytest.mark.parametrize(
+    ("spec", "cause"),
+    [
+        ("http://a/v1", "model: Field required"),
+        ("a:8000/v1#model=m", "is not a URL like http://host:8000/v1"),
+        ("#model=m", "is not a URL"),
+        ("http://a/v1|#model=m", "is not a URL"),
+        ("http://a/v1#model=m&colour=red", "colour: Extra inputs"),
+        ("http://a/v1#model=m&concurrency=0", "concurrency: Input should be greater than 0"),
+        ("http://a/v1#model=m&question=Is it so%3F", "has no {c} for the caption"),
+        ("http://a/v1#model=m&urls=http://b/v1", "option 2 after # is not field=value"),
+        ("http://a/v1#model=m&yes_ids=7", "give both"),
+        ("http://a/v1#model=m&yes_ids=7&no_ids=7", "no id in common"),
+        ("http://a/v1#model=m&key_env=NO_SUCH_KEY", "NO_SUCH_KEY holds no key"),
+    ],
+)
+def test_a_bad_spec_is_one_line_that_names_the_field(spec: str, cause: str) -> None:
+    with pytest.raises(ConfigError, match=cause) as caught:
+        open_remote(spec)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["http://user:s3cret@a/v1#model=m", "http://a/v1?key=s3cret#model=m", "http://a/v1#s3cret"],
+)
+def test_a_key_in_a_spec_is_refused_and_not_repeated(spec: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_remote_spec(spec)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_braces_in_a_caption_are_left_alone() -> None:
+    config = RemoteConfig(urls=("http://a/v1",), model="m")
+    assert b"a {c} {0} b" in request_body(config, None, "", "a {c} {0} b")
+
+
+def test_sound_and_system_turn_go_where_they_are_told() -> None:
+    config = RemoteConfig(urls=("http://a/v1",), model="m", audio_first=True, system="Listen.")
+    body = request_body(config, None, "", "a dog")
+    assert body.index(b"Listen.") < body.index(b"input_audio") < body.index(b"a dog")
