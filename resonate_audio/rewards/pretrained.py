@@ -1,0 +1,94 @@
+"""Published judges: their folders, and loading them without a word on the terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from resonate_audio.core.errors import CheckpointError, ConfigError, ModelNotFoundError
+from resonate_audio.model.hub import fetch
+
+PRETRAINED_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
+"""What a transformers model is read from; never pickles, never code."""
+_REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def find_pretrained(source: str) -> Path:
+    """The folder of a transformers model, downloaded if need be.
+
+    Args:
+        source: a folder, or a hub id ``owner/name`` or ``owner/name@revision``.
+
+    Raises:
+        ModelNotFoundError: it is neither, or the hub does not give it.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    repo_id, _, revision = source.partition("@")
+    if not _REPO_ID.fullmatch(repo_id):
+        raise ModelNotFoundError(
+            f"{source}: no such judge; expected a folder that exists, or a Hugging Face id like "
+            "owner/name or owner/name@revision"
+        )
+    return fetch(repo_id, revision or None, PRETRAINED_FILES, local_files_only=False)
+
+
+def short_name(source: str) -> str:
+    """A model's name without its owner or the folders above it."""
+    return Path(source).resolve().name if Path(source).is_dir() else source.rpartition("/")[2]
+
+
+def choose_judge_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
+    """The number format asked for; by default float32 on a CPU and bfloat16 elsewhere.
+
+    Raises:
+        ConfigError: it is not one of `DTYPES`.
+    """
+    name = dtype or ("float32" if device.type == "cpu" else "bfloat16")
+    if name not in DTYPES:
+        raise ConfigError(f"dtype {name}: expected one of {' '.join(DTYPES)}")
+    chosen: torch.dtype = getattr(torch, name)
+    return chosen
+
+
+@contextmanager
+def quiet_loading(folder: Path) -> Iterator[None]:
+    """Load from ``folder`` without progress bars or notes, and name it when that fails.
+
+    Raises:
+        CheckpointError: a file is missing, broken, or of another kind of model.
+    """
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    failures = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    except failures as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(f"{folder}: cannot be loaded ({reason})") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def check_complete(folder: Path, missing: list[str]) -> None:
+    """Refuse a model in which transformers would leave some weights at random.
+
+    Raises:
+        CheckpointError: names the first weight that the files do not hold.
+    """
+    if missing:
+        raise CheckpointError(
+            f"{folder}: {len(missing)} weights are missing, such as {missing[0]}; "
+            "is it the right kind of model, and is the download whole?"
+        )
