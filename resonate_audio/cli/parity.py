@@ -2,7 +2,7 @@
 
 ``python -m resonate_audio.cli.parity DIR`` reads every ``*.safetensors`` of a folder. The stem
 names the check, the ``config`` metadata the sizes; ``weights.*`` and ``in.*`` go in and every
-``out.*`` must come out. One line a file: ``name  max_abs  max_rel  PASS|FAIL|SKIP``.
+``out.*`` must come out. One line a file: ``name  max_abs  max_rel  PASS|FAIL``.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ TOLERANCE = 1e-5
 """Largest error over the largest expected magnitude of a tensor, float32."""
 BFLOAT16_TOLERANCE = 2.0**-7
 """One step of bfloat16 at the largest magnitude."""
-LATER = ("sde_steps", "grpo", "dpo", "aqascore")
-"""Vectors of samplers, online learning and judges, which this version does not have."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class FileResult:
     """The verdict on one golden file and on each of its tensors."""
 
     name: str
-    verdict: Literal["PASS", "FAIL", "SKIP"]
+    verdict: Literal["PASS", "FAIL"]
     differences: tuple[Difference, ...] = ()
     note: str = ""
 
@@ -67,9 +65,13 @@ class FileResult:
 
 def find_check(stem: str) -> Check | None:
     """The check whose name the stem begins with, the longest such name first."""
-    from resonate_audio.cli import parity_flow, parity_signals
+    from resonate_audio.cli import parity_flow, parity_rl, parity_signals
 
-    checks: dict[str, Check] = {**parity_signals.CHECKS, **parity_flow.CHECKS}
+    checks: dict[str, Check] = {
+        **parity_signals.CHECKS,
+        **parity_flow.CHECKS,
+        **parity_rl.CHECKS,
+    }
     names = sorted((name for name in checks if stem.startswith(name)), key=len, reverse=True)
     return checks[names[0]] if names else None
 
@@ -118,8 +120,6 @@ def read_golden(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def check_file(path: Path) -> FileResult:
     """Run the check that the stem names, and miss no ``out.*`` tensor."""
-    if path.stem.startswith(LATER):
-        return FileResult(path.stem, "SKIP", note="not part of this version")
     check = find_check(path.stem)
     if check is None:
         return FileResult(path.stem, "FAIL", note="no check of this name")

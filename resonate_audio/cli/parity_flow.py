@@ -52,7 +52,12 @@ FRAME_SAMPLES = 2 * 512
 """Samples of one latent frame in ``flow_loss``: hop 512, two hops a frame."""
 
 
-def _compare(tensors: Tensors, got: Mapping[str, Tensor]) -> Iterator[Comparison]:
+def compare_outputs(tensors: Tensors, got: Mapping[str, Tensor]) -> Iterator[Comparison]:
+    """Put what was computed beside every expected output.
+
+    Raises:
+        CheckpointError: an output is expected that was not computed.
+    """
     for name, expected in tensors.items():
         if name.startswith("out."):
             label = name.removeprefix("out.")
@@ -61,7 +66,7 @@ def _compare(tensors: Tensors, got: Mapping[str, Tensor]) -> Iterator[Comparison
             yield label, got[label], expected
 
 
-def _with_prefix(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
+def with_prefix(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
     """Tensors below ``prefix``, in float32 (weights are stored smaller but exactly)."""
     found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     return {k: v.float() if v.is_floating_point() else v for k, v in found.items()}
@@ -88,8 +93,8 @@ def build_transformer(weights: Tensors, config: dict[str, Any]) -> FlowTransform
 @torch.no_grad()
 def check_flux(tensors: Tensors, config: dict[str, Any], folder: Path) -> Iterator[Comparison]:
     """Velocity, conditions, guidance and Euler trajectories of the flow transformer."""
-    model = build_transformer(_with_prefix(tensors, "weights."), config)
-    given = _with_prefix(tensors, "in.")
+    model = build_transformer(with_prefix(tensors, "weights."), config)
+    given = with_prefix(tensors, "in.")
     features = TextFeatures(given["text_f"], given["text_f_c"])
     prompt = model.condition(features)
     empty = model.condition(model.empty_features(len(given["latent"])))
@@ -104,7 +109,7 @@ def check_flux(tensors: Tensors, config: dict[str, Any], folder: Path) -> Iterat
     }
     got |= _guided_velocities(model, prompt, empty, given, config)
     got |= _trajectories(model, prompt, empty, given, config)
-    yield from _compare(tensors, got)
+    yield from compare_outputs(tensors, got)
 
 
 def _guided_velocities(
@@ -154,8 +159,8 @@ def check_fm_train_step(
     tensors: Tensors, config: dict[str, Any], folder: Path
 ) -> Iterator[Comparison]:
     """One training step: loss per row, mean loss, and gradients by official name."""
-    model = build_transformer(_flux_weights(config, folder), config)
-    given = _with_prefix(tensors, "in.")
+    model = build_transformer(flux_weights(config, folder), config)
+    given = with_prefix(tensors, "in.")
     drop_mask = given["drop_uniform"] < config["pnull"]
     data = model.normalize(given["a_mean"] + given["a_std"] * given["posterior_noise"])
     t = logit_normal_times(given["t_normal"])
@@ -178,7 +183,7 @@ def check_fm_train_step(
         "masked.loss": masked.rows.detach(),
         "masked.mean_loss": masked.mean.detach(),
     }
-    yield from _compare(tensors, got | _gradients(model))
+    yield from compare_outputs(tensors, got | _gradients(model))
 
 
 def _gradients(model: nn.Module) -> dict[str, Tensor]:
@@ -191,8 +196,12 @@ def _gradients(model: nn.Module) -> dict[str, Tensor]:
 _SIZES = ("latent_dim", "hidden", "heads", "depth", "fused", "text_dim", "text_c_dim", "T")
 
 
-def _flux_weights(config: dict[str, Any], folder: Path) -> dict[str, Tensor]:
-    """Weights of the ``flux*`` file in ``folder`` of the same configuration, or at least sizes."""
+def flux_weights(config: dict[str, Any], folder: Path) -> dict[str, Tensor]:
+    """Weights of the ``flux*`` file in ``folder`` of the same configuration, or at least sizes.
+
+    Raises:
+        CheckpointError: the folder has no such file.
+    """
     from safetensors import safe_open
 
     same_sizes: dict[str, Tensor] = {}
@@ -203,16 +212,16 @@ def _flux_weights(config: dict[str, Any], folder: Path) -> dict[str, Tensor]:
                 continue
             tensors = {k: stored.get_tensor(k) for k in stored.keys()}  # noqa: SIM118
         if other == config:
-            return _with_prefix(tensors, "weights.")
-        same_sizes = same_sizes or _with_prefix(tensors, "weights.")
+            return with_prefix(tensors, "weights.")
+        same_sizes = same_sizes or with_prefix(tensors, "weights.")
     if not same_sizes:
-        raise CheckpointError(f"{folder}: no flux*.safetensors with the sizes of the training step")
+        raise CheckpointError(f"{folder}: no flux*.safetensors with the sizes of this network")
     return same_sizes
 
 
 def check_flow_loss(tensors: Tensors, config: dict[str, Any], folder: Path) -> Iterator[Comparison]:
     """Interpolation and loss without a network; ``forward`` is the other direction of time."""
-    given = _with_prefix(tensors, "in.")
+    given = with_prefix(tensors, "in.")
     noise, data, t, v = given["x0"], given["x1"], given["t"], given["v"]
     num_valid = valid_frames(given["waveform_lengths"].long(), FRAME_SAMPLES)
     num_valid = num_valid.clamp(max=config["L"])
@@ -231,7 +240,7 @@ def check_flow_loss(tensors: Tensors, config: dict[str, Any], folder: Path) -> I
     for mean, std in config["lognormal"]:
         times = logit_normal_times(given["lognormal_z"], mean, std)
         got[f"lognormal_t_m{mean}_s{std}"] = times
-    yield from _compare(tensors, got)
+    yield from compare_outputs(tensors, got)
 
 
 @torch.no_grad()
@@ -239,7 +248,7 @@ def check_rope_timestep_attn(
     tensors: Tensors, config: dict[str, Any], folder: Path
 ) -> Iterator[Comparison]:
     """Rotations, the noise-level embedding, and one self-attention."""
-    given, weights = _with_prefix(tensors, "in."), _with_prefix(tensors, "weights.")
+    given, weights = with_prefix(tensors, "in."), with_prefix(tensors, "weights.")
     angles = rotary_angles(config["len"], config["hd"], torch.device("cpu"))
     embedding = TimestepEmbedding(config["dim"])
     embedding.load_state_dict(_renamed(weights, "t_embed."))
@@ -251,7 +260,7 @@ def check_rope_timestep_attn(
         "t_freq": timestep_features(given["t"]),
         "t_emb": embedding(given["t"]),
     }
-    yield from _compare(tensors, got | _self_attention(given["attn_x"], weights, config))
+    yield from compare_outputs(tensors, got | _self_attention(given["attn_x"], weights, config))
 
 
 def _self_attention(

@@ -18,6 +18,9 @@ from resonate_audio.core.types import Rewards
 EQUAL = 1e-7
 """Rewards that differ by less than this part of the largest are equal: float32 rounding."""
 
+Takes = Int[Tensor, " _"]
+"""Row numbers of one prompt's takes; prompts may have different numbers of them."""
+
 
 class AdvantageConfig(FrozenConfig):
     """What divides the centred rewards, and which rewards they are."""
@@ -87,9 +90,7 @@ def group_advantages(
     return Advantages(limited, kept, metrics)
 
 
-def group_rows(
-    group: Int[Tensor, " row"], num_rows: int | None = None
-) -> list[Int[Tensor, " take"]]:
+def group_rows(group: Int[Tensor, " row"], num_rows: int | None = None) -> list[Takes]:
     """Row numbers of the takes of each prompt, prompts by rising id.
 
     Raises:
@@ -124,7 +125,7 @@ def _columns(
 
 
 def _normalise(
-    reward: Float64[Tensor, " row"], groups: list[Int[Tensor, " take"]], config: AdvantageConfig
+    reward: Float64[Tensor, " row"], groups: list[Takes], config: AdvantageConfig
 ) -> Float64[Tensor, " row"]:
     result = torch.zeros_like(reward)
     for rows in groups:
@@ -143,9 +144,7 @@ def reward_spread(reward: Float64[Tensor, " take"]) -> float:
     return width if width > EQUAL * float(reward.abs().max()) else 0.0
 
 
-def _reward_metrics(
-    reward: Float64[Tensor, " row"], groups: list[Int[Tensor, " take"]]
-) -> dict[str, float]:
+def _reward_metrics(reward: Float64[Tensor, " row"], groups: list[Takes]) -> dict[str, float]:
     spreads = [reward[rows].std(correction=0) for rows in groups]
     return {
         "reward_mean": reward.mean().item(),

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -42,6 +42,7 @@ def final_spread(kind: SamplerKind, eta: float, num_steps: int) -> float:
     return math.sqrt(variance)
 
 
+@settings(deadline=None)
 @given(levels_in_order, st.floats(0.01, 1.0))
 def test_cps_leaves_exactly_the_noise_level_it_names(
     levels: tuple[float, float], eta: float
@@ -50,6 +51,7 @@ def test_cps_leaves_exactly_the_noise_level_it_names(
     assert gains.noise**2 + gains.std**2 == pytest.approx(levels[1] ** 2, rel=1e-12)
 
 
+@settings(deadline=None)
 @given(levels_in_order, st.floats(0.01, 5.0))
 def test_ou_leaves_exactly_the_noise_level_it_names(
     levels: tuple[float, float], eta: float
@@ -58,6 +60,7 @@ def test_ou_leaves_exactly_the_noise_level_it_names(
     assert gains.noise**2 + gains.std**2 == pytest.approx(levels[1] ** 2, rel=1e-12)
 
 
+@settings(deadline=None)
 @given(levels_in_order, st.floats(0.05, 2.0), st.sampled_from(["flow_sde", "dance_sde"]))
 def test_euler_maruyama_leaves_more_noise_than_it_names(
     levels: tuple[float, float], eta: float, kind: SamplerKind

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resonate_audio.core.config import parse_config
@@ -63,11 +63,19 @@ def test_rows_of_a_prompt_need_not_be_neighbours() -> None:
     torch.testing.assert_close(mixed, straight[order])
 
 
+def test_prompts_may_have_different_numbers_of_takes() -> None:
+    config = AdvantageConfig(std="none")
+    result = group_advantages(rewards(0, 3, 0, 1, 5), torch.tensor([0, 0, 0, 1, 1]), config)
+    assert result.values.tolist() == [-1, 2, -1, -2, 2]
+    assert result.metrics["takes_per_prompt"] == 2.5
+
+
 def test_prompt_ids_may_be_any_integers() -> None:
     other = group_advantages(rewards(0, 1, 5, 9), torch.tensor([9, 9, -4, -4]), PLAIN).values
     assert torch.equal(other, group_advantages(rewards(0, 1, 5, 9), PAIRS, PLAIN).values)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-100, 100), min_size=6, max_size=6), st.floats(-50, 50))
 def test_a_constant_added_to_all_rewards_changes_nothing(values: list[float], shift: float) -> None:
     group = torch.tensor([0, 0, 0, 1, 1, 1])
@@ -77,6 +85,7 @@ def test_a_constant_added_to_all_rewards_changes_nothing(values: list[float], sh
     torch.testing.assert_close(before, after, rtol=0, atol=1e-4)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-100, 100), min_size=5, max_size=5))
 def test_advantages_of_a_prompt_sum_to_zero(values: list[float]) -> None:
     config = AdvantageConfig(clip=None)
