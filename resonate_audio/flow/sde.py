@@ -237,7 +237,7 @@ def sde_step(
     log-density to the last bit, and a ratio of exactly 1.
 
     Differs from the paper: the log-density is the mean over dimensions, not the sum (as in all
-    published code; the sum overflows), so a ratio is the true one to the power 1/dimensions.
+    published code; ratios of sums overflow), so a ratio is the true one to the power 1/dimensions.
 
     Args:
         z: state at each row's noise level.
