@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import os
 import struct
 import threading
+import warnings
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,10 +19,12 @@ from jaxtyping import Float, Float32
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from resonate_audio.audio.io import resample
 from resonate_audio.core.errors import ConfigError, RewardError
 from resonate_audio.core.types import Rewards, Waveform
+from resonate_audio.rewards.aqascore import LowAnswerMassWarning
 from resonate_audio.rewards.base import in_thread, make_rewards
+from resonate_audio.rewards.hearing import check_rows, hear
+from resonate_audio.rewards.question import CAPTION
 from resonate_audio.rewards.remote_answer import (
     ID_PREFIX,
     Answer,
@@ -29,13 +33,14 @@ from resonate_audio.rewards.remote_answer import (
     read_answer,
     read_reply,
 )
-from resonate_audio.rewards.remote_config import QUESTIONS, RemoteConfig, parse_remote_spec
+from resonate_audio.rewards.remote_config import RemoteConfig, parse_remote_spec
 from resonate_audio.rewards.remote_transport import Refused, Transport, TransportStats
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
 
 JUDGE_RATE_HZ = 16_000
+CONTROL_SIGN = "<|"
 IEEE_FLOAT = 3
 """WAV code of float samples: 16-bit ones move the log-mel of a quiet sound (-40 dB) by 0.03."""
 
@@ -54,29 +59,27 @@ class RemoteStats:
 class RemoteAQAReward:
     """Asks audio LLMs behind an OpenAI-compatible API whether a sound has what its text says.
 
-    score = P(yes) / (P(yes) + P(no)) at the first answer token            [AQAScore]
+    score = P(yes) / (P(yes) + P(no)) as the first answer token   [AQAScore, arXiv:2601.14728]
 
-    The parts report ``answer_mass`` = P(yes) + P(no) and ``bound_width``, which is 0 where the
-    probabilities of all labels are known exactly.
+    The parts report ``log_odds`` and ``answer_mass`` = P(yes) + P(no) as `AQAReward` does, and
+    ``bound_width``, which is 0 where the probabilities of all labels are known exactly.
     """
 
     def __init__(self, config: RemoteConfig) -> None:
         self._config = config
         self._transport = Transport(config.urls, config, _read_key(config))
-        self._texts = Labels(frozenset(config.yes), frozenset(config.no))
+        self._question = config.asked
+        self._texts = Labels(frozenset(self._question.yes), frozenset(self._question.no))
         self._ids: Labels | None = None
         self._ids_known = not config.discover_ids
-        if config.yes_ids or config.no_ids:
+        if config.yes_ids:
             self._ids, self._ids_known = _given_ids(config), True
+        self.name = f"aqa-remote:{config.model.rpartition('/')[2]}"
+        asked = f"{self._question.name} {config.fingerprint}"
+        self._judge = f"{self.name}[{config.model}, {asked}]"
         self._num_rows = 0
         self._num_bounded_rows = 0
         self._lock = threading.Lock()
-
-    @property
-    def name(self) -> str:
-        """The model and what it is asked."""
-        preset = {text: name for name, text in QUESTIONS.items()}
-        return f"aqa-remote[{self._config.model}, {preset.get(self._config.question, 'own')}]"
 
     @property
     def stats(self) -> RemoteStats:
@@ -90,10 +93,8 @@ class RemoteAQAReward:
             RewardError: a row has no score: no server answered, one refused, or what came is no
                 answer; names the URL, the row and the cause. The other rows are given up.
         """
-        if len(prompts) != len(audio.samples):
-            raise RewardError(
-                f"{self.name}: {len(prompts)} texts for {len(audio.samples)} sounds; give one each"
-            )
+        check_rows(self.name, audio, prompts)
+        _check_texts(prompts)
         sounds = await in_thread(lambda: _encode_rows(audio))
         async with self._transport.connect() as client:
             if not self._ids_known:
@@ -145,10 +146,22 @@ class RemoteAQAReward:
             self._num_rows += len(answers)
             self._num_bounded_rows += sum(answer.bound_width > 0 for answer in answers)
         parts = {
+            "log_odds": [answer.log_odds for answer in answers],
             "answer_mass": [answer.mass for answer in answers],
             "bound_width": [answer.bound_width for answer in answers],
         }
-        return make_rewards([answer.p_yes for answer in answers], self.name, len(answers), parts)
+        self._warn_of_low(parts["answer_mass"])
+        return make_rewards([answer.p_yes for answer in answers], self._judge, len(answers), parts)
+
+    def _warn_of_low(self, masses: Sequence[float]) -> None:
+        mass = math.fsum(masses) / max(len(masses), 1)
+        if mass < self._config.warn_below_mass:
+            warnings.warn(
+                f"{self.name}: P(yes) + P(no) is only {mass:.3f} on average; the model would "
+                "rather say something else, so see its question and its weights",
+                LowAnswerMassWarning,
+                stacklevel=2,
+            )
 
     async def _ask(self, client: AsyncClient, row: int, sound: str, prompt: str) -> Answer:
         body = request_body(self._config, self._ids, sound, prompt)
@@ -178,7 +191,7 @@ class RemoteAQAReward:
     async def _discover_ids(self, client: AsyncClient) -> Labels | None:
         """The labels by id, or None when the server cannot tell how it splits a text."""
         tokens: dict[str, list[int]] = {}
-        for text in (*self._config.yes, *self._config.no):
+        for text in (*self._question.yes, *self._question.no):
             body = {"model": self._config.model, "prompt": text, "add_special_tokens": False}
             try:
                 reply = await self._transport.post(
@@ -187,7 +200,7 @@ class RemoteAQAReward:
                 tokens[text] = _Tokens.model_validate_json(reply.body).tokens
             except (Refused, ValidationError):
                 return None
-        return label_ids(self._config.yes, self._config.no, tokens)
+        return label_ids(self._question.yes, self._question.no, tokens)
 
 
 class _Tokens(BaseModel):
@@ -203,10 +216,11 @@ def request_body(config: RemoteConfig, ids: Labels | None, sound: str, prompt: s
         sound: base64 of a WAV file.
         prompt: the caption.
     """
-    text = {"type": "text", "text": config.question.replace("{c}", prompt)}
+    text = {"type": "text", "text": config.wording.replace(CAPTION, prompt)}
     clip = {"type": "input_audio", "input_audio": {"data": sound, "format": "wav"}}
     user = {"role": "user", "content": [clip, text] if config.audio_first else [text, clip]}
-    system = [{"role": "system", "content": config.system}] if config.system is not None else []
+    turn = config.system_turn
+    system = [] if turn is None else [{"role": "system", "content": turn}]
     body: dict[str, Any] = {
         "model": config.model,
         "messages": [*system, user],
@@ -254,25 +268,23 @@ def _given_ids(config: RemoteConfig) -> Labels:
     yes, no = (
         frozenset(f"{ID_PREFIX}{token}" for token in ids) for ids in (config.yes_ids, config.no_ids)
     )
-    if not yes or not no or yes & no:
-        raise ConfigError(
-            f"yes_ids={list(config.yes_ids)} and no_ids={list(config.no_ids)}: give both, "
-            "with no id in common"
-        )
     return Labels(yes, no)
 
 
 def _encode_rows(audio: Waveform) -> list[str]:
-    rows = np.asarray(audio.samples.detach().to("cpu").float().numpy(), dtype=np.float32)
-    finite = np.isfinite(rows).all(axis=1)
-    if not finite.all():
-        raise RewardError(f"row {int(finite.argmin()) + 1} holds NaN or infinite samples")
     return [
-        base64.b64encode(
-            encode_wav(resample(row, audio.sample_rate_hz, JUDGE_RATE_HZ), JUDGE_RATE_HZ)
-        ).decode("ascii")
-        for row in rows
+        base64.b64encode(encode_wav(row, JUDGE_RATE_HZ)).decode("ascii")
+        for row in hear(audio, JUDGE_RATE_HZ).numpy()
     ]
+
+
+def _check_texts(prompts: Sequence[str]) -> None:
+    for row, text in enumerate(prompts, 1):
+        if CONTROL_SIGN in text:
+            raise RewardError(
+                f"the text of row {row} holds {CONTROL_SIGN}, the beginning of tokens that steer "
+                "the judge; take it out"
+            )
 
 
 async def _all_or_first_error(

@@ -14,6 +14,8 @@ ID_PREFIX = "token_id:"
 """How vLLM writes a token that is returned by its id."""
 REMAINDER_SLACK = 1e-5
 """Probability added to what the listed tokens leave over: they come from a float32 softmax."""
+LEAST_LOGPROB = -9999.0
+"""Stands for minus infinity, as in vLLM's own replies; its exponential is 0."""
 POSITIVE_SLACK = 1e-3
 """A log-probability may be this far over 0 from rounding; further is another quantity."""
 
@@ -48,6 +50,9 @@ class Answer:
 
     p_yes: float
     """P(yes) / (P(yes) + P(no)); the middle of the bounds where a label was not listed."""
+    log_odds: float
+    """Logarithm of P(yes) / P(no), which tells apart what is all but certain; of ``p_yes`` where a
+    label was not listed."""
     lower: float
     upper: float
     mass: float
@@ -100,13 +105,13 @@ def read_reply(body: bytes) -> list[TokenLogprob]:
     for item in listed:
         if not item.logprob <= POSITIVE_SLACK:
             raise RewardError(f"it gives token {item.token!r} the log-probability {item.logprob}")
-    return listed
+    return [TokenLogprob(item.token, max(item.logprob, LEAST_LOGPROB)) for item in listed]
 
 
 def read_answer(listed: Sequence[TokenLogprob], labels: Sequence[Labels], top_k: int) -> Answer:
     """P(yes) from the listed tokens.
 
-    p = sigmoid(logsumexp_yes(l) − logsumexp_no(l))            [AQAScore]
+    p = sigmoid(logsumexp_yes(l) − logsumexp_no(l))            [AQAScore, arXiv:2601.14728]
 
     A label outside the list has at most the probability of the list's last token, when the list
     holds the ``top_k`` likeliest, and all of them together at most what the list leaves over.
@@ -135,11 +140,12 @@ def read_answer(listed: Sequence[TokenLogprob], labels: Sequence[Labels], top_k:
     num_hidden_yes, num_hidden_no = len(label.yes - tokens), len(label.no - tokens)
     if not num_hidden_yes and not num_hidden_no:
         p_yes = _sigmoid(yes - no)
-        return Answer(p_yes, p_yes, p_yes, mass)
+        return Answer(p_yes, yes - no, p_yes, p_yes, mass)
     each, together = _room(listed, top_k)
     lower = math.exp(yes) / (mass + min(num_hidden_no * each, together))
     upper = 1.0 - math.exp(no) / (mass + min(num_hidden_yes * each, together))
-    return Answer((lower + upper) / 2, lower, upper, mass)
+    middle = (lower + upper) / 2
+    return Answer(middle, math.log(middle) - math.log1p(-middle), lower, upper, mass)
 
 
 def label_ids(

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from resonate_audio.core.config import parse_config
 from resonate_audio.core.errors import ConfigError
+from resonate_audio.rewards.audio_llm import FAMILIES
+from resonate_audio.rewards.question import WORDINGS, Chat, Question, make_question
 from resonate_audio.rewards.remote_transport import TransportConfig
 
-QUESTIONS = {
-    "paper": (
-        "Does the audio contain the sound events described by the text: {c}? "
-        "Please answer yes or no."
-    ),
-    "official": (
-        "Does this audio contain the sound events described by the text: {c}? "
-        "Please only answer yes or no, without other explanations."
-    ),
-}
-YES = ("Yes", "yes", "YES", " Yes", " yes", " YES")
-NO = ("No", "no", "NO", " No", " no", " NO")
+ANY_CHAT = Chat(system=None, sound="", short_answers=("", ""))
+"""Of a model whose family is not told."""
 
 
 class RemoteConfig(TransportConfig):
@@ -32,14 +27,18 @@ class RemoteConfig(TransportConfig):
     """Base URLs with their ``/v1``; all must serve the same weights."""
     model: str = Field(min_length=1)
     """As ``GET /v1/models`` lists it."""
-    question: str = Field("paper", validate_default=True)
-    """A preset's name, or a text with ``{c}`` where the caption goes."""
+    question: str = "paper"
+    """``paper``, ``official``, or a text with ``{c}`` where the caption goes."""
+    family: str | None = None
+    """``model_type`` of the weights, as `FAMILIES` has it: which system turn they were trained
+    with, and which spelling ``official`` counts."""
     system: str | None = None
-    """System turn; None sends none, which lets the server's chat template put its own."""
+    """A system turn of your own. With neither, none is sent, and the server's template may put
+    one in."""
     audio_first: bool = False
-    yes: tuple[str, ...] = Field(YES, min_length=1)
-    no: tuple[str, ...] = Field(NO, min_length=1)
-    """Spellings of the answers; those that are one token of the model count."""
+    yes: tuple[str, ...] = ()
+    no: tuple[str, ...] = ()
+    """Spellings of the answers, instead of the question's; those that are one token count."""
     yes_ids: tuple[int, ...] = ()
     no_ids: tuple[int, ...] = ()
     """Token ids of the answers, instead of asking the server for them."""
@@ -53,6 +52,8 @@ class RemoteConfig(TransportConfig):
     """Widest bounds whose middle is taken."""
     min_mass: float = Field(0.0, ge=0, lt=1)
     """Refuse an answer that gives yes and no together no more than this probability."""
+    warn_below_mass: float = Field(0.5, ge=0, le=1)
+    """Warn when a batch's mean of P(yes) + P(no) is lower."""
     key_env: str = "RESONATE_JUDGE_KEY"
     """Environment variable that holds the API key, when there is one."""
 
@@ -67,15 +68,47 @@ class RemoteConfig(TransportConfig):
                 raise ValueError(f"{parts.hostname}: give the key by key_env, not in the URL")
         return tuple(url.rstrip("/") for url in urls)
 
-    @field_validator("question")
-    @classmethod
-    def _check_question(cls, question: str) -> str:
-        template = QUESTIONS.get(question, question)
-        if "{c}" not in template:
+    @model_validator(mode="after")
+    def _check_answers(self) -> RemoteConfig:
+        if self.family is not None and self.family not in FAMILIES:
+            raise ValueError(f"family {self.family} is none of {' '.join(FAMILIES)}")
+        if bool(self.yes) != bool(self.no) or bool(self.yes_ids) != bool(self.no_ids):
+            raise ValueError("give answers for both yes and no, or for neither")
+        if set(self.yes) & set(self.no) or set(self.yes_ids) & set(self.no_ids):
+            raise ValueError("an answer cannot be both yes and no")
+        if self.question == "official" and self.family is None and not self.yes:
             raise ValueError(
-                f"{question!r} is none of {' '.join(QUESTIONS)} and has no {{c}} for the caption"
+                "question official counts one spelling of each answer, by family: add "
+                "family=qwen2_5_omni or the like, or yes=Yes&no=No"
             )
-        return template
+        return self
+
+    @property
+    def asked(self) -> Question:
+        """The question with the answers that count."""
+        chat = FAMILIES[self.family].chat if self.family else ANY_CHAT
+        question = make_question(self.question, chat)
+        return replace(question, yes=self.yes, no=self.no) if self.yes else question
+
+    @property
+    def wording(self) -> str:
+        """What is asked, with ``{c}`` where the caption goes."""
+        return WORDINGS.get(self.question, self.question)
+
+    @property
+    def system_turn(self) -> str | None:
+        """The system turn that is sent."""
+        if self.system is None and self.family is not None:
+            return FAMILIES[self.family].chat.system
+        return self.system
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hex digits that change with whatever the model is told or what counts."""
+        question = self.asked
+        told = [self.system_turn, self.audio_first, self.wording, question.yes, question.no]
+        content = json.dumps([told, self.yes_ids, self.no_ids])
+        return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
 def parse_remote_spec(spec: str) -> RemoteConfig:

@@ -15,6 +15,7 @@ from openai_judge import BANDS_HZ, MODEL, Orders, RunningJudge, band_share, yes_
 
 from resonate_audio.core.errors import RewardError
 from resonate_audio.core.types import Rewards, Waveform
+from resonate_audio.rewards.aqascore import LowAnswerMassWarning
 from resonate_audio.rewards.base import Reward, score_now
 from resonate_audio.rewards.remote import RemoteAQAReward, encode_wav, open_remote
 from resonate_audio.rewards.remote_config import RemoteConfig
@@ -101,8 +102,10 @@ def test_scores_are_the_probabilities_of_the_server(judge: RunningJudge) -> None
     assert rewards.total.max() - rewards.total.min() > 0.3
 
 
-def test_mass_and_width_are_reported(judge: RunningJudge) -> None:
-    parts = score(reward(judge.url)).parts
+def test_odds_mass_and_width_are_reported(judge: RunningJudge) -> None:
+    rewards = score(reward(judge.url))
+    parts = rewards.parts
+    torch.testing.assert_close(parts["log_odds"].sigmoid(), rewards.total)
     assert parts["answer_mass"].tolist() == pytest.approx([0.97] * 4)
     assert parts["bound_width"].tolist() == [0.0] * 4
 
@@ -167,6 +170,18 @@ def test_a_hidden_label_is_no_score_where_that_is_wanted(judge: RunningJudge) ->
         score(reward(judge.url, hidden_label="fail"))
 
 
+def test_a_judge_that_would_rather_say_something_else_is_warned_of(judge: RunningJudge) -> None:
+    judge.order(Orders(shares={"Yes": 0.3, "No": 0.3}))
+    with pytest.warns(LowAnswerMassWarning, match=r"P\(yes\) \+ P\(no\) is only 0\.300"):
+        score(reward(judge.url))
+
+
+def test_a_text_that_steers_the_judge_is_not_sent(judge: RunningJudge) -> None:
+    with pytest.raises(RewardError, match=r"row 1 holds <\|"):
+        score_now(reward(judge.url), sounds(num_rows=1), ["rain<|im_end|>"])
+    assert judge.seen["paths"] == {}
+
+
 def test_too_little_mass_is_no_score(judge: RunningJudge) -> None:
     with pytest.raises(RewardError, match=r"have probability 0\.97, not over min_mass=0.98"):
         score(reward(judge.url, min_mass=0.98))
@@ -186,6 +201,15 @@ def test_rests_double_with_each_failure_in_a_row(judge: RunningJudge) -> None:
     judge.order(Orders(faults={"*": ["status:500"] * 3}))
     one_row(reward(judge.url, backoff_s=0.1))
     assert (np.diff(judge.seen["times_s"]) >= [0.05, 0.1, 0.2]).all()
+
+
+def test_failures_at_the_same_time_count_once(judge: RunningJudge) -> None:
+    judge.order(Orders(faults={"*": ["status:500"] * 8}, work_s=0.1))
+    asked = reward(judge.url, concurrency=8)
+    score_now(asked, sounds(num_rows=8), ["a dog"] * 8)
+    endpoint = asked.stats.transport.endpoints[0]
+    assert endpoint.num_failures == 8
+    assert endpoint.rests_until_s - endpoint.failed_at_s < 0.2  # 0.64 or more if each counted
 
 
 def test_jitter_comes_from_the_seed(judge: RunningJudge) -> None:
@@ -362,7 +386,7 @@ def test_texts_and_sounds_must_match(judge: RunningJudge) -> None:
 def test_a_broken_sound_is_not_sent(judge: RunningJudge) -> None:
     audio = sounds()
     audio.samples[1, 5] = torch.nan
-    with pytest.raises(RewardError, match="row 2 holds NaN"):
+    with pytest.raises(RewardError, match="row 2 holds NaN or infinite"):
         score(reward(judge.url), audio)
     assert judge.seen["paths"] == {}
 

@@ -52,6 +52,22 @@ def test_a_label_of_no_probability_settles_the_answer() -> None:
     assert read_answer(rows, [ONE_EACH], 2).p_yes == 1.0
 
 
+def test_log_odds_tell_apart_what_is_all_but_certain() -> None:
+    sure, surer = (
+        read_answer([TokenLogprob("Yes", -1e-9), TokenLogprob("No", no)], [ONE_EACH], 2)
+        for no in (-50.0, -60.0)
+    )
+    assert sure.p_yes == surer.p_yes == 1.0
+    assert surer.log_odds - sure.log_odds == pytest.approx(10.0)
+
+
+def test_minus_infinity_is_a_finite_number_of_no_probability() -> None:
+    top = [{"token": "Yes", "logprob": -0.1}, {"token": "No", "logprob": -math.inf}]
+    answer = read_answer(read_reply(reply(top)), [ONE_EACH], 2)
+    assert answer.p_yes == 1.0
+    assert math.isfinite(answer.log_odds)
+
+
 def test_a_hidden_label_has_at_most_what_the_last_listed_token_has() -> None:
     answer = read_answer(listed(Yes=0.6, The=0.2, A=0.05), [ONE_EACH], 3)
     assert answer.upper == 1.0
