@@ -11,6 +11,7 @@ from resonate_audio.training.pretrain import (
     build_transformer,
     choose_captions,
     sample_latents,
+    scales_by_gain,
 )
 from resonate_audio.training.run import Draw, generator_for
 
@@ -148,3 +149,27 @@ def test_short_windows_get_more_rows_of_the_same_number_of_frames() -> None:
     data = LatentSet((short, wide), make_set().captions)
     task = PretrainTask(build_transformer(CONFIG, data), data, FlowConfig(frames_per_batch=24), 0)
     assert list(task.plan.rows_per_batch) == [4, 2]
+
+
+def test_normalised_latents_have_the_channel_scales_asked_for() -> None:
+    scales = torch.tensor([2.0, 0.5])
+    model = build_transformer(CONFIG, make_set(std=0.3), scales)
+    bucket = make_set(std=0.3).buckets[0]
+    rows = torch.arange(2).repeat(4000)
+    latents = model.normalize(sample_latents(bucket, rows, torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(latents.std((0, 1)), scales, rtol=0.01, atol=0)
+    torch.testing.assert_close(latents.mean((0, 1)), torch.zeros(2), rtol=0, atol=0.02)
+
+
+def test_scales_follow_a_power_of_the_gains_with_mean_square_one() -> None:
+    gains = torch.tensor([4.0, 1.0, 0.25])
+    scales = scales_by_gain(gains, 0.5)
+    torch.testing.assert_close(scales / scales[1], gains.sqrt())
+    torch.testing.assert_close(scales.square().mean(), torch.tensor(1.0))
+    torch.testing.assert_close(scales_by_gain(gains, 0.0), torch.ones(3))
+
+
+def test_at_exponent_one_equal_errors_are_equal_in_the_mel() -> None:
+    gains = torch.tensor([4.0, 1.0])
+    per_unit = gains / scales_by_gain(gains, 1.0)  # mel moved by one unit of a normalised channel
+    torch.testing.assert_close(per_unit[0], per_unit[1])

@@ -15,6 +15,7 @@ from resonate_audio.training.recipes import (
     PretrainRecipe,
     VAERecipe,
     VocoderRecipe,
+    channel_scales,
     merge,
     train_flow,
     train_vae,
@@ -128,3 +129,9 @@ def test_the_pretraining_example_is_the_published_recipe() -> None:
     assert recipe.optim.betas == (0.9, 0.95)
     assert recipe.flow.condition_dropout == 0.1
     assert recipe.flow.frames_per_batch * recipe.run.micro_batches // 431 == 128
+
+
+def test_channels_can_be_scaled_only_where_they_have_gains(settings: dict[str, Any]) -> None:
+    recipe = PretrainRecipe.model_validate(settings | {"channel_exponent": 0.5})
+    with pytest.raises(ConfigError, match="channel_exponent: needs a linear VAE"):
+        channel_scales(recipe, build_vae(recipe.model.vae))
