@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 
 from resonate_audio.core.types import Prompts, Waveform
+from resonate_audio.model.hub import find_model
 from resonate_audio.pipeline import Resonate, choose_device
 from resonate_audio.rewards import open_reward
 from resonate_audio.rewards.base import Reward, score_now
@@ -91,7 +92,7 @@ def make_form(
     device: torch.device,
 ) -> Form:
     """Load the model once more and set it up."""
-    networks, encoder = load_model(options.model)
+    networks, encoder = load_model(find_model(options.model, None, False))
     precision = torch.bfloat16 if options.precision == "bf16" else None
     model = networks.transformer.to(device)
     policy = Policy(model, sampler.guidance_scale, lora, precision)

@@ -64,14 +64,29 @@ class ReinforceTask(Task):
     """Takes of the prompts, judged; the policy moves towards what the judge prefers."""
 
     def __init__(
-        self, maker: TakeMaker, reward: Reward, plan: ReinforcePlan, networks: Networks
+        self,
+        maker: TakeMaker,
+        reward: Reward,
+        plan: ReinforcePlan,
+        networks: Networks,
+        text_encoder: Path | None = None,
     ) -> None:
+        """Put together what a run needs.
+
+        Args:
+            maker: makes takes; holds the policy.
+            reward: the judge.
+            plan: what is repeated.
+            networks: those around the policy, to be exported with it.
+            text_encoder: folder of the text encoder, if it travels with the model.
+        """
         self.maker = maker
         self.policy = maker.policy
         self.phases: dict[str, nn.Module] = {"model": self.policy.model}
         self.reward = reward
         self.plan = plan
         self.networks = networks
+        self.text_encoder = text_encoder
         self.batches = BatchPlan([len(plan.texts)], [plan.prompts_per_step], maker.seed)
         self.observe: Callable[[int, Experience], None] = lambda step, experience: None
         self.evaluate: Callable[[Path, int], Mapping[str, float]] = lambda folder, step: {}
@@ -101,7 +116,7 @@ class ReinforceTask(Task):
         transformer.load_state_dict(merged_state(self.policy.model))
         parts = self.networks
         taught = Networks(parts.config, transformer, parts.vae, parts.vocoder)
-        write_networks(folder, taught, overwrite=True)
+        write_networks(folder, taught, self.text_encoder, overwrite=True)
 
     def extra_state(self) -> dict[str, Tensor]:
         """Which model is the reference, and the averaged weights of algorithms that keep some."""

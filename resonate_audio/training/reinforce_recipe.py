@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.data.prompts import read_prompts
-from resonate_audio.model.folder import Networks, read_networks
+from resonate_audio.model.folder import TEXT_ENCODER, Networks, read_networks
 from resonate_audio.model.hub import find_model, find_text_encoder
 from resonate_audio.model.text_encoder import TextEncoder
 from resonate_audio.pipeline import Resonate, Sampling
@@ -116,7 +116,8 @@ def build_task(
     recipe: ReinforceRecipe, texts: tuple[str, ...], desk: JudgeDesk, device: torch.device
 ) -> ReinforceTask:
     """Load model and judges, and put the task together."""
-    networks, encoder = load_model(recipe.model)
+    folder = find_model(recipe.model, None, False)
+    networks, encoder = load_model(folder)
     duration_s = recipe.duration_s or networks.config.default_duration_s
     Sampling(duration_s).check(networks.config)
     model = networks.transformer.to(device).train()
@@ -126,7 +127,9 @@ def build_task(
     num_frames, seed = networks.config.num_frames(duration_s), recipe.run.seed
     maker = TakeMaker(policy, resonate, recipe.sampler, num_frames, seed, desk)
     reward = open_reward(recipe.reward, device=device, timeout_s=recipe.reward_timeout_s)
-    task = ReinforceTask(maker, reward, make_plan(recipe, texts), networks)
+    inside = folder / TEXT_ENCODER
+    travels = inside if inside.is_dir() else None
+    task = ReinforceTask(maker, reward, make_plan(recipe, texts), networks, travels)
     task.observe = TakeKeeper(recipe.run.output, recipe.takes_every).keep
     evaluator = make_evaluator(recipe, resonate, reward, duration_s, device)
     if evaluator is not None:
@@ -134,9 +137,8 @@ def build_task(
     return task
 
 
-def load_model(name: str) -> tuple[Networks, TextEncoder]:
+def load_model(folder: Path) -> tuple[Networks, TextEncoder]:
     """Networks to train and their text encoder, in float32 on the CPU."""
-    folder = find_model(name, None, False)
     networks = read_networks(folder)
     networks.vae.fold_weight_norm()
     config = networks.config.text_encoder

@@ -1,0 +1,20 @@
+"""A judge for processes of their own: likes loud sounds."""
+
+import numpy as np
+
+
+def loudness(samples: np.ndarray, sample_rate_hz: int, prompts: list[str]) -> list[float]:
+    """Root mean square of each row."""
+    return [float(value) for value in np.sqrt((samples.astype(np.float64) ** 2).mean(axis=1))]
+
+
+def deaf_after_a_while(samples: np.ndarray, sample_rate_hz: int, prompts: list[str]) -> list[float]:
+    """Fails on the third call of a process."""
+    global calls
+    calls += 1
+    if calls > 2:
+        return [float("nan")] * len(samples)
+    return loudness(samples, sample_rate_hz, prompts)
+
+
+calls = 0
