@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import shlex
@@ -100,22 +99,25 @@ def write_page(path: Path, sounds: Sequence[DemoSound], model: str, took_s: floa
 
 def render_page(sounds: Sequence[DemoSound], model: str, took_s: float) -> str:
     """The page's HTML; every text that comes from outside is escaped."""
+    from resonate_audio.core import page
+
     length_s = sum(item.audio.duration_s for item in sounds)
-    texts = {
-        "headline": "Sounds from sentences",
-        "summary": f"{len(sounds)} sounds, {length_s:.0f} seconds in all, made on this machine by "
-        f"{model} in {took_s:.0f} seconds. Press play, or click into a picture.",
-        "example": 'resonate generate "a dog barks twice, then rain starts" --spectrogram\n'
-        "resonate generate --help",
-        "facts": "The pictures show level by time and frequency, 80 dB from black to white.",
-    }
-    escaped = {name: html.escape(text) for name, text in texts.items()}
+    example = (
+        'resonate generate "a dog barks twice, then rain starts" --spectrogram\n'
+        "resonate generate --help"
+    )
     cards = "\n".join(_render_card(item, model) for item in sounds)
-    return _template("demo.html").substitute(escaped, cards=cards)
+    return page.render_page(
+        title="sounds from sentences",
+        headline="Sounds from sentences",
+        summary=f"{len(sounds)} sounds, {length_s:.0f} seconds in all, made on this machine by "
+        f"{model} in {took_s:.0f} seconds. Press play, or click into a picture.",
+        body=template("demo.html").substitute(cards=cards, example=html.escape(example)),
+    )
 
 
 def _render_card(item: DemoSound, model: str) -> str:
-    from resonate_audio.audio.spectrogram import DATA_LEFT, DATA_WIDTH
+    from resonate_audio.core.page import data_url, play_button
 
     plan = item.plan
     command = ["resonate", "generate", plan.prompt, "--seed", str(plan.seed), "--model", model]
@@ -126,17 +128,35 @@ def _render_card(item: DemoSound, model: str) -> str:
         "rate": f"{item.audio.sample_rate_hz / 1000:g}",
         "file": plan.path.name,
         "command": shlex.join(command),
-        "sound": _data_url("audio/wav", plan.path.read_bytes()),
-        "picture": _data_url("image/webp", _compressed(item.picture)),
-        "data_left": f"{DATA_LEFT}",
-        "data_width": f"{DATA_WIDTH}",
+        "sound": data_url("audio/wav", plan.path.read_bytes()),
     }
-    return _template("demo_card.html").substitute(
-        {name: html.escape(text) for name, text in texts.items()}
+    return template("demo_card.html").substitute(
+        {name: html.escape(text) for name, text in texts.items()},
+        button=play_button(plan.prompt),
+        picture=render_picture(item.picture, plan.prompt),
     )
 
 
-def _template(name: str) -> Template:
+def render_picture(path: Path, label: str) -> str:
+    """A sound's picture, inside the page, with the play head and the seek bar of its player.
+
+    Args:
+        path: as `write_spectrogram` draws it.
+        label: what is heard, plain text.
+    """
+    from resonate_audio.audio.spectrogram import DATA_LEFT, DATA_WIDTH
+    from resonate_audio.core.page import data_url
+
+    return template("picture.html").substitute(
+        label=html.escape(label),
+        source=data_url("image/webp", _compressed(path)),
+        data_left=DATA_LEFT,
+        data_width=DATA_WIDTH,
+    )
+
+
+def template(name: str) -> Template:
+    """A piece of HTML that lies beside the commands."""
     return Template((files("resonate_audio.cli") / name).read_text(encoding="utf-8"))
 
 
@@ -147,7 +167,3 @@ def _compressed(picture: Path) -> bytes:
     buffer = io.BytesIO()
     Image.open(picture).convert("RGB").save(buffer, format="webp", quality=82)
     return buffer.getvalue()
-
-
-def _data_url(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
