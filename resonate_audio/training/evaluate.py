@@ -15,7 +15,8 @@ from resonate_audio.core.types import Audio, Waveform
 from resonate_audio.pipeline import Resonate, Sampling
 from resonate_audio.rewards.base import Reward, score_now
 from resonate_audio.training.experience import Experience
-from resonate_audio.training.progress import append_metrics
+from resonate_audio.training.progress import append_metrics, keep_metrics_until
+from resonate_audio.training.reinforce import TAKES_LOG
 
 
 class EvaluationConfig(FrozenConfig):
@@ -52,6 +53,7 @@ class Evaluator:
         for row, samples in enumerate(audio.samples.numpy()):
             path = folder / f"step-{step:06d}-{row:03d}.flac"
             write_audio(path, Audio(samples, audio.sample_rate_hz), overwrite=True)
+        keep_metrics_until(self.log, step - 1)  # a finished run that is started again says it once
         for row, prompt in enumerate(self.prompts):
             values = {name: float(total[row]) for name, total in scores.items()}
             append_metrics(
@@ -88,9 +90,10 @@ class TakeKeeper:
     count: int = 2
 
     def keep(self, step: int, experience: Experience) -> None:
-        """Write the takes of a step, if it is one of those to keep."""
+        """Write the takes of a step, if it is one of those to keep; steps are counted from 1."""
         if self.every < 1 or step % self.every:
             return
+        step += 1
         order = experience.rewards.total.argsort(stable=True).tolist()
         chosen = [("worst", row) for row in order[: self.count]]
         chosen += [("best", row) for row in order[::-1][: self.count]]
@@ -113,4 +116,4 @@ class TakeKeeper:
             "kind": kind,
             "file": name,
         }
-        append_metrics(self.folder / "takes.jsonl", line)
+        append_metrics(self.folder / TAKES_LOG, line)

@@ -77,6 +77,9 @@ class ProgressLine:
         self.stream.flush()
         self._open_line = False
 
+    def close(self) -> None:
+        """Nothing more will be shown."""
+
 
 def format_duration(seconds: float) -> str:
     """Hours, minutes and seconds, as ``1:02:03``."""
@@ -90,9 +93,10 @@ def plot_metrics(metrics: Path, picture: Path, smooth: int = 25) -> None:
     from matplotlib.figure import Figure
 
     lines = read_metrics(metrics)
-    if not lines:
+    seen = dict.fromkeys(name for line in lines for name in line)
+    names = [name for name in seen if name == "loss" or name.endswith("_loss")]
+    if not names:
         return
-    names = [name for name in lines[-1] if name == "loss" or name.endswith("_loss")]
     figure = Figure(figsize=(8, 2.6 * len(names)), layout="constrained")
     for row, name in enumerate(names):
         axes = figure.add_subplot(len(names), 1, row + 1)

@@ -18,11 +18,14 @@ from resonate_audio.model.folder import Networks, write_networks
 from resonate_audio.rewards.base import Reward
 from resonate_audio.training.advantage import AdvantageConfig
 from resonate_audio.training.experience import Experience, Metrics, TakeMaker
+from resonate_audio.training.live_table import LiveTable
 from resonate_audio.training.lora import merged_state
 from resonate_audio.training.policy import Policy
 from resonate_audio.training.progress import ProgressLine
 from resonate_audio.training.run import Losses, Task, Trainer, TrainerConfig, generator_for
+from resonate_audio.training.run_page import write_run_page
 
+TAKES_LOG, EVALUATION_LOG = "takes.jsonl", "evaluation.jsonl"
 START = "start"
 """Where a checkpoint says which weights the run started from."""
 
@@ -146,6 +149,21 @@ class ReinforceTrainer(Trainer):
     def __init__(self, task: ReinforceTask, config: TrainerConfig, device: torch.device) -> None:
         super().__init__(task, config, device)
         self.task = task
+
+    @property
+    def logs(self) -> tuple[Path, ...]:
+        """Metrics, kept takes and judged evaluation sounds."""
+        output = self.run_config.output
+        return (self.metrics_path, output / TAKES_LOG, output / EVALUATION_LOG)
+
+    def open_progress(self) -> ProgressLine:
+        """A table of rewards, trust region and seconds; plain lines without a terminal."""
+        return LiveTable(self.run_config.num_steps, self.step)
+
+    def draw(self) -> None:
+        """Write the run's page: curves, takes to listen to, the recipe."""
+        super().draw()
+        write_run_page(self.run_config.output)
 
     def _loop(self, progress: ProgressLine) -> dict[str, float]:
         if self.step == 0 and self.run_config.sample_every:

@@ -32,6 +32,7 @@ from resonate_audio.training.lora import LoraSettings
 from resonate_audio.training.nft import NFTConfig, nft_step
 from resonate_audio.training.policy import Policy
 from resonate_audio.training.reinforce import (
+    EVALUATION_LOG,
     LearningStep,
     ReinforcePlan,
     ReinforceTask,
@@ -202,6 +203,6 @@ def make_evaluator(
         timeout_s = recipe.reward_timeout_s
         held_out = open_reward(config.held_out, device=device, timeout_s=timeout_s)
         judges[f"held_out/{held_out.name}"] = held_out
-    log = recipe.run.output / "evaluation.jsonl"
+    log = recipe.run.output / EVALUATION_LOG
     prompts = read_prompts(config.prompts)
     return Evaluator(resonate, prompts, judges, config, duration_s, log)

@@ -217,6 +217,11 @@ class Trainer:
         """The JSON lines this run writes."""
         return self.run_config.output / "metrics.jsonl"
 
+    @property
+    def logs(self) -> tuple[Path, ...]:
+        """Files of JSON lines with a step each; what a resumed run will repeat is dropped."""
+        return (self.metrics_path,)
+
     # --- one update ---------------------------------------------------------------------------
 
     def update(self) -> None:
@@ -333,6 +338,11 @@ class Trainer:
         """What follows the run on the terminal."""
         return ProgressLine(self.run_config.num_steps, self.step)
 
+    def draw(self) -> None:
+        """Draw what the metrics file holds."""
+        if self.metrics_path.exists():
+            plot_metrics(self.metrics_path, self.run_config.output / "loss.png")
+
     def _sample(self) -> None:
         with self.averaged_weights():
             values = self.task.sample(self.run_config.output / "samples", self.step)
@@ -352,7 +362,8 @@ class Trainer:
         checkpoint = load_latest(self.checkpoint_folder)
         if checkpoint:
             self.restore(checkpoint)
-        keep_metrics_until(self.metrics_path, self.step)
+        for log in self.logs:
+            keep_metrics_until(log, self.step)
         progress = self.open_progress()
         if checkpoint:
             progress.say(f"resumed {self.run_config.output} at step {self.step}")
@@ -363,6 +374,8 @@ class Trainer:
             self._sample()
             with self.averaged_weights():
                 self.task.export(self.run_config.output / "export")
+            self.draw()
+        progress.close()
         progress.say(f"{'finished' if finished else 'stopped'} at step {self.step}")
         return RunResult(self.step, finished, losses)
 
@@ -374,19 +387,18 @@ class Trainer:
             self.update()
             if self.step % run.log_every == 0:
                 losses = self.log(progress)
+            if run.sample_every and self.step % run.sample_every == 0 and self.step < run.num_steps:
+                self._sample()  # before the checkpoint: what a resumed run repeats is dropped
             if self.step % run.save_every == 0:
                 losses = self.log(progress) or losses
                 self.save()
                 saved_at = self.step
             if self.step % run.plot_every == 0:
-                plot_metrics(self.metrics_path, run.output / "loss.png")
-            if run.sample_every and self.step % run.sample_every == 0 and self.step < run.num_steps:
-                self._sample()
+                self.draw()
         losses = self.log(progress) or losses
         if self.step > saved_at:
             self.save()
-        if self.metrics_path.exists():
-            plot_metrics(self.metrics_path, run.output / "loss.png")
+        self.draw()
         return losses
 
     def _should_stop(self, progress: ProgressLine) -> bool:

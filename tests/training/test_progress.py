@@ -63,3 +63,14 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
         append_metrics(tmp_path / "m", {"step": step, "loss": 1.0 / (step + 1), "kl_loss": 0.1})
     plot_metrics(tmp_path / "m", tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_lines_without_a_loss_are_no_obstacle_to_the_plot(tmp_path: Path) -> None:
+    metrics, picture = tmp_path / "metrics.jsonl", tmp_path / "loss.png"
+    append_metrics(metrics, {"step": 1, "held_out/judge": 0.5})
+    plot_metrics(metrics, picture)
+    assert not picture.exists()
+    append_metrics(metrics, {"step": 2, "loss": 0.5})
+    append_metrics(metrics, {"step": 2, "held_out/judge": 0.5})
+    plot_metrics(metrics, picture)
+    assert picture.stat().st_size > 1000

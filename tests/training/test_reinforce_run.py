@@ -115,11 +115,13 @@ def test_best_and_worst_takes_are_kept_to_be_heard(recipe: dict[str, Any], tmp_p
     finish("grpo", recipe)
     takes = lines(tmp_path / "run" / "takes.jsonl")
     assert {take["kind"] for take in takes} == {"best", "worst"}
-    assert {take["step"] for take in takes} == {0, 2}
+    assert {take["step"] for take in takes} == {1, 3}
     assert all((tmp_path / "run" / take["file"]).is_file() for take in takes)
-    best = max(take["reward"] for take in takes if take["step"] == 0)
-    worst = min(take["reward"] for take in takes if take["step"] == 0)
+    best = max(take["reward"] for take in takes if take["step"] == 1)
+    worst = min(take["reward"] for take in takes if take["step"] == 1)
     assert best > worst
+    page = (tmp_path / "run" / "index.html").read_text()
+    assert all(take["file"] in page for take in takes)
 
 
 def test_evaluation_compares_before_and_after_on_prompts_of_its_own(
