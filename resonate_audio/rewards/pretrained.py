@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +59,7 @@ def choose_judge_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
 
 @contextmanager
 def quiet_loading(folder: Path) -> Iterator[None]:
-    """Load from ``folder`` without progress bars or notes, and name it when that fails.
+    """Load from ``folder`` without progress bars, notes or warnings, and name it when that fails.
 
     Raises:
         CheckpointError: a file is missing, broken, or of another kind of model.
@@ -71,7 +72,9 @@ def quiet_loading(folder: Path) -> Iterator[None]:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except failures as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"{folder}: cannot be loaded ({reason})") from error

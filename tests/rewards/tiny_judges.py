@@ -9,6 +9,10 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
+    ClapProcessor,
     PreTrainedTokenizerFast,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
@@ -173,3 +177,45 @@ def write_llm(llm: AudioLLM, folder: Path) -> None:
     model.save_pretrained(folder)
     llm.tokenizer.save_pretrained(folder)
     llm.extractor.save_pretrained(folder)
+
+
+CLAP_SECONDS = 2
+
+
+def build_clap(fused: bool = False) -> tuple[Any, Any]:
+    """A CLAP that hears two seconds; the fused kind looks at four views of a sound."""
+    tokenizer = make_tokenizer()
+    config = ClapConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 16,
+            "max_position_embeddings": 100,
+            "pad_token_id": tokenizer.pad_token_id,
+            "projection_dim": 16,
+        },
+        audio_config={
+            "spec_size": 128,
+            "hidden_size": 16,
+            "patch_embeds_hidden_size": 8,
+            "depths": [1, 1],
+            "num_attention_heads": [2, 2],
+            "num_hidden_layers": 2,
+            "projection_dim": 16,
+            "enable_fusion": fused,
+            "fusion_type": "aff_2d" if fused else None,
+        },
+        projection_dim=16,
+    )
+    extractor = ClapFeatureExtractor(
+        max_length_s=CLAP_SECONDS, truncation="fusion" if fused else "rand_trunc"
+    )
+    torch.manual_seed(0)
+    model = ClapModel(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4.0)
+    return model.eval(), ClapProcessor(extractor, tokenizer)

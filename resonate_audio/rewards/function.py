@@ -1,0 +1,109 @@
+"""A plain Python function as a judge, named by the place where it is written."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from resonate_audio.core.errors import ConfigError, RewardError
+from resonate_audio.core.types import Rewards, Waveform
+from resonate_audio.rewards.base import Reward, in_thread, make_rewards
+
+Scores = Sequence[float] | np.ndarray | torch.Tensor
+ScoreFunction = Callable[
+    [Float32[np.ndarray, "row sample"], int, list[str]], Scores | Awaitable[Scores]
+]
+"""(samples, sample_rate_hz, prompts) -> one number a row, more is better; sync or async."""
+
+
+class FunctionReward:
+    """Scores with a function of plain arrays.
+
+    The function gets the sounds as they were generated, at their own rate and level, and may do
+    with its arrays what it likes.
+    """
+
+    def __init__(self, function: ScoreFunction, name: str) -> None:
+        self._function = function
+        self.name = name
+
+    async def score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
+        """Call the function, in a thread of its own unless it is async.
+
+        Raises:
+            RewardError: it failed, or did not give one finite number a row.
+        """
+        samples = audio.samples.detach().cpu().float().numpy().copy()
+        try:
+            given = await in_thread(
+                lambda: self._function(samples, audio.sample_rate_hz, list(prompts))
+            )
+            if inspect.isawaitable(given):
+                given = await given
+        except Exception as error:  # what somebody else's function raises is anybody's guess
+            reason = " ".join(str(error).split())[:200]
+            raise RewardError(f"{self.name}: {type(error).__name__}: {reason}") from error
+        return make_rewards(self._numbers(given), self.name, len(prompts))
+
+    def _numbers(self, given: Any) -> torch.Tensor:
+        failure = RewardError(
+            f"{self.name}: gave {type(given).__name__}; expected one number a row"
+        )
+        try:
+            numbers = (
+                given
+                if isinstance(given, torch.Tensor)
+                else torch.from_numpy(np.asarray(given, dtype=np.float64))
+            )
+        except (TypeError, ValueError) as error:
+            raise failure from error
+        if numbers.ndim != 1:
+            raise failure
+        return numbers.double()
+
+
+def open_function(place: str) -> Reward:
+    """Find a judge that somebody else wrote.
+
+    Args:
+        place: ``pkg.mod:name``; the module is looked for among the installed ones and in the
+            current folder. ``name`` is a function like `ScoreFunction`, an object that is a
+            `Reward`, or a class of such objects that takes no argument.
+
+    Raises:
+        ConfigError: there is no such module or name, or what is there cannot judge.
+    """
+    module_name, _, name = place.partition(":")
+    try:
+        with _current_folder_on_path():
+            module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"judge {place}: cannot import {module_name} ({error})") from error
+    found: Any = getattr(module, name, None)
+    if inspect.isclass(found):
+        found = found()
+    if isinstance(found, Reward):
+        return found
+    if not callable(found):
+        raise ConfigError(f"judge {place}: {module_name} has no function or judge called {name}")
+    return FunctionReward(found, place)
+
+
+@contextmanager
+def _current_folder_on_path() -> Iterator[None]:
+    """Scripts installed by pip do not look for modules where they are called."""
+    folder = os.getcwd()
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
