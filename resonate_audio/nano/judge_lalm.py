@@ -1,0 +1,234 @@
+"""nano-lalm: an audio LLM of a few million weights, made from nothing, in a published architecture.
+
+It is a ``Qwen2AudioForConditionalGeneration`` with a tiny configuration, so whatever scores with
+Qwen2-Audio scores with it: same class, same question, same log-odds of yes and no. What is its own
+is a WordPiece vocabulary of the words that captions use, whose vectors start as MiniLM's, and
+spectra of 20 ms hops in windows of five seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from pydantic import Field
+from torch import Tensor
+
+from resonate_audio.core.config import FrozenConfig
+from resonate_audio.model.checkpoint import read_weights
+from resonate_audio.model.text_encoder import dequantize
+from resonate_audio.rewards.audio_llm import AudioLLM
+from resonate_audio.rewards.matcher import sinusoids
+from resonate_audio.rewards.question import WORDINGS
+
+CONTROL = {
+    "audio_token": "<|AUDIO|>",
+    "audio_bos_token": "<|audio_bos|>",
+    "audio_eos_token": "<|audio_eos|>",
+}
+PAD, TURN_BEGIN, TURN_END, UNKNOWN = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "[UNK]"
+FRAME_TEXT = ("system user assistant audio you are a helpful assistant yes no please only answer",)
+FIRST_WORD = 1996
+"""MiniLM's ids from here on are words, the most frequent first."""
+
+
+class LalmConfig(FrozenConfig):
+    """Sizes of nano-lalm."""
+
+    num_bands: int = Field(64, ge=8)
+    hop_samples: int = Field(320, ge=80)
+    n_fft: int = Field(1024, ge=160)
+    window_s: int = Field(5, ge=1)
+    """Seconds it hears; later samples are cut off."""
+    audio_dim: int = Field(192, ge=8)
+    audio_layers: int = Field(4, ge=1)
+    audio_heads: int = Field(4, ge=1)
+    audio_mlp: int = Field(576, ge=8)
+    text_dim: int = Field(128, ge=8)
+    text_layers: int = Field(4, ge=3)
+    text_heads: int = Field(4, ge=1)
+    text_mlp: int = Field(384, ge=8)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    num_common_words: int = Field(2000, ge=0)
+    """Words of the language taken into the vocabulary beside those of the corpus."""
+
+
+def build_lalm(
+    config: LalmConfig, captions: Iterable[str], minilm: Path, seed: int = 0
+) -> AudioLLM:
+    """A fresh model with its tokenizer and mel front end.
+
+    Args:
+        config: sizes.
+        captions: texts whose words the vocabulary must hold.
+        minilm: folder of the text encoder that words and their first vectors come from.
+        seed: of the weights.
+    """
+    import transformers
+
+    tokenizer, vectors = build_tokenizer(config, captions, minilm)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: Any = transformers.Qwen2AudioForConditionalGeneration(
+            architecture(config, len(tokenizer), tokenizer)
+        )
+    embedding = model.get_input_embeddings().weight
+    tower = model.model.audio_tower
+    with torch.no_grad():
+        embedding[: len(vectors)] = vectors
+        tower.embed_positions.weight.copy_(0.5 * sinusoids(*tower.embed_positions.weight.shape))
+    extractor = transformers.WhisperFeatureExtractor(
+        feature_size=config.num_bands,
+        sampling_rate=16_000,
+        hop_length=config.hop_samples,
+        chunk_length=config.window_s,
+        n_fft=config.n_fft,
+        return_attention_mask=True,
+    )
+    return AudioLLM(model, tokenizer, extractor, "paper")
+
+
+def architecture(config: LalmConfig, num_words: int, tokenizer: Any) -> Any:
+    """The transformers configuration of these sizes."""
+    import transformers
+
+    num_frames = config.window_s * 16_000 // config.hop_samples
+    return transformers.Qwen2AudioConfig(
+        audio_config={
+            "model_type": "qwen2_audio_encoder",
+            "num_mel_bins": config.num_bands,
+            "d_model": config.audio_dim,
+            "encoder_layers": config.audio_layers,
+            "encoder_attention_heads": config.audio_heads,
+            "encoder_ffn_dim": config.audio_mlp,
+            "dropout": config.dropout,
+            "max_source_positions": num_frames // 2,
+        },
+        text_config={
+            "model_type": "qwen2",
+            "vocab_size": num_words,
+            "hidden_size": config.text_dim,
+            "intermediate_size": config.text_mlp,
+            "num_hidden_layers": config.text_layers,
+            "num_attention_heads": config.text_heads,
+            "num_key_value_heads": config.text_heads,
+            "max_position_embeddings": 512,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+            "tie_word_embeddings": False,
+        },
+        audio_token_index=tokenizer.convert_tokens_to_ids(CONTROL["audio_token"]),
+        tie_word_embeddings=False,
+    )
+
+
+def build_tokenizer(
+    config: LalmConfig, captions: Iterable[str], minilm: Path
+) -> tuple[Any, Float[Tensor, "word dim"]]:
+    """A WordPiece tokenizer over part of MiniLM's vocabulary, and a first vector for each word."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    whole = Tokenizer.from_file(str(minilm / "tokenizer.json"))
+    whole.no_padding()
+    whole.no_truncation()
+    ids = chosen_words(whole, [*captions, *WORDINGS.values(), *FRAME_TEXT], config.num_common_words)
+    words = [UNKNOWN, *(whole.id_to_token(index) for index in ids)]
+    small = Tokenizer(
+        models.WordPiece(vocab={w: i for i, w in enumerate(words)}, unk_token=UNKNOWN)
+    )
+    small.normalizer = normalizers.BertNormalizer(lowercase=True)
+    small.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    small.decoder = decoders.WordPiece()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=small,
+        unk_token=UNKNOWN,
+        pad_token=PAD,
+        eos_token=TURN_END,
+        extra_special_tokens=CONTROL | {"turn_token": TURN_BEGIN},
+        padding_side="left",
+        model_max_length=512,
+    )
+    vectors = first_vectors(minilm, [whole.token_to_id(UNKNOWN), *ids], config.text_dim)
+    return tokenizer, vectors
+
+
+def chosen_words(tokenizer: Any, texts: Sequence[str], num_common: int) -> list[int]:
+    """Ids of single characters, of the most frequent words, and of every word of the texts."""
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    used = {
+        index
+        for coded in tokenizer.encode_batch(texts, add_special_tokens=False)
+        for index in coded.ids
+    }
+    letters = {
+        index
+        for word, index in vocabulary.items()
+        if len(word.removeprefix("##")) == 1 and word.isascii()
+    }
+    common = set(range(FIRST_WORD, FIRST_WORD + num_common))
+    return sorted((used | letters | common) - {vocabulary[UNKNOWN]})
+
+
+def first_vectors(minilm: Path, ids: Sequence[int], dim: int) -> Float[Tensor, "word dim"]:
+    """MiniLM's word vectors on the directions in which they differ most, at a norm of about one."""
+    state = dequantize(read_weights(minilm / "model.safetensors"))
+    vectors = state["embeddings.word_embeddings.weight"].float()[list(ids)]
+    centred = vectors - vectors.mean(dim=0)
+    _, directions = torch.linalg.eigh(centred.T @ centred)
+    kept = centred @ directions.flip(1)[:, :dim]
+    return kept / kept.norm(dim=1).mean() * (dim**0.5 * 0.05)
+
+
+def save_lalm(llm: AudioLLM, folder: Path) -> None:
+    """Write a plain transformers folder, weights in half precision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model: Any = llm.model
+    dtype = next(model.parameters()).dtype
+    model.half().save_pretrained(folder)
+    model.to(dtype)
+    llm.tokenizer.save_pretrained(folder)
+    llm.extractor.save_pretrained(folder)
+
+
+def word_ids(
+    llm: AudioLLM, texts: Sequence[str], num_audio: int
+) -> tuple[Int64[Tensor, "row token"], Int64[Tensor, "row token"], list[list[tuple[int, int]]]]:
+    """Token ids of the whole question about each text, padded on the left.
+
+    Returns:
+        ids; the attention mask; and, row by row, the characters of the caption that each position
+        covers, ``(begin, end)``, or ``(-1, -1)`` where it is no part of the caption.
+    """
+    rows, places = [], []
+    for text in texts:
+        asked = llm.question.ask(text)
+        coded = llm.tokenizer(asked, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offset = list(coded["input_ids"]), llm.question.template.index("{c}")
+        spans = [
+            (b - offset, e - offset) if offset <= b and e <= offset + len(text) else (-1, -1)
+            for b, e in coded["offset_mapping"]
+        ]
+        place = ids.index(llm.audio_id)
+        rows.append([*ids[:place], *[llm.audio_id] * num_audio, *ids[place + 1 :]])
+        places.append([*spans[:place], *[(-1, -1)] * num_audio, *spans[place + 1 :]])
+    longest = max(map(len, rows))
+    padded = torch.full((len(rows), longest), int(llm.tokenizer.pad_token_id))
+    mask = torch.zeros_like(padded)
+    for index, row in enumerate(rows):
+        padded[index, longest - len(row) :] = torch.tensor(row)
+        mask[index, longest - len(row) :] = 1
+        places[index] = [(-1, -1)] * (longest - len(row)) + places[index]
+    return padded, mask, places
+
+
+def read_lalm_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a saved model."""
+    values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return values

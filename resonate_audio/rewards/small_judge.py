@@ -1,0 +1,88 @@
+"""What the small judges have in common: how their folders are read and how sounds come to them."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from pydantic import BaseModel
+from torch import Tensor
+
+from resonate_audio.audio.io import resample
+from resonate_audio.core.config import parse_config
+from resonate_audio.core.errors import CheckpointError, RewardError
+from resonate_audio.core.files import atomic_path
+from resonate_audio.core.types import Waveform
+from resonate_audio.model.checkpoint import State, write_weights
+from resonate_audio.model.text_encoder import TextEncoder, TextEncoderConfig
+
+CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
+TEXT_WIDTH = 384
+MAX_TOKENS = 48
+"""Texts are cut there; the longest caption of a training scene has about 40 tokens."""
+SHORTEST_S = 0.1
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+def load_minilm(folder: Path | None = None) -> TextEncoder:
+    """MiniLM for short texts; the one in the package if no folder is given."""
+    bundled = Path(str(files("resonate_audio"))) / "nano" / "weights" / "text_encoder"
+    config = TextEncoderConfig(
+        kind="minilm",
+        repo_id="sentence-transformers/all-MiniLM-L6-v2",
+        num_tokens=MAX_TOKENS,
+        dim=TEXT_WIDTH,
+    )
+    return TextEncoder.from_folder(config, folder or bundled)
+
+
+def read_judge_config(cls: type[ConfigT], folder: Path) -> ConfigT:
+    """The sizes of a judge's network.
+
+    Raises:
+        CheckpointError: ``config.json`` is missing or not JSON.
+        ConfigError: a field of it is wrong.
+    """
+    path = folder / CONFIG_NAME
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: no judge's configuration ({error})") from error
+    return parse_config(cls, values, str(path))
+
+
+def write_judge(folder: Path, config: BaseModel, state: State) -> None:
+    """Write a judge's folder: ``config.json``, and weights in half precision.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    small = {name: v.half() if v.is_floating_point() else v for name, v in state.items()}
+    write_weights(folder / WEIGHTS_NAME, small, {"format": "pt"})
+    with atomic_path(folder / CONFIG_NAME) as temporary:
+        temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def judge_samples(audio: Waveform, rate_hz: int) -> Float32[Tensor, "row sample"]:
+    """A judge's own rate, on the CPU.
+
+    Raises:
+        RewardError: a row holds NaN or infinite samples, or is too short to be judged.
+    """
+    rows = np.asarray(audio.samples.detach().to("cpu", torch.float32).numpy())
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        raise RewardError(f"row {int(finite.argmin()) + 1} holds NaN or infinite samples")
+    if rows.shape[1] < SHORTEST_S * audio.sample_rate_hz:
+        raise RewardError(
+            f"a sound of {rows.shape[1] / audio.sample_rate_hz:.3f} s is too short to be judged; "
+            f"give at least {SHORTEST_S} s"
+        )
+    heard = [resample(row, audio.sample_rate_hz, rate_hz) for row in rows]
+    return torch.from_numpy(np.stack(heard))
