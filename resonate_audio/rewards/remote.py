@@ -135,9 +135,9 @@ class RemoteAQAReward:
         if largest > tolerance:
             raise RewardError(
                 f"{self.name}: scores row {row + 1} {float(rewards.total[row]):.4f}, but here the "
-                f"model gives {float(reference[row]):.4f}; over {len(difference)} rows the mean "
-                f"difference is {float(difference.mean()):.4f} and may reach {tolerance:g}; "
-                "see the model, question, precision and version of the server"
+                f"model gives {float(reference[row]):.4f}: over {tolerance:g} apart (the mean of "
+                f"{len(difference)} rows is {float(difference.mean()):.4f}); see the model, family, "
+                "question, precision and version of the server"
             )
         return largest
 

@@ -118,8 +118,9 @@ def parse_remote_spec(spec: str) -> RemoteConfig:
     ``http://a:8000/v1|http://b:8000/v1#model=judge&question=official&timeout_s=60&yes=Yes&no=No``
 
     URLs are divided by ``|``. After ``#`` come fields of `RemoteConfig`, divided by ``&``; lists
-    by commas; a value that holds one of these signs writes it as in a URL (``%26``). The API key
-    is no part of it: it is read from the environment variable that ``key_env`` names.
+    by commas; a value that holds one of these signs writes it as in a URL (``%26``), and so do
+    commas where the judge is one of several (``%2C``). The API key is no part of it: it is read
+    from the environment variable that ``key_env`` names.
 
     Raises:
         ConfigError: no URL, no model, or a field that is unknown or has a bad value.
@@ -137,5 +138,5 @@ def parse_remote_spec(spec: str) -> RemoteConfig:
 
 def _plain_value(field: str, text: str) -> str | list[str]:
     if field in ("yes", "no", "yes_ids", "no_ids"):
-        return [unquote(item) for item in text.split(",")]
+        return unquote(text).split(",")
     return unquote(text)

@@ -11,12 +11,12 @@ from resonate_audio.rewards.remote_config import RemoteConfig, parse_remote_spec
 
 def test_a_spec_holds_urls_and_fields() -> None:
     config = parse_remote_spec(
-        "http://a:8000/v1/|https://b/v1#model=org/judge-7B&question=official&yes=Yes,%20yes&no=No&retries=2"
+        "http://a:8000/v1/|https://b/v1#model=org/judge-7B&question=official&yes=Yes,%20yes%2Cyes&no=No&retries=2"
     )
     assert config.urls == ("http://a:8000/v1", "https://b/v1")
     assert config.model == "org/judge-7B"
     assert config.wording == WORDINGS["official"]
-    assert config.asked.yes == ("Yes", " yes")
+    assert config.asked.yes == ("Yes", " yes", "yes")
     assert config.retries == 2
 
 
