@@ -36,6 +36,7 @@ SOUNDS = (
 """Prompts and seeds: six single events, one mixture, one sequence."""
 
 COMFORTABLE_STEPS, COMFORTABLE_GUIDANCE = 25, 4.5
+LEARNING_STEPS = 16
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,14 @@ def demo(
         str | None, typer.Option(help="cpu, cuda or mps.", show_default="the fastest")
     ] = None,
     steps: Annotated[int, typer.Option(help="Solver steps.")] = COMFORTABLE_STEPS,
+    learn: Annotated[
+        int, typer.Option(min=0, help="Reinforcement steps between two sets; 0: sounds only.")
+    ] = LEARNING_STEPS,
 ) -> None:
-    """Make eight sounds with the embedded model and a page that plays them.
+    """Make eight sounds, teach the model with a judge's feedback, and make them again.
 
-    The folder's own earlier files are replaced.
+    One page plays each sound before and after: same words, same noise, other weights. The folder's
+    own earlier files are replaced.
 
     [bold]Example[/bold]
 
@@ -78,11 +83,37 @@ def demo(
     for plan, audio in zip(plans, make(pipeline, plans, settings, "eight sounds"), strict=True):
         write(plan, audio, spectrogram=True, overwrite=True)
         sounds.append(DemoSound(plan, audio))
-    page = write_page(output / "index.html", sounds, model, time.monotonic() - started_s)
+    if learn:
+        page = learn_and_compare(output, sounds, model, settings, learn)
+    else:
+        page = write_page(output / "index.html", sounds, model, time.monotonic() - started_s)
     rows = [(item.plan.prompt, str(item.plan.path), str(item.picture)) for item in sounds]
     print_table(("prompt", "sound", "picture"), rows)
     say(f"took {time.monotonic() - started_s:.0f} s")
     print(f"\nOpen the page:  {page.resolve().as_uri()}")
+
+
+def learn_and_compare(
+    output: Path, sounds: Sequence[DemoSound], model: str, settings: Settings, num_steps: int
+) -> Path:
+    """Reinforce the model for a few steps, make the same sounds again, and put both on one page."""
+    import shutil
+
+    from resonate_audio.cli.before_after import write_before_after
+    from resonate_audio.cli.teach import make_pairs, teach
+
+    shutil.rmtree(output / "reinforcement", ignore_errors=True)
+    taught = teach(model, output / "reinforcement", num_steps, say)
+    plans = [item.plan for item in sounds]
+    again = list(make(load(str(taught.model), None, None), plans, settings, "the same sounds"))
+    pairs = make_pairs(
+        [plan.prompt for plan in plans],
+        [plan.seed for plan in plans],
+        [item.audio for item in sounds],
+        again,
+    )
+    title = "Sounds before and after feedback"
+    return write_before_after(output, pairs, taught.curve, taught.scores, title)
 
 
 def write_page(path: Path, sounds: Sequence[DemoSound], model: str, took_s: float) -> Path:

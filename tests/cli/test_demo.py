@@ -40,7 +40,22 @@ def said(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str
     folder = tmp_path_factory.mktemp("demo") / "out"
     stdout = io.StringIO()
     with redirect_stdout(stdout):
-        assert run(["demo", "-o", str(folder), "--model", str(tiny_model), "--steps", "1"]) == 0
+        assert (
+            run(
+                [
+                    "demo",
+                    "-o",
+                    str(folder),
+                    "--model",
+                    str(tiny_model),
+                    "--steps",
+                    "1",
+                    "--learn",
+                    "0",
+                ]
+            )
+            == 0
+        )
     return stdout.getvalue().splitlines()
 
 
