@@ -136,7 +136,7 @@ class RemoteAQAReward:
             raise RewardError(
                 f"{self.name}: scores row {row + 1} {float(rewards.total[row]):.4f}, but here the "
                 f"model gives {float(reference[row]):.4f}: over {tolerance:g} apart (the mean of "
-                f"{len(difference)} rows is {float(difference.mean()):.4f}); see the model, family, "
+                f"{len(difference)} rows is {float(difference.mean()):.4f}); see model, family, "
                 "question, precision and version of the server"
             )
         return largest
