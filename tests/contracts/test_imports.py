@@ -10,7 +10,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "resonate_audio").rglob("*.py"))
-RIM = {"transformers", "tokenizers", "soundfile", "soxr", "matplotlib", "huggingface_hub"}
+RIM = {
+    "httpx2",
+    "huggingface_hub",
+    "matplotlib",
+    "peft",
+    "soundfile",
+    "soxr",
+    "tokenizers",
+    "transformers",
+}
 
 
 def test_imports_point_down_the_straight_path() -> None:

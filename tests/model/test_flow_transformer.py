@@ -136,3 +136,24 @@ def test_statistics_and_the_empty_prompt_are_saved_but_not_trained() -> None:
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(ValidationError, match="hidden 16 does not split into 3 heads"):
         FlowTransformerConfig(**(CONFIG.model_dump() | {"num_heads": 3}))
+
+
+def test_recomputed_blocks_give_the_same_gradients_and_keep_less() -> None:
+    gradients, kept, model = [], [], random_model()
+    for recompute in (False, True):
+        model.zero_grad()
+        model.recompute_blocks = recompute
+        sizes: dict[int, int] = {}
+
+        def count(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            v = model(draw(2, 7, 3), torch.tensor([0.2, 0.9]), model.condition(features(2)))
+        kept.append(sum(sizes.values()))
+        v.square().mean().backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, plain, rtol=1e-5, atol=1e-8)
+    assert kept[1] < 0.7 * kept[0]
