@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from resonate_audio.cli import convert, demo, doctor, generate, models, replay, train
+from resonate_audio.cli import convert, demo, doctor, generate, models, replay, reward, train
 from resonate_audio.core.errors import ResonateError
 
 # The class is public only as the parent of BadParameter, here and in older typers.
@@ -59,6 +59,7 @@ app.command()(models.models)
 app.command()(convert.convert)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
+app.command()(reward.reward)
 app.add_typer(train.app, name="train")
 
 

@@ -86,12 +86,29 @@ def open_reward(
     """
     texts = spec.split(",") if isinstance(spec, str) else list(spec)
     specs = [parse_spec(text) for text in texts]
-    kinds = [one.kind for one in specs]
-    members = []
-    for one in specs:
-        label = one.kind if kinds.count(one.kind) == 1 else one.text
-        members.append(Member(label, open_judge(one, torch.device(device)), one.weight))
-    return Ensemble(members, timeout_s)
+    return Ensemble(
+        [
+            Member(label, open_judge(one, torch.device(device)), one.weight)
+            for label, one in zip(short_labels(specs), specs, strict=True)
+        ],
+        timeout_s,
+    )
+
+
+def short_labels(specs: Sequence[JudgeSpec]) -> list[str]:
+    """The shortest names that tell judges apart: by kind, else by model, else by options too."""
+    choices = [(one.kind, one.text.partition("#")[0], one.text) for one in specs]
+    return [
+        next(
+            (
+                label
+                for level, label in enumerate(own)
+                if [c[level] for c in choices].count(label) == 1
+            ),
+            own[-1],
+        )
+        for own in choices
+    ]
 
 
 def parse_spec(text: str) -> JudgeSpec:
@@ -174,9 +191,10 @@ def _open_nano_clap(spec: JudgeSpec, device: torch.device) -> Reward:
 
 def _open_nano_lalm(spec: JudgeSpec, device: torch.device) -> Reward:
     from resonate_audio.rewards.aqascore import AQAReward
+    from resonate_audio.rewards.audio_llm import AudioLLM
 
-    folder = _bundled(spec)
-    return AQAReward.from_pretrained(str(folder), device, "float32", name=spec.kind)
+    llm = AudioLLM.from_folder(_bundled(spec), device, torch.float32)
+    return AQAReward(llm, "bundled", name=spec.kind)
 
 
 def _open_nano_eval(spec: JudgeSpec, device: torch.device) -> Reward:

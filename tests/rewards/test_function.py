@@ -91,3 +91,16 @@ def test_a_file_in_the_current_folder_is_found_by_a_script(tmp_path: Path) -> No
         [sys.executable, str(script)], cwd=tmp_path / "here", capture_output=True, text=True
     )
     assert done.stdout == "my_judge:score\n", done.stderr
+
+
+def test_the_documented_example_is_a_reward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "documented_judge.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    tones = [torch.sin(2 * math.pi * frequency_hz * TIME_S) for frequency_hz in (100, 5000)]
+    audio = Waveform(torch.stack(tones), RATE_HZ)
+    total = score_now(open_function("documented_judge:brightness"), audio, ["low", "high"]).total
+    assert total.tolist() == pytest.approx([0.0, 1.0], abs=1e-3)

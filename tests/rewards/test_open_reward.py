@@ -8,7 +8,7 @@ from tiny_judges import build_clap, make_llm, write_llm
 
 from resonate_audio.core.errors import CheckpointError, ConfigError, ResonateError
 from resonate_audio.core.types import Waveform
-from resonate_audio.rewards import JUDGES, open_reward, parse_spec
+from resonate_audio.rewards import JUDGES, open_reward, parse_spec, short_labels
 from resonate_audio.rewards.aqascore import AQAReward
 from resonate_audio.rewards.base import Reward, score_now
 from resonate_audio.rewards.clap import CLAPReward
@@ -53,6 +53,17 @@ def test_options_reach_the_judge(folders: dict[str, Path]) -> None:
     assert isinstance(judge, AQAReward)
     assert "Do you hear {c}?" in judge.llm.question.template
     assert next(judge.llm.model.parameters()).dtype == torch.bfloat16
+
+
+def test_judges_get_the_shortest_labels_that_tell_them_apart() -> None:
+    texts = ["clap", "aqa:a/x", "aqa:b/y", "aqa:b/y#question=official", "nano-clap"]
+    assert short_labels([parse_spec(text) for text in texts]) == [
+        "clap",
+        "aqa:a/x",
+        "aqa:b/y",
+        "aqa:b/y#question=official",
+        "nano-clap",
+    ]
 
 
 def test_two_judges_of_one_kind_are_told_apart(folders: dict[str, Path]) -> None:

@@ -1,0 +1,204 @@
+"""`resonate reward`: sound files and their texts in, scores out."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from resonate_audio.cli.console import print_table, say
+from resonate_audio.cli.generate import check_texts, read_prompts
+from resonate_audio.core.errors import InputError
+
+if TYPE_CHECKING:
+    from resonate_audio.core.types import Audio, Rewards
+    from resonate_audio.rewards.base import Reward
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sound file and the text it is judged by."""
+
+    path: Path
+    prompt: str
+    audio: Audio
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judges say of one clip."""
+
+    clip: Clip
+    judge: str
+    total: float
+    parts: dict[str, float]
+
+
+def reward(
+    clips: Annotated[
+        list[Path], typer.Argument(metavar="CLIP...", help="Sound files of any rate and length.")
+    ],
+    judge: Annotated[
+        str,
+        typer.Option(
+            "--judge", "-j", help="One or more: clap, aqa:MODEL, 0.5*nano-clap, my_module:function."
+        ),
+    ],
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt",
+            "-p",
+            help="What every clip should be.",
+            show_default="what the file says it was made from",
+        ),
+    ] = None,
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option("--prompts", help="Text file with a line for each clip, in their order."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, cuda:1 or mps.", show_default="the fastest"),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds that a judge has for clips of one length.")
+    ] = 3600.0,
+) -> None:
+    """Score sounds as a judge in training would.
+
+    [bold]Examples[/bold]
+
+      resonate reward dog.wav --judge clap --prompt "a dog barks twice"
+
+      resonate reward takes/*.flac --judge "aqa:Qwen/Qwen2.5-Omni-7B,0.5*my_module:function"
+    """
+    from resonate_audio.pipeline import choose_device
+    from resonate_audio.rewards import open_reward
+
+    given = read_clips(clips, prompt, prompts_file)
+    judges = open_reward(judge, choose_device(device), timeout)
+    verdicts = score_clips(judges, given)
+    print_json(verdicts) if as_json else print_verdicts(verdicts)
+
+
+def read_clips(paths: Sequence[Path], prompt: str | None, prompts_file: Path | None) -> list[Clip]:
+    """Read the sounds and find a text for each.
+
+    Raises:
+        AudioError: a file is not audio.
+        InputError: both kinds of prompts, another number of them than of clips, or a clip without.
+    """
+    from resonate_audio.audio.io import read_audio
+
+    if prompt is not None and prompts_file is not None:
+        raise InputError("both --prompt and --prompts are given; expected one of them")
+    texts: Sequence[str | None] = [prompt] * len(paths)
+    if prompts_file is not None:
+        texts = read_prompts(prompts_file)
+        if len(texts) != len(paths):
+            raise InputError(f"{prompts_file}: {len(texts)} prompts for {len(paths)} clips")
+    check_texts([text for text in texts if text is not None])
+    given = []
+    for path, text in zip(paths, texts, strict=True):
+        audio = read_audio(path)
+        given.append(Clip(path, find_prompt(path, audio) if text is None else text, audio))
+    return given
+
+
+def find_prompt(path: Path, audio: Audio) -> str:
+    """The text that a file of ours says it was made from.
+
+    Raises:
+        InputError: it says nothing.
+    """
+    if audio.recipe is None:
+        raise InputError(f"{path}: does not say what it was made from; give --prompt or --prompts")
+    return audio.recipe.prompt
+
+
+def score_clips(judges: Reward, clips: Sequence[Clip]) -> list[Verdict]:
+    """Score clips, those of one rate and length together: padding would change scores.
+
+    Raises:
+        RewardError: a judge failed.
+    """
+    kinds: dict[tuple[int, int], list[int]] = {}
+    for index, clip in enumerate(clips):
+        kind = (clip.audio.sample_rate_hz, len(clip.audio.samples))
+        kinds.setdefault(kind, []).append(index)
+    verdicts: dict[int, Verdict] = {}
+    with notes_of_warnings():
+        for indices in kinds.values():
+            rewards = score_alike(judges, [clips[index] for index in indices])
+            for row, index in enumerate(indices):
+                parts = {name: float(part[row]) for name, part in rewards.parts.items()}
+                total = float(rewards.total[row])
+                verdicts[index] = Verdict(clips[index], rewards.judge, total, parts)
+    return [verdicts[index] for index in range(len(clips))]
+
+
+def score_alike(judges: Reward, clips: Sequence[Clip]) -> Rewards:
+    """Score clips of one rate and length."""
+    import torch
+
+    from resonate_audio.core.types import Waveform
+    from resonate_audio.rewards.base import score_now
+
+    samples = torch.stack([torch.from_numpy(clip.audio.samples) for clip in clips])
+    audio = Waveform(samples, clips[0].audio.sample_rate_hz)
+    return score_now(judges, audio, [clip.prompt for clip in clips])
+
+
+@contextmanager
+def notes_of_warnings() -> Iterator[None]:
+    """What judges warn of, once each, as plain lines."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        say(f"note: {message}")
+
+
+def print_verdicts(verdicts: Sequence[Verdict]) -> None:
+    """A row for each clip: its score, and the parts that do not repeat it."""
+    names = [
+        name
+        for name in verdicts[0].parts
+        if any(verdict.parts[name] != verdict.total for verdict in verdicts)
+    ]
+    print_table(
+        ("clip", "prompt", "score", *names),
+        [
+            (
+                str(verdict.clip.path),
+                verdict.clip.prompt,
+                f"{verdict.total:.4f}",
+                *(f"{verdict.parts[name]:.4f}" for name in names),
+            )
+            for verdict in verdicts
+        ],
+    )
+
+
+def print_json(verdicts: Sequence[Verdict]) -> None:
+    """A list with an object for each clip."""
+    listed: list[dict[str, Any]] = [
+        {
+            "clip": str(verdict.clip.path),
+            "prompt": verdict.clip.prompt,
+            "score": verdict.total,
+            "parts": verdict.parts,
+            "judge": verdict.judge,
+        }
+        for verdict in verdicts
+    ]
+    print(json.dumps(listed, indent=2, ensure_ascii=False))
