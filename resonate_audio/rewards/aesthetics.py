@@ -106,7 +106,7 @@ class AestheticsReward:
         grades = self._grade(windows.flatten(0, 1), heard.repeat(len(windows), 1))
         weights = heard.sum(dim=1) / heard.sum()
         by_axis = {
-            axis: grades[axis].double().cpu().view(len(windows), -1) @ weights.double()
+            axis: grades[axis].cpu().double().view(len(windows), -1) @ weights.double()
             for axis in AXES
         }
         mean = torch.stack(list(by_axis.values())).mean(dim=0)
