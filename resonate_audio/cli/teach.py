@@ -129,9 +129,9 @@ def read_result(run: Path) -> Taught:
     return Taught(run / "export", curve, scores)
 
 
-def points(metrics: Sequence[dict[str, Any]], name: str) -> tuple[tuple[float, float], ...]:
+def points(metrics: Sequence[dict[str, Any]], name: str) -> tuple[tuple[int, float], ...]:
     """(step, value) of one number."""
-    return tuple((float(line["step"]), float(line[name])) for line in metrics if name in line)
+    return tuple((int(line["step"]), float(line[name])) for line in metrics if name in line)
 
 
 def compare(judged: Sequence[dict[str, Any]], name: str, trained_on: bool) -> MeanScore:

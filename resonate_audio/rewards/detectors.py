@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import statistics
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from resonate_audio.audio.mel import MelConfig, MelFrontEnd
+from resonate_audio.core.charts import Points
 from resonate_audio.core.errors import InputError, ShapeError
 from resonate_audio.core.types import Waveform
 from resonate_audio.rewards.loudness import loudness_lufs
@@ -22,8 +23,10 @@ SILENCE_DB = -60.0
 FRAME_S = 0.05
 HIGH_HZ = 8_000.0
 MEL_WINDOW_S, MEL_BANDS = 0.046, 64
-SHORTEST_TREND = 4
-"""Fewer points than this say nothing about a slope and its error."""
+FEWEST_HELD_OUT = 6
+"""Held-out scores in a stretch that is judged at all."""
+CLEAR_CHANGE = 3.0
+"""Standard errors from which a change counts."""
 
 
 @dataclass(frozen=True)
@@ -130,65 +133,36 @@ def _mel_config(sample_rate_hz: int) -> MelConfig:
     )
 
 
-@dataclass(frozen=True)
-class RewardDivergence:
-    """The judge that trains is more and more pleased, the one that does not less and less."""
+def rewards_diverge(reward: Points, held_out: Points) -> bool:
+    """Whether the training reward rose while a judge that no training uses went down.
 
-    training_slope: float
-    """Rise of the training reward from one evaluation to the next."""
-    held_out_slope: float
-    """The same of the held-out one: negative."""
-    window: int
-    """Evaluations that both slopes are fitted to."""
-
-    def __str__(self) -> str:
-        return (
-            f"over {self.window} evaluations the training reward rises by "
-            f"{self.training_slope:.3g} each and the held-out one falls by "
-            f"{-self.held_out_slope:.3g}: the training judge is being gamed; stop, or take "
-            "an earlier checkpoint"
-        )
-
-
-def find_divergence(
-    training: Sequence[float], held_out: Sequence[float], window: int = 8, min_t: float = 2.0
-) -> RewardDivergence | None:
-    """Look whether the training reward rises while the held-out one falls.
-
-    A slope counts when it is ``min_t`` times its own standard error or more, so that noise
-    around two level lines is called divergence once in a few hundred times.
+    A change is the mean of a stretch's second half minus that of its first, and counts from three
+    standard errors on: Δ > 3·√(s₁²/n₁ + s₂²/n₂). Looked at are the whole run and its last half,
+    since a policy often learns something real before it learns the judge's weaknesses.
 
     Args:
-        training: scores at evaluation after evaluation.
-        held_out: scores of the judge that does not train, at the same evaluations.
-        window: how many of the last evaluations count; fewer give no answer.
-        min_t: how clear a slope has to be.
-
-    Returns:
-        Both slopes if they diverge, else None.
-
-    Raises:
-        InputError: the series differ in length, or the window has fewer than 4 points.
+        reward: training reward by step.
+        held_out: the held-out judge's score by step; fewer than six in a stretch say nothing.
     """
-    if len(training) != len(held_out) or window < SHORTEST_TREND:
-        raise InputError(
-            f"{len(training)} training and {len(held_out)} held-out scores in windows of {window}: "
-            f"expected as many of each, and windows of {SHORTEST_TREND} or more"
-        )
-    if len(training) < window:
-        return None
-    rise, rise_t = _slope(training[-window:])
-    fall, fall_t = _slope(held_out[-window:])
-    if rise_t >= min_t and fall_t <= -min_t:
-        return RewardDivergence(rise, fall, window)
-    return None
+    return any(
+        _change(_between(reward, stretch)) > 0 > _change(stretch)
+        for stretch in (held_out, held_out[len(held_out) // 2 :])
+        if len(stretch) >= FEWEST_HELD_OUT
+    )
 
 
-def _slope(values: Sequence[float]) -> tuple[float, float]:
-    """Least-squares slope of evenly spaced values, and how many standard errors it is."""
-    y = torch.tensor(values, dtype=torch.float64)
-    x = torch.arange(len(values), dtype=torch.float64) - (len(values) - 1) / 2
-    slope = (x * y).sum() / x.square().sum()
-    residual = (y - y.mean() - slope * x).square().sum()
-    error = (residual / (len(values) - 2) / x.square().sum()).sqrt()
-    return float(slope), float(slope / error.clamp_min(1e-12))
+def _between(points: Points, stretch: Points) -> Points:
+    first, last = stretch[0][0], stretch[-1][0]
+    return tuple(point for point in points if first <= point[0] <= last)
+
+
+def _change(points: Points) -> float:
+    """Second half minus first half; 0 where that is within the noise."""
+    values = [value for _, value in points]
+    halves = values[: len(values) // 2], values[len(values) // 2 :]
+    if min(len(half) for half in halves) < 2:
+        return 0.0
+    change = statistics.fmean(halves[1]) - statistics.fmean(halves[0])
+    error = math.sqrt(sum(statistics.variance(half) / len(half) for half in halves))
+    rounding = 1e-12 * max(abs(value) for value in values)
+    return change if abs(change) > CLEAR_CHANGE * error + rounding else 0.0

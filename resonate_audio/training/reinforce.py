@@ -16,6 +16,7 @@ from resonate_audio.core.types import Prompts
 from resonate_audio.data.batches import BatchPlan
 from resonate_audio.model.folder import Networks, write_networks
 from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.detectors import find_hack_signs, rewards_diverge
 from resonate_audio.training.advantage import AdvantageConfig
 from resonate_audio.training.experience import Experience, Metrics, TakeMaker
 from resonate_audio.training.live_table import LiveTable
@@ -23,9 +24,11 @@ from resonate_audio.training.lora import merged_state
 from resonate_audio.training.policy import Policy
 from resonate_audio.training.progress import ProgressLine
 from resonate_audio.training.run import Losses, Task, Trainer, TrainerConfig, generator_for
+from resonate_audio.training.run_log import read_run
 from resonate_audio.training.run_page import write_run_page
 
 TAKES_LOG, EVALUATION_LOG = "takes.jsonl", "evaluation.jsonl"
+HELD_OUT = "held_out/"
 START = "start"
 """Where a checkpoint says which weights the run started from."""
 
@@ -160,6 +163,16 @@ class ReinforceTrainer(Trainer):
         """A table of rewards, trust region and seconds; plain lines without a terminal."""
         return LiveTable(self.run_config.num_steps, self.step)
 
+    def _sample(self) -> None:
+        super()._sample()
+        series = read_run(self.run_config.output).series
+        for name, scores in series.items():
+            if name.startswith(HELD_OUT) and rewards_diverge(series.get("reward/mean", ()), scores):
+                judge = name.removeprefix(HELD_OUT)
+                self.progress.say(
+                    f"warning: the training reward rises while {judge}, which does not train, falls"
+                )
+
     def draw(self) -> None:
         """Write the run's page: curves, takes to listen to, the recipe."""
         super().draw()
@@ -177,7 +190,7 @@ class ReinforceTrainer(Trainer):
         metrics = self._learn(experience)
         seconds = experience.seconds | {"update": time.perf_counter() - began}
         metrics |= {f"seconds/{name}": torch.tensor(value) for name, value in seconds.items()}
-        metrics |= reward_metrics(experience)
+        metrics |= reward_metrics(experience) | sign_metrics(experience)
         self.task.observe(self.step, experience)
         self._pending.append((self.step, metrics))
         self.advance()
@@ -222,3 +235,9 @@ def reward_metrics(experience: Experience) -> Metrics:
     }
     parts = {f"reward/{name}": values.mean() for name, values in rewards.parts.items()}
     return {name: value.float() for name, value in (metrics | parts).items()}
+
+
+def sign_metrics(experience: Experience) -> Metrics:
+    """What the takes are like apart from their rewards: signs of a judge that is being gamed."""
+    signs = find_hack_signs(experience.audio, experience.rollout.prompts.takes)
+    return {f"detect/{name}": torch.tensor(value) for name, value in signs.means().items()}

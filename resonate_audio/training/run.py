@@ -75,8 +75,8 @@ class RunConfig(FrozenConfig):
     """Arithmetic of the forward pass; weights, moments and averages stay float32."""
     compile: bool = False
     recompute_blocks: bool = False
-    """Flow transformers only: a third more time and a fraction of the memory; gradients are the same
-    up to the order of their sums."""
+    """Flow transformers only: a third more time, a fraction of the memory, the same gradients up to
+    the order of their sums."""
     micro_batches: int = Field(1, ge=1)
     """Batches whose gradients are averaged in one update."""
     log_every: int = Field(50, ge=1)
@@ -368,7 +368,7 @@ class Trainer:
             self.restore(checkpoint)
         for log in self.logs:
             keep_metrics_until(log, self.step)
-        progress = self.open_progress()
+        self.progress = progress = self.open_progress()
         if checkpoint:
             progress.say(f"resumed {self.run_config.output} at step {self.step}")
         with stop_on_signal(self._stop):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 import statistics
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
@@ -20,12 +19,9 @@ from resonate_audio.core.page import (
     render_page,
     render_table,
 )
+from resonate_audio.rewards.detectors import rewards_diverge
 from resonate_audio.training.run_log import KeptTake, RunLog, read_run
 
-FEWEST_HELD_OUT = 6
-"""Held-out scores in a stretch that is judged at all."""
-CLEAR_CHANGE = 3.0
-"""Standard errors from which a change counts."""
 STEPS_OPEN = 3
 """Steps whose takes are on show; those of earlier ones are folded away."""
 
@@ -42,11 +38,11 @@ POLICY = (
     ("learning_rate", "Learning rate", ""),
 )
 DETECTORS = (
-    ("detect/clipped", "Clipping", "More means harsher sound."),
-    ("detect/silent", "Silence", "More means emptier sound."),
-    ("detect/loudness_db", "Loudness (dB)", "A steady climb or fall can please a judge by itself."),
-    ("detect/high_band", "High frequencies", "Energy that a judge at 16 kHz may not hear."),
-    ("detect/diversity", "Diversity", "Less means that the takes of a prompt grow alike."),
+    ("detect/clipped_share", "Clipping", "Share of samples at full scale; more is harsher."),
+    ("detect/silent_share", "Silence", "Share of frames under -60 dB; more is emptier."),
+    ("detect/loudness_lufs", "Loudness (LUFS)", "A steady climb or fall can please by itself."),
+    ("detect/energy_above_8k_share", "Above 8 kHz", "Energy where most judges hear nothing."),
+    ("detect/diversity_db", "Diversity (dB)", "Less means that the takes of a prompt grow alike."),
 )
 SECTIONS = ("Reward", "Policy", "Sound checks", "Time", "Takes", "Other numbers", "Recipe")
 SPEED = (("steps_per_s", "Steps per second", "Since the run was last started."),)
@@ -112,41 +108,6 @@ def summarize(log: RunLog) -> str:
     start, end = (statistics.fmean(values) for values in _ends(reward))
     went = f"{format_number(start)} at the beginning, {format_number(end)} now"
     return f"{reached} Training reward: {went} (means of a tenth of the run)."
-
-
-def rewards_diverge(reward: Points, held_out: Points) -> bool:
-    """Whether the training reward rose while a judge that no training uses went down.
-
-    A change is the mean of a stretch's second half minus that of its first, and counts from three
-    standard errors on: Δ > 3·√(s₁²/n₁ + s₂²/n₂). Looked at are the whole run and its last half,
-    since a policy often learns something real before it learns the judge's weaknesses.
-
-    Args:
-        reward: training reward by step.
-        held_out: the held-out judge's score by step; fewer than six in a stretch say nothing.
-    """
-    return any(
-        _change(_between(reward, stretch)) > 0 > _change(stretch)
-        for stretch in (held_out, held_out[len(held_out) // 2 :])
-        if len(stretch) >= FEWEST_HELD_OUT
-    )
-
-
-def _between(points: Points, stretch: Points) -> Points:
-    first, last = stretch[0][0], stretch[-1][0]
-    return tuple(point for point in points if first <= point[0] <= last)
-
-
-def _change(points: Points) -> float:
-    """Second half minus first half; 0 where that is within the noise."""
-    values = [value for _, value in points]
-    halves = values[: len(values) // 2], values[len(values) // 2 :]
-    if min(len(half) for half in halves) < 2:
-        return 0.0
-    change = statistics.fmean(halves[1]) - statistics.fmean(halves[0])
-    error = math.sqrt(sum(statistics.variance(half) / len(half) for half in halves))
-    rounding = 1e-12 * max(abs(value) for value in values)
-    return change if abs(change) > CLEAR_CHANGE * error + rounding else 0.0
 
 
 def _ends(points: Points) -> tuple[list[float], list[float]]:

@@ -57,7 +57,7 @@ def test_a_log_file_gets_one_line_a_step_with_what_matters() -> None:
                 "clip/high": 0.02,
                 "seconds/rollout": 1.5,
                 "seconds/update": 2.5,
-                "detect/silent": 0.75,
+                "detect/silent_share": 0.75,
             },
         )
         table.say("saved")

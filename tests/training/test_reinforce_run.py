@@ -107,6 +107,7 @@ def test_every_algorithm_runs_and_leaves_a_model_that_generates(
     metrics = lines(tmp_path / "run" / "metrics.jsonl")
     assert [line["step"] for line in metrics] == [1, 2, 3, 4]
     assert {"reward/mean", "seconds/rollout", "loss", "grad_norm"} <= metrics[0].keys()
+    assert {"detect/clipped_share", "detect/diversity_db"} <= metrics[0].keys()
     taught = Resonate.from_pretrained(tmp_path / "run" / "export", device="cpu")
     assert len(taught.generate("dog", duration_s=0.2, num_inference_steps=2, seeds=1)) == 1
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import random
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,9 +11,8 @@ import numpy as np
 import pytest
 
 from resonate_audio.audio.io import write_audio
-from resonate_audio.core.charts import Points
 from resonate_audio.core.types import Audio
-from resonate_audio.training.run_page import rewards_diverge, write_run_page
+from resonate_audio.training.run_page import write_run_page
 
 NASTY = """"><script>alert('1')</script>&amp; ${x} $body"""
 METRICS = (
@@ -26,7 +24,7 @@ METRICS = (
     ("ratio/max_abs_dev", "Ratio, largest distance from 1"),
     ("clip/high", "Clipped share"),
     ("advantage/frac_zero_std", "Prompts without a difference"),
-    ("detect/diversity", "Diversity"),
+    ("detect/diversity_db", "Diversity (dB)"),
     ("seconds/rollout", "Seconds per step"),
     ("goodness", "goodness"),
 )
@@ -198,59 +196,6 @@ def test_what_could_not_be_read_is_said(folder: Path) -> None:
     words = page_of(folder).words
     assert "kl was NaN or infinite on 1 line and is left out there." in words
     assert "1 line of the run's files could not be read." in words
-
-
-# --- the warning ----------------------------------------------------------------------------------
-
-
-def series(length: int, slope: float, noise: float = 0.0, every: int = 1, turn: int = 0) -> Points:
-    """A line that rises with ``slope`` from step ``turn`` on and the other way before it."""
-    generator = random.Random(length)
-    return tuple(
-        (step, slope * abs(step - turn) + generator.gauss(0, noise))
-        for step in range(1, length + 1, every)
-    )
-
-
-def test_reward_up_and_held_out_down_is_a_warning() -> None:
-    assert rewards_diverge(series(200, 1e-3, 0.02), series(200, -1e-3, 0.02, every=10))
-
-
-def test_both_up_is_none() -> None:
-    assert not rewards_diverge(series(200, 1e-3, 0.02), series(200, 1e-3, 0.02, every=10))
-
-
-def test_both_down_is_none() -> None:
-    assert not rewards_diverge(series(200, -1e-3, 0.02), series(200, -1e-3, 0.02, every=10))
-
-
-def test_a_judge_that_rose_first_and_fell_later_is_a_warning() -> None:
-    held_out = series(200, -1e-3, 0.01, every=5, turn=100)
-    assert rewards_diverge(series(200, 1e-3, 0.02), held_out)
-
-
-def test_noise_alone_is_hardly_ever_a_warning() -> None:
-    alarms = 0
-    for seed in range(300):
-        generator = random.Random(seed)
-        held_out = tuple((step, generator.gauss(0, 1)) for step in range(0, 200, 10))
-        alarms += rewards_diverge(series(200, 1e-3, 0.02), held_out)
-    assert alarms <= 6  # 2 %
-
-
-def test_a_handful_of_scores_says_nothing() -> None:
-    assert not rewards_diverge(series(50, 1.0), series(50, -1.0, every=10))
-
-
-@pytest.mark.parametrize("value", [0.3, 0.1 + 0.2, 0.0])
-def test_a_judge_that_stands_still_is_no_warning(value: float) -> None:
-    held_out = tuple((step, value) for step in range(1, 12))
-    assert not rewards_diverge(series(20, 1.0), held_out)
-
-
-def test_no_scores_are_no_warning() -> None:
-    assert not rewards_diverge((), ())
-    assert not rewards_diverge((), series(50, -1.0))
 
 
 @pytest.mark.parametrize(("slope", "warned"), [(-0.01, True), (0.01, False)])
