@@ -8,7 +8,6 @@ spectra of 20 ms hops in windows of five seconds.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,8 @@ CONTROL = {
 }
 PAD, TURN_BEGIN, TURN_END, UNKNOWN = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "[UNK]"
 FRAME_TEXT = ("system user assistant audio you are a helpful assistant yes no please only answer",)
+VECTOR_SPREAD = 0.05
+"""Root mean square of a first vector's values."""
 FIRST_WORD = 1996
 """MiniLM's ids from here on are words, the most frequent first."""
 
@@ -139,7 +140,9 @@ def build_tokenizer(
     whole.no_padding()
     whole.no_truncation()
     ids = chosen_words(whole, [*captions, *WORDINGS.values(), *FRAME_TEXT], config.num_common_words)
-    words = [UNKNOWN, *(whole.id_to_token(index) for index in ids)]
+    vocabulary = whole.get_vocab()
+    by_id = {index: word for word, index in vocabulary.items()}
+    words = [UNKNOWN, *(by_id[index] for index in ids)]
     small = Tokenizer(
         models.WordPiece(vocab={w: i for i, w in enumerate(words)}, unk_token=UNKNOWN)
     )
@@ -155,7 +158,7 @@ def build_tokenizer(
         padding_side="left",
         model_max_length=512,
     )
-    vectors = first_vectors(minilm, [whole.token_to_id(UNKNOWN), *ids], config.text_dim)
+    vectors = first_vectors(minilm, [vocabulary[UNKNOWN], *ids], config.text_dim)
     return tokenizer, vectors
 
 
@@ -177,24 +180,44 @@ def chosen_words(tokenizer: Any, texts: Sequence[str], num_common: int) -> list[
 
 
 def first_vectors(minilm: Path, ids: Sequence[int], dim: int) -> Float[Tensor, "word dim"]:
-    """MiniLM's word vectors on the directions in which they differ most, at a norm of about one."""
+    """MiniLM's word vectors on the directions in which they differ most, made small."""
     state = dequantize(read_weights(minilm / "model.safetensors"))
     vectors = state["embeddings.word_embeddings.weight"].float()[list(ids)]
     centred = vectors - vectors.mean(dim=0)
     _, directions = torch.linalg.eigh(centred.T @ centred)
     kept = centred @ directions.flip(1)[:, :dim]
-    return kept / kept.norm(dim=1).mean() * (dim**0.5 * 0.05)
+    scaled: Tensor = kept / kept.norm(dim=1).mean() * (dim**0.5 * VECTOR_SPREAD)
+    return scaled
 
 
 def save_lalm(llm: AudioLLM, folder: Path) -> None:
     """Write a plain transformers folder, weights in half precision."""
+    from transformers.utils import logging
+
     folder.mkdir(parents=True, exist_ok=True)
     model: Any = llm.model
-    dtype = next(model.parameters()).dtype
+    dtype, bars = next(model.parameters()).dtype, logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     model.half().save_pretrained(folder)
     model.to(dtype)
+    if bars:
+        logging.enable_progress_bar()
     llm.tokenizer.save_pretrained(folder)
     llm.extractor.save_pretrained(folder)
+
+
+def caption_ids(
+    llm: AudioLLM, captions: Sequence[str]
+) -> tuple[Int64[Tensor, "row token"], Int64[Tensor, "row token"]]:
+    """The question up to the end of each caption, padded on the left, and the attention mask."""
+    begin = llm.question.template.split("{c}")[0]
+    coded = llm.tokenizer(
+        [begin + caption for caption in captions],
+        add_special_tokens=False,
+        padding=True,
+        return_tensors="pt",
+    )
+    return coded["input_ids"], coded["attention_mask"]
 
 
 def word_ids(
@@ -226,9 +249,3 @@ def word_ids(
         mask[index, longest - len(row) :] = 1
         places[index] = [(-1, -1)] * (longest - len(row)) + places[index]
     return padded, mask, places
-
-
-def read_lalm_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` of a saved model."""
-    values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return values

@@ -24,7 +24,7 @@ from resonate_audio.core.errors import InputError
 from resonate_audio.data.mixing import BACKGROUND_GAIN, IN_SEQUENCE, THREE, TOGETHER
 
 OptionT = TypeVar("OptionT")
-SceneKind = Literal["single", "counted", "together", "sequence"]
+SceneKind = Literal["single", "counted", "together", "sequence", "crowd"]
 QuestionKind = Literal[
     "described", "part", "missing event", "wrong event", "wrong order", "wrong count"
 ]
@@ -260,6 +260,19 @@ class SceneMaker:
             position += length + int(rng.uniform(0.05, 0.4) * self.rate_hz)
         events = tuple(self._event(source) for source in sources)
         return Scene("sequence", events, tuple(placements))
+
+    def crowd(self, rng: np.random.Generator) -> Scene:
+        """As many short pieces of anything as fit: nothing to ask about, but much to name."""
+        position, sources, placements = 0, list[int](), list[Placement]()
+        while position < self.num_samples - self.rate_hz // 4:
+            (source,) = self._draw_sources(rng, 1)
+            longest = min(int(rng.uniform(0.4, 1.6) * self.rate_hz), self.num_samples - position)
+            length = min(self.sources[source].num_samples, longest)
+            placements.append(Placement(source, position, length, len(sources)))
+            sources.append(source)
+            position += length + int(rng.uniform(0, 0.2) * self.rate_hz)
+        events = tuple(self._event(source) for source in sources)
+        return Scene("crowd", events, tuple(placements))
 
     def _draw_sources(self, rng: np.random.Generator, count: int) -> list[int]:
         """Recordings of classes that are unlike each other."""

@@ -22,6 +22,7 @@ from resonate_audio.nano.judge_questions import (
     Question,
     QuestionKind,
     Scene,
+    SceneKind,
     SceneMaker,
     without_event,
 )
@@ -78,17 +79,30 @@ class SceneSource:
         self.data = data
         self.maker = SceneMaker(sounds.sources, classes, MAX_SAMPLES, RATE_HZ)
 
-    def batch(self, rng: np.random.Generator, num_scenes: int, num_questions: int) -> SceneBatch:
-        """Draw scenes, render them with augmentation, and ask about them."""
-        scenes = tuple(self.maker.scene(rng) for _ in range(num_scenes))
+    def crowds(
+        self, rng: np.random.Generator, num_scenes: int
+    ) -> tuple[tuple[Scene, ...], Float[Tensor, "row sample"]]:
+        """Scenes full of short pieces, to learn what sounds like what."""
+        scenes = tuple(self.maker.crowd(rng) for _ in range(num_scenes))
+        return scenes, self._sounds(scenes, rng)
+
+    def _sounds(
+        self, scenes: Sequence[Scene], rng: np.random.Generator
+    ) -> Float[Tensor, "row sample"]:
         waves = [
             self.augmented(self.render(scene, rng, rng.random() < self.data.decoded_share), rng)
             for scene in scenes
         ]
+        return torch.from_numpy(np.stack(waves))
+
+    def batch(self, rng: np.random.Generator, num_scenes: int, num_questions: int) -> SceneBatch:
+        """Draw scenes, render them with augmentation, and ask about them."""
+        scenes = tuple(self.maker.scene(rng) for _ in range(num_scenes))
+        waves = self._sounds(scenes, rng)
         questions = tuple(
             tuple(self.maker.questions(scene, num_questions, rng)) for scene in scenes
         )
-        return SceneBatch(scenes, torch.from_numpy(np.stack(waves)), questions)
+        return SceneBatch(scenes, waves, questions)
 
     def render(
         self, scene: Scene, rng: np.random.Generator | None, decoded: bool = False
@@ -209,8 +223,9 @@ def draw_item(
     source: SceneSource, kind: QuestionKind, rng: np.random.Generator, decoded: bool
 ) -> ExamItem:
     """One pair of a kind; an event goes missing from scenes of two."""
-    several = ("together", "sequence")
-    kinds = several if kind == "missing event" else SCENES_FOR[kind]
+    kinds: tuple[SceneKind, ...] = ("together", "sequence")
+    if kind != "missing event":
+        kinds = SCENES_FOR[kind]
     scene = source.maker.scene(rng, kinds[int(rng.integers(len(kinds)))])
     right = source.maker.question(scene, "described", rng)
     samples = source.render(scene, None, decoded)

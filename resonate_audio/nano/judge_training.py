@@ -8,6 +8,8 @@ losses, other seeds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,11 +21,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.errors import ConfigError
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.model.text_encoder import TextEncoder
 from resonate_audio.nano.bundle import BUNDLED_FOLDER
-from resonate_audio.nano.judge_lalm import LalmConfig, build_lalm, save_lalm, word_ids
-from resonate_audio.nano.judge_questions import WRONG_KINDS
+from resonate_audio.nano.judge_lalm import (
+    LalmConfig,
+    build_lalm,
+    caption_ids,
+    save_lalm,
+    word_ids,
+)
+from resonate_audio.nano.judge_questions import TOO_ALIKE, WRONG_KINDS, Scene, choose
 from resonate_audio.nano.judge_scenes import (
     ExamItem,
     JudgeData,
@@ -39,6 +48,7 @@ from resonate_audio.rewards.audio_llm import AudioLLM
 from resonate_audio.rewards.matcher import Matcher, MatcherConfig, word_mask
 from resonate_audio.rewards.small_judge import load_minilm, write_judge
 from resonate_audio.rewards.two_tower import TwoTower, TwoTowerConfig, contrastive_loss
+from resonate_audio.training.checkpoint import load_latest, unpack
 from resonate_audio.training.run import (
     Draw,
     Losses,
@@ -52,6 +62,7 @@ from resonate_audio.training.run import (
 Say = Callable[[str], None]
 Score = Callable[[Float[Tensor, "row sample"], list[str]], Float[Tensor, " row"]]
 MOST_ONSETS = 6
+NAMED_SCENES = 8
 EXAM_SEED = 77
 EXAM_BATCH = 16
 
@@ -72,12 +83,24 @@ class ClapRecipe(JudgeRecipe):
     network: TwoTowerConfig = TwoTowerConfig()
 
 
+class ListeningConfig(FrozenConfig):
+    """Learning what sounds in each frame, from scenes full of short pieces."""
+
+    steps: int = Field(600, ge=0)
+    """First steps of a run, in which nothing else is learnt."""
+    scenes: int = Field(32, ge=1)
+    """Scenes of each of those."""
+    later_scenes: int = Field(8, ge=1)
+    """Scenes of each step after them, beside those that are asked about."""
+
+
 class EvalRecipe(JudgeRecipe):
     """Train the matcher."""
 
     judge: Literal["eval"]
     network: MatcherConfig = MatcherConfig()
     questions_per_scene: int = Field(4, ge=2)
+    listening: ListeningConfig = ListeningConfig()
     class_weight: float = Field(0.5, ge=0)
     """Weight of telling what sounds in each frame."""
 
@@ -87,6 +110,8 @@ class LalmLoss(FrozenConfig):
 
     classes: float = Field(0.5, ge=0)
     """What sounds in each frame, told from the encoder."""
+    naming: float = Field(1.0, ge=0)
+    """Which caption names what sounds in a frame, told where both enter the language model."""
     matching: float = Field(1.0, ge=0)
     """Which words of the question name what sounds now, told half way up the language model."""
     counting: float = Field(0.3, ge=0)
@@ -100,10 +125,9 @@ class LalmRecipe(JudgeRecipe):
     judge: Literal["lalm"]
     network: LalmConfig = LalmConfig()
     questions_per_scene: int = Field(4, ge=2)
-    listening_steps: int = Field(1000, ge=0)
-    """First steps, in which only the encoder learns, from what sounds in each frame."""
-    listening_scenes: int = Field(32, ge=2)
-    """Scenes of each of those steps."""
+    listening: ListeningConfig = ListeningConfig()
+    start: Path | None = None
+    """Folder of an earlier run; its last weights are the first ones of this."""
     loss: LalmLoss = LalmLoss()
 
 
@@ -121,6 +145,37 @@ class JudgeTask(Task):
     def sample(self, folder: Path, step: int) -> Mapping[str, float]:
         """Share of the exam's pairs in which the right text scores higher, by kind."""
         return pair_accuracy(self.exam, exam_scores(self.score, self.exam))
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """Scenes full of short pieces, as an encoder heard them."""
+
+    scenes: tuple[Scene, ...]
+    frames: Float[Tensor, "scene frame dim"]
+    alone: bool
+    """Whether nothing else is to be learnt yet."""
+
+
+class ListeningTask(JudgeTask):
+    """A judge that also learns to tell what sounds in each frame."""
+
+    tagger: nn.Linear
+    """From frames to classes and silence."""
+
+    def listen(
+        self,
+        config: ListeningConfig,
+        step: int,
+        rng: np.random.Generator,
+        hear: Callable[[Tensor], Tensor],
+    ) -> tuple[Float[Tensor, ""], Crowd]:
+        """Cross-entropy of frame classes, and what was heard in which scenes."""
+        alone = step < config.steps
+        scenes, waves = self.scenes.crowds(rng, config.scenes if alone else config.later_scenes)
+        frames = hear(waves)
+        targets = self.scenes.class_targets(scenes, frames.shape[1])
+        return soft_cross_entropy(self.tagger(frames), targets), Crowd(scenes, frames, alone)
 
 
 class ClapTask(JudgeTask):
@@ -170,7 +225,7 @@ class EvalModules(nn.Module):
         self.classes = nn.Linear(config.dim, num_classes + 1)
 
 
-class EvalTask(JudgeTask):
+class EvalTask(ListeningTask):
     """Answers to hard questions, and what sounds in each frame."""
 
     def __init__(
@@ -183,15 +238,18 @@ class EvalTask(JudgeTask):
     ) -> None:
         super().__init__(scenes, exam)
         self.recipe, self.modules, self.encoder = recipe, modules, encoder
+        self.tagger = modules.classes
         self.phases: dict[str, nn.Module] = {"model": modules}
 
     def loss(self, phase: str, draw: Draw) -> tuple[Float[Tensor, ""], Losses]:
-        """Cross-entropy of the answers and of the frames' classes."""
-        rng, recipe, matcher = (numpy_generator(draw.generator), self.recipe, self.modules.matcher)
+        """Cross-entropy of the frames' classes and, after a while, of the answers."""
+        rng, recipe, matcher = numpy_generator(draw.generator), self.recipe, self.modules.matcher
+        hear = partial(self.hear, rng=rng)
+        classes, crowd = self.listen(recipe.listening, draw.step, rng, hear)
+        if crowd.alone:
+            return classes, detached({"classes": classes})
         batch = self.scenes.batch(rng, recipe.scenes_per_batch, recipe.questions_per_scene)
-        frames = matcher.hear(altered(pictures_of(matcher, batch.waves), rng, 0.15))
-        targets = self.scenes.class_targets(batch.scenes, frames.shape[1])
-        classes = soft_cross_entropy(self.modules.classes(frames), targets)
+        frames = hear(batch.waves)
         tokens = self.encoder.encode(batch.texts()).tokens
         repeated = frames.repeat_interleave(recipe.questions_per_scene, dim=0)
         log_odds = matcher.match(repeated, tokens, word_mask(tokens))
@@ -200,6 +258,13 @@ class EvalTask(JudgeTask):
         right = ((log_odds > 0).float() == answers).float()
         logged = {"answer": answer, "classes": classes, **by_kind(right, batch)}
         return answer + recipe.class_weight * classes, detached(logged)
+
+    def hear(
+        self, waves: Float[Tensor, "row sample"], rng: np.random.Generator
+    ) -> Float[Tensor, "row frame dim"]:
+        """Frames as the matcher hears them through another microphone."""
+        matcher = self.modules.matcher
+        return matcher.hear(altered(pictures_of(matcher, waves), rng, 0.15))
 
     def score(self, waves: Float[Tensor, "row sample"], texts: list[str]) -> Float[Tensor, " row"]:
         """Log-odds."""
@@ -218,13 +283,15 @@ class LalmModules(nn.Module):
         super().__init__()
         self.model = model
         self.classes = nn.Linear(config.audio_dim, num_classes + 1)
+        self.sounds = nn.Linear(config.text_dim, 64)
+        self.words = nn.Linear(config.text_dim, 64)
         self.sounding = nn.Linear(config.text_dim, 64)
         self.named = nn.Linear(config.text_dim, 64)
         self.match_bias = nn.Parameter(torch.tensor(-1.0))
         self.onsets = nn.Linear(config.text_dim, MOST_ONSETS + 1)
 
 
-class LalmTask(JudgeTask):
+class LalmTask(ListeningTask):
     """The paper's question, answered by one token, and three lessons on the way to it."""
 
     def __init__(
@@ -237,26 +304,34 @@ class LalmTask(JudgeTask):
     ) -> None:
         super().__init__(scenes, exam)
         self.recipe, self.llm, self.modules = recipe, llm, modules
+        self.tagger = modules.classes
         self.phases: dict[str, nn.Module] = {"model": modules}
 
     def loss(self, phase: str, draw: Draw) -> tuple[Float[Tensor, ""], Losses]:
         """Frame classes alone at first; then everything."""
         rng, recipe = numpy_generator(draw.generator), self.recipe
-        listening = draw.step < recipe.listening_steps
-        num_scenes = recipe.listening_scenes if listening else recipe.scenes_per_batch
-        batch = self.scenes.batch(rng, num_scenes, 1 if listening else recipe.questions_per_scene)
-        features = altered(self.features(batch.waves), rng, 0.1)
-        heard = self.audio_tower(features).last_hidden_state
-        targets = self.scenes.class_targets(batch.scenes, heard.shape[1])
-        classes = soft_cross_entropy(self.modules.classes(heard), targets)
-        if listening:
-            return classes, detached({"classes": classes})
-        return self.questioned(batch, heard, classes)
+        hear = partial(self.hear, rng=rng)
+        classes, crowd = self.listen(recipe.listening, draw.step, rng, hear)
+        naming = self.named(crowd, rng)
+        lessons = recipe.loss.classes * classes + recipe.loss.naming * naming
+        logged = {"classes": classes, "naming": naming}
+        if crowd.alone:
+            return lessons, detached(logged)
+        batch = self.scenes.batch(rng, recipe.scenes_per_batch, recipe.questions_per_scene)
+        loss, more = self.questioned(batch, hear(batch.waves))
+        return loss + lessons, detached(logged | more)
+
+    def hear(
+        self, waves: Float[Tensor, "row sample"], rng: np.random.Generator
+    ) -> Float[Tensor, "row frame dim"]:
+        """The encoder's frames, through another microphone."""
+        heard: Tensor = self.audio_tower(altered(self.features(waves), rng, 0.1)).last_hidden_state
+        return heard
 
     def questioned(
-        self, batch: SceneBatch, heard: Float[Tensor, "scene frame dim"], classes: Tensor
+        self, batch: SceneBatch, heard: Float[Tensor, "scene frame dim"]
     ) -> tuple[Float[Tensor, ""], Losses]:
-        """The whole loss, once the encoder has heard."""
+        """Answers, and what is learnt on the way to them."""
         core, weights = self.core, self.recipe.loss
         num_frames, num_questions = heard.shape[1], self.recipe.questions_per_scene
         ids, mask, places = word_ids(self.llm, batch.texts(), num_frames)
@@ -278,14 +353,38 @@ class LalmTask(JudgeTask):
         counting = F.cross_entropy(
             counts.flatten(0, 1), counted.repeat_interleave(num_questions, dim=0).flatten()
         )
-        total = (
-            weights.answer * answer
-            + weights.classes * classes
-            + weights.matching * matching
-            + weights.counting * counting
+        total = weights.answer * answer + weights.matching * matching + weights.counting * counting
+        logged = {"answer": answer, "matching": matching, "counting": counting}
+        return total, logged | by_kind(right, batch)
+
+    def named(self, crowd: Crowd, rng: np.random.Generator) -> Float[Tensor, ""]:
+        """Which caption names what sounds? Frames enter the language model near their words.
+
+        Each frame chooses among a caption of every event of the first `NAMED_SCENES` scenes. The
+        captions are read as in the question, and taken from the first layer, so that sounds can
+        look for them from the second on.
+        """
+        scenes = crowd.scenes[:NAMED_SCENES]
+        events = [event for scene in scenes for event in scene.events]
+        core, classes = self.core, self.scenes.classes
+        ids, mask = caption_ids(self.llm, [choose(event.captions, rng) for event in events])
+        made = core.language_model(
+            input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=True
         )
-        logged = {"answer": answer, "classes": classes, "matching": matching, "counting": counting}
-        return total, detached(logged | by_kind(right, batch))
+        words = self.modules.words(made.hidden_states[1][:, -1])
+        frames = self.modules.sounds(core.multi_modal_projector(crowd.frames[: len(scenes)]))
+        active = [torch.from_numpy(activity(s, frames.shape[1])) for s in scenes]
+        heard = torch.block_diag(*(rows.float() for rows in active)).T
+        rows = torch.tensor([classes.index[event.label] for event in events])
+        alike = torch.from_numpy(classes.similarity)[rows][:, rows] >= TOO_ALIKE
+        same = rows[:, None] == rows[None]
+        sounding = heard.any(dim=1)
+        targets = heard[sounding] @ same.float()
+        logits = (frames.flatten(0, 1)[sounding] @ words.T) / 8
+        unfair = (heard[sounding] @ (alike & ~same).float() > 0) & (targets == 0)
+        logits = logits.masked_fill(unfair, -1e4)
+        shares = targets / targets.sum(dim=1, keepdim=True)
+        return soft_cross_entropy(logits[None], shares[None])
 
     def answered(
         self, last: Float[Tensor, "question dim"], batch: SceneBatch
@@ -308,7 +407,7 @@ class LalmTask(JudgeTask):
     ) -> Float[Tensor, ""]:
         """Does what each phrase names sound in each frame? The phrase's last word is asked."""
         num_questions = self.recipe.questions_per_scene
-        frames = hidden[is_audio].unflatten(0, (len(hidden), -1))
+        frames = hidden[is_audio].view(len(hidden), -1, hidden.shape[2])
         active = [torch.from_numpy(activity(s, frames.shape[1])).float() for s in batch.scenes]
         rows, words, targets = [], [], []
         for row, question in enumerate(q for asked in batch.questions for q in asked):
@@ -379,7 +478,8 @@ class CaptionReader:
 
     def encode(self, texts: Sequence[str]) -> TextFeatures:
         """The features that the encoder itself gives, cut to the longest text's padding."""
-        tokens, pooled = {}, {}
+        tokens: dict[int, Tensor] = {}
+        pooled: dict[int, Tensor] = {}
         left = list(range(len(texts)))
         for encoder in self.encoders:
             cut = encoder.num_cut([texts[index] for index in left]) if left else []
@@ -492,4 +592,19 @@ def make_lalm_task(recipe: LalmRecipe, scenes: SceneSource, exam: Sequence[ExamI
     model.set_attn_implementation("eager")  # the fused form's backward takes five times as long
     model.model.audio_tower.embed_positions.requires_grad_(True)
     modules = LalmModules(llm.model, recipe.network, len(scenes.classes.labels))
+    if recipe.start is not None:
+        start_from(modules, recipe.start)
     return LalmTask(recipe, llm, modules, scenes, exam)
+
+
+def start_from(modules: nn.Module, run: Path) -> None:
+    """Take over the averaged weights of a run's last checkpoint; what it has not, stays fresh.
+
+    Raises:
+        ConfigError: the run has no checkpoint.
+    """
+    checkpoint = load_latest(run / "checkpoints")
+    if checkpoint is None:
+        raise ConfigError(f"start: {run} has no checkpoint; name the output folder of a run")
+    modules.load_state_dict(unpack("module.model", checkpoint.tensors), strict=False)
+    modules.load_state_dict(unpack("average", checkpoint.tensors), strict=False)

@@ -105,7 +105,8 @@ class Matcher(nn.Module):
             tokens: MiniLM's hidden states.
             mask: which of them are words.
         """
-        return self.head(self.compare(frames, tokens, mask)[:, 0])[:, 0]
+        log_odds: Tensor = self.head(self.compare(frames, tokens, mask)[:, 0])[:, 0]
+        return log_odds
 
     def compare(
         self,
@@ -145,7 +146,8 @@ class Mixer(nn.Module):
     def forward(self, frames: Float[Tensor, "row frame dim"]) -> Float[Tensor, "row frame dim"]:
         """One block."""
         near = self.near(frames.transpose(1, 2)).transpose(1, 2)
-        return frames + self.narrow(F.silu(self.widen(self.norm(near))))
+        mixed: Tensor = frames + self.narrow(F.silu(self.widen(self.norm(near))))
+        return mixed
 
 
 class Layer(nn.Module):
