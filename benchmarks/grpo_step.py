@@ -1,6 +1,6 @@
 """One reinforcement step, the paper's way and the fast way, at equal group size.
 
-    python benchmarks/grpo_step.py [--model nano] [--judge nano-lalm] [--prompts 2] [--takes 24]
+    python benchmarks/grpo_step.py [--model nano] [--judge nano-clap] [--prompts 2] [--takes 24]
 
 Both forms run in turn in one process, after a step of each that is not counted:
 
@@ -178,7 +178,7 @@ def read_options() -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="nano", help="name, folder or hub id")
-    parser.add_argument("--judge", default="nano-lalm")
+    parser.add_argument("--judge", default="nano-clap")
     parser.add_argument("--prompts", type=int, default=2)
     parser.add_argument("--takes", type=int, default=24, help="group size")
     parser.add_argument("--rows", type=int, default=24, help="takes computed together")

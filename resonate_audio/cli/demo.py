@@ -36,7 +36,6 @@ SOUNDS = (
 """Prompts and seeds: six single events, one mixture, one sequence."""
 
 COMFORTABLE_STEPS, COMFORTABLE_GUIDANCE = 25, 4.5
-LEARNING_STEPS = 16
 
 
 @dataclass(frozen=True)
@@ -62,13 +61,17 @@ def demo(
     ] = None,
     steps: Annotated[int, typer.Option(help="Solver steps.")] = COMFORTABLE_STEPS,
     learn: Annotated[
-        int, typer.Option(min=0, help="Reinforcement steps between two sets; 0: sounds only.")
-    ] = LEARNING_STEPS,
+        int,
+        typer.Option(
+            min=0,
+            help="Steps of reinforcement, then the same sounds again; needs nano-lalm, nano-eval.",
+        ),
+    ] = 0,
 ) -> None:
-    """Make eight sounds, teach the model with a judge's feedback, and make them again.
+    """Make eight sounds with the embedded model and a page that plays them.
 
-    One page plays each sound before and after: same words, same noise, other weights. The folder's
-    own earlier files are replaced.
+    With --learn the model is taught for so many steps by a judge, and the page plays each sound
+    before and after: same words, same noise, other weights. The folder's earlier files are replaced.
 
     [bold]Example[/bold]
 

@@ -33,6 +33,8 @@ PAD, TURN_BEGIN, TURN_END, UNKNOWN = "<|endoftext|>", "<|im_start|>", "<|im_end|
 FRAME_TEXT = ("system user assistant audio you are a helpful assistant yes no please only answer",)
 VECTOR_SPREAD = 0.05
 """Root mean square of a first vector's values."""
+ROPE_THETA = 1e6
+"""Turns most of a head so slowly that words and sounds can be compared from afar."""
 FIRST_WORD = 1996
 """MiniLM's ids from here on are words, the most frequent first."""
 
@@ -118,7 +120,7 @@ def architecture(config: LalmConfig, num_words: int, tokenizer: Any) -> Any:
             "num_attention_heads": config.text_heads,
             "num_key_value_heads": config.text_heads,
             "max_position_embeddings": 512,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
+            "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
             "pad_token_id": tokenizer.pad_token_id,
             "bos_token_id": None,
             "eos_token_id": tokenizer.eos_token_id,
@@ -222,30 +224,13 @@ def caption_ids(
 
 def word_ids(
     llm: AudioLLM, texts: Sequence[str], num_audio: int
-) -> tuple[Int64[Tensor, "row token"], Int64[Tensor, "row token"], list[list[tuple[int, int]]]]:
-    """Token ids of the whole question about each text, padded on the left.
-
-    Returns:
-        ids; the attention mask; and, row by row, the characters of the caption that each position
-        covers, ``(begin, end)``, or ``(-1, -1)`` where it is no part of the caption.
-    """
-    rows, places = [], []
-    for text in texts:
-        asked = llm.question.ask(text)
-        coded = llm.tokenizer(asked, add_special_tokens=False, return_offsets_mapping=True)
-        ids, offset = list(coded["input_ids"]), llm.question.template.index("{c}")
-        spans = [
-            (b - offset, e - offset) if offset <= b and e <= offset + len(text) else (-1, -1)
-            for b, e in coded["offset_mapping"]
-        ]
-        place = ids.index(llm.audio_id)
-        rows.append([*ids[:place], *[llm.audio_id] * num_audio, *ids[place + 1 :]])
-        places.append([*spans[:place], *[(-1, -1)] * num_audio, *spans[place + 1 :]])
-    longest = max(map(len, rows))
-    padded = torch.full((len(rows), longest), int(llm.tokenizer.pad_token_id))
-    mask = torch.zeros_like(padded)
-    for index, row in enumerate(rows):
-        padded[index, longest - len(row) :] = torch.tensor(row)
-        mask[index, longest - len(row) :] = 1
-        places[index] = [(-1, -1)] * (longest - len(row)) + places[index]
-    return padded, mask, places
+) -> tuple[Int64[Tensor, "row token"], Int64[Tensor, "row token"]]:
+    """Token ids of the whole question about each text, and the attention mask, as in scoring."""
+    sound = CONTROL["audio_token"]
+    coded = llm.tokenizer(
+        [llm.question.ask(text).replace(sound, sound * num_audio) for text in texts],
+        add_special_tokens=False,
+        padding=True,
+        return_tensors="pt",
+    )
+    return coded["input_ids"], coded["attention_mask"]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -32,7 +32,14 @@ from resonate_audio.nano.judge_lalm import (
     save_lalm,
     word_ids,
 )
-from resonate_audio.nano.judge_questions import TOO_ALIKE, WRONG_KINDS, Scene, choose
+from resonate_audio.nano.judge_questions import (
+    TOO_ALIKE,
+    WRONG_KINDS,
+    Classes,
+    Question,
+    Scene,
+    choose,
+)
 from resonate_audio.nano.judge_scenes import (
     ExamItem,
     JudgeData,
@@ -62,6 +69,8 @@ from resonate_audio.training.run import (
 Say = Callable[[str], None]
 Score = Callable[[Float[Tensor, "row sample"], list[str]], Float[Tensor, " row"]]
 MOST_ONSETS = 6
+MOST_PHRASES = 3
+LENT_SCALE = 0.3
 NAMED_SCENES = 8
 EXAM_SEED = 77
 EXAM_BATCH = 16
@@ -103,6 +112,8 @@ class EvalRecipe(JudgeRecipe):
     listening: ListeningConfig = ListeningConfig()
     class_weight: float = Field(0.5, ge=0)
     """Weight of telling what sounds in each frame."""
+    naming_weight: float = Field(0.5, ge=0)
+    """Weight of telling which caption names it."""
 
 
 class LalmLoss(FrozenConfig):
@@ -112,8 +123,8 @@ class LalmLoss(FrozenConfig):
     """What sounds in each frame, told from the encoder."""
     naming: float = Field(1.0, ge=0)
     """Which caption names what sounds in a frame, told where both enter the language model."""
-    matching: float = Field(1.0, ge=0)
-    """Which words of the question name what sounds now, told half way up the language model."""
+    pointing: float = Field(1.0, ge=0)
+    """Which phrase of the question names what sounds now, told below the last layer."""
     counting: float = Field(0.3, ge=0)
     """How many recordings have begun so far, told below the last layer."""
     answer: float = Field(1.0, ge=0)
@@ -127,7 +138,8 @@ class LalmRecipe(JudgeRecipe):
     questions_per_scene: int = Field(4, ge=2)
     listening: ListeningConfig = ListeningConfig()
     start: Path | None = None
-    """Folder of an earlier run; its last weights are the first ones of this."""
+    """Folder of an earlier run; its last weights are the first ones of this, and what naming has
+    learnt there is lent to two heads of the language model."""
     loss: LalmLoss = LalmLoss()
 
 
@@ -196,15 +208,22 @@ class ClapTask(JudgeTask):
     def loss(self, phase: str, draw: Draw) -> tuple[Float[Tensor, ""], Losses]:
         """SigLIP loss over the batch's sounds and their captions."""
         rng = numpy_generator(draw.generator)
-        batch = self.scenes.batch(rng, self.recipe.scenes_per_batch, 1)
+        batch = self.scenes.batch(rng, self.recipe.scenes_per_batch, 0)
         pictures = altered(pictures_of(self.network, batch.waves), rng, 0.05)
         sounds = self.network.embed_pictures(pictures)
-        texts = self.network.embed_texts(self.encoder.encode(batch.texts()))
+        texts = self.network.embed_texts(self.encoder.encode(self.captions(batch, rng)))
         network = self.network
         loss = contrastive_loss(sounds, texts, network.log_scale, network.bias)
         chosen = (sounds @ texts.T).argmax(dim=1)
         hits = (chosen == torch.arange(len(chosen), device=chosen.device)).float().mean()
         return loss, {"found": hits.detach()}
+
+    def captions(self, batch: SceneBatch, rng: np.random.Generator) -> list[str]:
+        """Right texts, worded like those of nano's training mixtures, which never count."""
+        return [
+            self.scenes.maker.question(s, "part" if s.kind == "counted" else "described", rng).text
+            for s in batch.scenes
+        ]
 
     def score(self, waves: Float[Tensor, "row sample"], texts: list[str]) -> Float[Tensor, " row"]:
         """Cosines."""
@@ -246,8 +265,10 @@ class EvalTask(ListeningTask):
         rng, recipe, matcher = numpy_generator(draw.generator), self.recipe, self.modules.matcher
         hear = partial(self.hear, rng=rng)
         classes, crowd = self.listen(recipe.listening, draw.step, rng, hear)
+        naming = self.named(crowd, rng)
+        lessons = recipe.class_weight * classes + recipe.naming_weight * naming
         if crowd.alone:
-            return classes, detached({"classes": classes})
+            return lessons, detached({"classes": classes, "naming": naming})
         batch = self.scenes.batch(rng, recipe.scenes_per_batch, recipe.questions_per_scene)
         frames = hear(batch.waves)
         tokens = self.encoder.encode(batch.texts()).tokens
@@ -256,8 +277,17 @@ class EvalTask(ListeningTask):
         answers = batch.answers()
         answer = F.binary_cross_entropy_with_logits(log_odds, answers)
         right = ((log_odds > 0).float() == answers).float()
-        logged = {"answer": answer, "classes": classes, **by_kind(right, batch)}
-        return answer + recipe.class_weight * classes, detached(logged)
+        logged = {"answer": answer, "classes": classes, "naming": naming}
+        return answer + lessons, detached(logged | by_kind(right, batch))
+
+    def named(self, crowd: Crowd, rng: np.random.Generator) -> Float[Tensor, ""]:
+        """Which caption names what sounds?"""
+        scenes, matcher = crowd.scenes[:NAMED_SCENES], self.modules.matcher
+        tokens = self.encoder.encode(one_caption_each(scenes, rng)).tokens
+        mask = word_mask(tokens)[..., None].float()
+        words = (matcher.names(tokens) * mask).sum(dim=1) / mask.sum(dim=1)
+        frames = matcher.sounds(crowd.frames[: len(scenes)])
+        return naming_loss(frames, words, scenes, self.scenes.classes)
 
     def hear(
         self, waves: Float[Tensor, "row sample"], rng: np.random.Generator
@@ -285,9 +315,7 @@ class LalmModules(nn.Module):
         self.classes = nn.Linear(config.audio_dim, num_classes + 1)
         self.sounds = nn.Linear(config.text_dim, 64)
         self.words = nn.Linear(config.text_dim, 64)
-        self.sounding = nn.Linear(config.text_dim, 64)
-        self.named = nn.Linear(config.text_dim, 64)
-        self.match_bias = nn.Parameter(torch.tensor(-1.0))
+        self.pointing = nn.Linear(config.text_dim, MOST_PHRASES + 1)
         self.onsets = nn.Linear(config.text_dim, MOST_ONSETS + 1)
 
 
@@ -334,7 +362,7 @@ class LalmTask(ListeningTask):
         """Answers, and what is learnt on the way to them."""
         core, weights = self.core, self.recipe.loss
         num_frames, num_questions = heard.shape[1], self.recipe.questions_per_scene
-        ids, mask, places = word_ids(self.llm, batch.texts(), num_frames)
+        ids, mask = word_ids(self.llm, batch.texts(), num_frames)
         embedded = core.get_input_embeddings()(ids)
         audio = core.multi_modal_projector(heard).repeat_interleave(num_questions, dim=0)
         is_audio = ids == self.llm.audio_id
@@ -342,49 +370,32 @@ class LalmTask(ListeningTask):
         made = core.language_model(
             inputs_embeds=embedded, attention_mask=mask, use_cache=False, output_hidden_states=True
         )
-        middle, late = (
-            made.hidden_states[len(core.language_model.layers) // 2],
-            made.hidden_states[-2],
-        )
+        late = made.hidden_states[-2][is_audio].view(len(ids), num_frames, -1)
         answer, right = self.answered(made.last_hidden_state[:, -1], batch)
-        matching = self.matched(middle, is_audio, places, batch)
+        pointing = self.pointed(late, batch)
         counted = onsets_so_far(batch.scenes, num_frames, MOST_ONSETS)
-        counts = self.modules.onsets(late[is_audio].unflatten(0, (len(ids), num_frames)))
         counting = F.cross_entropy(
-            counts.flatten(0, 1), counted.repeat_interleave(num_questions, dim=0).flatten()
+            self.modules.onsets(late).flatten(0, 1),
+            counted.repeat_interleave(num_questions, dim=0).flatten(),
         )
-        total = weights.answer * answer + weights.matching * matching + weights.counting * counting
-        logged = {"answer": answer, "matching": matching, "counting": counting}
+        total = weights.answer * answer + weights.pointing * pointing + weights.counting * counting
+        logged = {"answer": answer, "pointing": pointing, "counting": counting}
         return total, logged | by_kind(right, batch)
 
     def named(self, crowd: Crowd, rng: np.random.Generator) -> Float[Tensor, ""]:
         """Which caption names what sounds? Frames enter the language model near their words.
 
-        Each frame chooses among a caption of every event of the first `NAMED_SCENES` scenes. The
-        captions are read as in the question, and taken from the first layer, so that sounds can
-        look for them from the second on.
+        The captions are read as in the question, and taken from the first layer, so that sounds
+        can look for them from the second on.
         """
-        scenes = crowd.scenes[:NAMED_SCENES]
-        events = [event for scene in scenes for event in scene.events]
-        core, classes = self.core, self.scenes.classes
-        ids, mask = caption_ids(self.llm, [choose(event.captions, rng) for event in events])
+        scenes, core = crowd.scenes[:NAMED_SCENES], self.core
+        ids, mask = caption_ids(self.llm, one_caption_each(scenes, rng))
         made = core.language_model(
             input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=True
         )
         words = self.modules.words(made.hidden_states[1][:, -1])
         frames = self.modules.sounds(core.multi_modal_projector(crowd.frames[: len(scenes)]))
-        active = [torch.from_numpy(activity(s, frames.shape[1])) for s in scenes]
-        heard = torch.block_diag(*(rows.float() for rows in active)).T
-        rows = torch.tensor([classes.index[event.label] for event in events])
-        alike = torch.from_numpy(classes.similarity)[rows][:, rows] >= TOO_ALIKE
-        same = rows[:, None] == rows[None]
-        sounding = heard.any(dim=1)
-        targets = heard[sounding] @ same.float()
-        logits = (frames.flatten(0, 1)[sounding] @ words.T) / 8
-        unfair = (heard[sounding] @ (alike & ~same).float() > 0) & (targets == 0)
-        logits = logits.masked_fill(unfair, -1e4)
-        shares = targets / targets.sum(dim=1, keepdim=True)
-        return soft_cross_entropy(logits[None], shares[None])
+        return naming_loss(frames, words, scenes, self.scenes.classes)
 
     def answered(
         self, last: Float[Tensor, "question dim"], batch: SceneBatch
@@ -398,29 +409,19 @@ class LalmTask(ListeningTask):
         right = ((logits[:, yes] > logits[:, no]).float() == answers).float()
         return F.cross_entropy(logits, targets), right
 
-    def matched(
-        self,
-        hidden: Float[Tensor, "question token dim"],
-        is_audio: Tensor,
-        places: list[list[tuple[int, int]]],
-        batch: SceneBatch,
+    def pointed(
+        self, frames: Float[Tensor, "question frame dim"], batch: SceneBatch
     ) -> Float[Tensor, ""]:
-        """Does what each phrase names sound in each frame? The phrase's last word is asked."""
-        num_questions = self.recipe.questions_per_scene
-        frames = hidden[is_audio].view(len(hidden), -1, hidden.shape[2])
-        active = [torch.from_numpy(activity(s, frames.shape[1])).float() for s in batch.scenes]
-        rows, words, targets = [], [], []
-        for row, question in enumerate(q for asked in batch.questions for q in asked):
-            for phrase in question.phrases:
-                rows.append(row)
-                words.append(last_word(places[row], phrase.end))
-                sounds = active[row // num_questions]
-                silent = torch.zeros(frames.shape[1])
-                targets.append(silent if phrase.event is None else sounds[phrase.event])
-        named = self.modules.named(hidden[rows, words])
-        heard = self.modules.sounding(frames[rows])
-        logits = torch.einsum("pd,pfd->pf", named, heard) / 8 + self.modules.match_bias
-        return F.binary_cross_entropy_with_logits(logits, torch.stack(targets))
+        """Each frame says which phrases of its question name it, or that none does.
+
+        It can only know by attending to the words: this is what makes the language model compare.
+        """
+        num_frames, targets = frames.shape[1], []
+        for scene, asked in zip(batch.scenes, batch.questions, strict=True):
+            active = torch.from_numpy(activity(scene, num_frames))
+            targets += [pointing(active, question) for question in asked]
+        logits = self.modules.pointing(frames)
+        return F.binary_cross_entropy_with_logits(logits, torch.stack(targets).float())
 
     @property
     def core(self) -> Any:
@@ -448,9 +449,50 @@ class LalmTask(ListeningTask):
         save_lalm(self.llm, folder)
 
 
-def last_word(places: list[tuple[int, int]], end: int) -> int:
-    """Position of the last token that lies before character ``end`` of the caption."""
-    return max(index for index, (begin, stop) in enumerate(places) if begin >= 0 and stop <= end)
+def one_caption_each(scenes: Sequence[Scene], rng: np.random.Generator) -> list[str]:
+    """A caption of every event, scene by scene."""
+    return [choose(event.captions, rng) for scene in scenes for event in scene.events]
+
+
+def naming_loss(
+    frames: Float[Tensor, "scene frame dim"],
+    words: Float[Tensor, "event dim"],
+    scenes: Sequence[Scene],
+    classes: Classes,
+) -> Float[Tensor, ""]:
+    """Cross-entropy of each sounding frame's choice among a caption of every event.
+
+    Captions of one class are equally right; those of classes that are too alike are no choice.
+
+    Args:
+        frames: what is heard.
+        words: what one caption of each event says, scene by scene.
+        scenes: what lies where.
+        classes: which labels are alike.
+    """
+    active = [torch.from_numpy(activity(scene, frames.shape[1])).float() for scene in scenes]
+    heard = torch.block_diag(*active).T.to(frames.device)  # type: ignore[no-untyped-call]
+    rows = torch.tensor([classes.index[e.label] for scene in scenes for e in scene.events])
+    alike = torch.from_numpy(classes.similarity)[rows][:, rows].to(frames.device) >= TOO_ALIKE
+    same = (rows[:, None] == rows[None]).to(frames.device)
+    sounding = heard.any(dim=1)
+    targets = heard[sounding] @ same.float()
+    unfair = (heard[sounding] @ (alike & ~same).float() > 0) & (targets == 0)
+    logits = frames.flatten(0, 1)[sounding] @ words.T / frames.shape[2] ** 0.5
+    shares = targets / targets.sum(dim=1, keepdim=True)
+    return soft_cross_entropy(logits.masked_fill(unfair, -1e4)[None], shares[None])
+
+
+def pointing(active: Bool[Tensor, "event frame"], question: Question) -> Bool[Tensor, "frame 4"]:
+    """Whether each of three phrases sounds in each frame, and whether something unnamed does."""
+    columns = torch.zeros(active.shape[1], MOST_PHRASES + 1, dtype=torch.bool)
+    unnamed = active.clone()
+    for column, phrase in enumerate(question.phrases):
+        if phrase.event is not None:
+            columns[:, column] = active[phrase.event]
+            unnamed[phrase.event] = False
+    columns[:, MOST_PHRASES] = unnamed.any(dim=0)
+    return columns
 
 
 def pictures_of(
@@ -594,6 +636,7 @@ def make_lalm_task(recipe: LalmRecipe, scenes: SceneSource, exam: Sequence[ExamI
     modules = LalmModules(llm.model, recipe.network, len(scenes.classes.labels))
     if recipe.start is not None:
         start_from(modules, recipe.start)
+        lend_heads(modules)
     return LalmTask(recipe, llm, modules, scenes, exam)
 
 
@@ -608,3 +651,30 @@ def start_from(modules: nn.Module, run: Path) -> None:
         raise ConfigError(f"start: {run} has no checkpoint; name the output folder of a run")
     modules.load_state_dict(unpack("module.model", checkpoint.tensors), strict=False)
     modules.load_state_dict(unpack("average", checkpoint.tensors), strict=False)
+
+
+@torch.no_grad()
+def lend_heads(modules: LalmModules, num_heads: int = 2) -> None:
+    """Let heads of the second layer compare sounds with words as the naming lesson does.
+
+    There, a sound x and a caption y have the likeness xᵀSᵀW y / 8, with S and W the lesson's maps.
+    Its singular vectors, shared out among the heads, become rows of their queries and keys: in the
+    slow half of each head, which the distance between sound and word hardly turns. Found by chance,
+    such heads took longer than everything else that there is to learn.
+    """
+    model: Any = modules.model
+    layer = model.model.language_model.layers[1]
+    attention, gain = layer.self_attn, layer.input_layernorm.weight
+    dim = int(attention.head_dim)
+    product = (modules.sounds.weight / gain).T @ (modules.words.weight / gain)
+    left, strength, right = torch.linalg.svd(product * LENT_SCALE)
+    half, first = dim // 2, 3 * dim // 16
+    slow = [*range(first, half), *range(half + first, dim)]
+    for head in range(num_heads):
+        chosen = range(head, num_heads * len(slow), num_heads)
+        roots = strength[list(chosen)].sqrt()[:, None] * dim**0.25
+        rows = slice(head * dim, (head + 1) * dim)
+        for linear, vectors in ((attention.q_proj, left.T), (attention.k_proj, right)):
+            linear.weight[rows] = 0
+            linear.bias[rows] = 0
+            linear.weight[[head * dim + row for row in slow]] = roots * vectors[list(chosen)]

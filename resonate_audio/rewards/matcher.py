@@ -1,8 +1,8 @@
-"""The judge that no training uses: every word looks for its sound in every moment.
+"""The judge that no training uses: every word notes when its sound is heard.
 
 Unlike the two towers it keeps time on both sides until they have met, and unlike an audio LLM it
-has no language model: a convolutional tower turns the sound into frames, the words of MiniLM
-attend to the frames and then to each other, and one number comes out. It exists to tell whether a
+has no language model: a convolutional tower turns the sound into frames, each word of MiniLM is
+compared with every frame, and then the words compare what they noted. It exists to tell whether a
 generator that was taught by another judge got better, or only better at pleasing that one.
 """
 
@@ -49,6 +49,10 @@ class MatcherConfig(FrozenConfig):
     """Times that the words look at the frames and at each other."""
     num_heads: int = Field(4, ge=1)
     text_width: int = Field(TEXT_WIDTH, ge=1)
+    match_dim: int = Field(64, ge=1)
+    """Width of the space in which words and frames are compared."""
+    num_moments: int = Field(80, ge=8)
+    """Times at which a word's likeness to the sound is looked at."""
     dropout: float = Field(0.1, ge=0, lt=1)
     range_db: float = Field(70.0, gt=0)
 
@@ -73,6 +77,13 @@ class Matcher(nn.Module):
             Mixer(config.dim, 2 ** (layer % 4)) for layer in range(config.num_mixers)
         )
         self.words = nn.Linear(config.text_width, config.dim)
+        self.names = nn.Sequential(
+            nn.Linear(config.text_width, config.dim),
+            nn.GELU(),
+            nn.Linear(config.dim, config.match_dim),
+        )
+        self.sounds = nn.Linear(config.dim, config.match_dim)
+        self.profile = Profile(config.num_moments, config.dim)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.summary = nn.Parameter(torch.zeros(config.dim))
         self.norm = nn.LayerNorm(config.dim)
@@ -108,6 +119,13 @@ class Matcher(nn.Module):
         log_odds: Tensor = self.head(self.compare(frames, tokens, mask)[:, 0])[:, 0]
         return log_odds
 
+    def likeness(
+        self, frames: Float[Tensor, "row frame dim"], tokens: Float[Tensor, "row token width"]
+    ) -> Float[Tensor, "row token frame"]:
+        """How much each word means what is heard in each frame: n(w) · s(f) / sqrt(width)."""
+        product: Tensor = self.names(tokens) @ self.sounds(frames).transpose(1, 2)
+        return product / math.sqrt(self.config.match_dim)
+
     def compare(
         self,
         frames: Float[Tensor, "row frame dim"],
@@ -116,7 +134,8 @@ class Matcher(nn.Module):
     ) -> Float[Tensor, "row state dim"]:
         """What the words know after they have listened; a summary of it comes first."""
         summary = self.summary.expand(len(tokens), 1, -1)
-        states = torch.cat([summary, self.words(tokens)], dim=1)
+        noted = self.words(tokens) + self.profile(self.likeness(frames, tokens))
+        states = torch.cat([summary, noted], dim=1)
         states = states + sinusoids(states.shape[1], states.shape[2]).to(states)
         moments = frames + sinusoids(frames.shape[1], frames.shape[2]).to(frames)
         present = F.pad(mask, (1, 0), value=True)
@@ -131,6 +150,25 @@ def convolution(before: int, after: int, stride: tuple[int, int]) -> nn.Sequenti
     return nn.Sequential(
         nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.SiLU()
     )
+
+
+class Profile(nn.Module):
+    """When a word is heard, and how often: its likeness over time, through two convolutions."""
+
+    def __init__(self, num_moments: int, dim: int) -> None:
+        super().__init__()
+        self.num_moments = num_moments
+        self.near = nn.Sequential(
+            nn.Conv1d(1, 16, 5, 2, 2), nn.SiLU(), nn.Conv1d(16, 24, 5, 2, 2), nn.SiLU()
+        )
+        self.whole = nn.Linear(24 * math.ceil(num_moments / 4), dim)
+
+    def forward(self, likeness: Float[Tensor, "row token frame"]) -> Float[Tensor, "row token dim"]:
+        """What a word notes."""
+        moments = F.interpolate(likeness, size=self.num_moments, mode="linear")
+        hidden = self.near(moments.flatten(0, 1)[:, None]).flatten(1)
+        noted: Tensor = self.whole(hidden).unflatten(0, likeness.shape[:2])
+        return noted
 
 
 class Mixer(nn.Module):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from resonate_audio.core.config import FrozenConfig
@@ -20,6 +20,11 @@ class EmaConfig(FrozenConfig):
     """Decay of ``constant``, approached as (1 + n) / (10 + n) so that a start is forgotten."""
     sigma_rel: float = Field(0.05, gt=0, lt=0.28)
     """Width of the ``power`` profile as a fraction of the run so far."""
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _yaml_reads_off_as_false(cls, value: Any) -> Any:
+        return "off" if value is False else value
 
 
 def power_exponent(sigma_rel: float) -> float:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from resonate_audio.training.ema import (
@@ -75,3 +76,7 @@ def test_the_averaged_state_keeps_buffers() -> None:
     assert state["running_mean"].tolist() == [3.0, 4.0]
     assert state["weight"].tolist() == [5.0, 6.0]
     assert model.weight.tolist() == [1.0, 1.0]
+
+
+def test_off_means_off_though_yaml_reads_it_as_false() -> None:
+    assert EmaConfig.model_validate(yaml.safe_load("kind: off")).kind == "off"

@@ -15,8 +15,12 @@ import yaml
 from safetensors.torch import load_file
 
 from resonate_audio import Resonate
+from resonate_audio.core.config import load_config
 from resonate_audio.training.checkpoint import list_checkpoints
+from resonate_audio.training.grpo import GRPOConfig, exact_kl_weight
+from resonate_audio.training.reinforce_recipe import ReinforceRecipe
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 COMMAND = "import sys; from resonate_audio.cli.main import run; sys.exit(run(sys.argv[1:]))"
 VERBS = {"grpo": "grpo", "guard": "grpo", "dppo": "grpo", "nft": "nft", "awm": "awm",
          "dpo": "dpo", "raft": "bon", "rwr": "bon"}  # fmt: skip
@@ -178,3 +182,27 @@ def test_a_recipe_that_cannot_run_is_refused_in_one_line(
 def test_an_empty_prompt_file_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("\n")
     assert "no prompt in it" in finish("grpo", recipe, code=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("grpo-paper", "grpo"), ("grpo-fast", "grpo"), ("nano/grpo", "grpo"), ("nano/nft", "nft"),
+        ("nano/awm", "awm"), ("nano/dpo", "dpo"), ("nano/bon", "raft"),
+    ],
+)  # fmt: skip
+def test_the_recipes_that_come_with_the_project_are_valid(name: str, kind: str) -> None:
+    recipe = load_config(ReinforceRecipe, RECIPES / f"{name}.yaml")
+    assert recipe.algorithm.kind == kind
+    assert recipe.evaluation.held_out is None or recipe.evaluation.held_out not in recipe.reward
+
+
+def test_the_paper_recipe_is_that_of_the_paper() -> None:
+    recipe = load_config(ReinforceRecipe, RECIPES / "grpo-paper.yaml")
+    sampler, algorithm = recipe.sampler, recipe.algorithm
+    assert isinstance(algorithm, GRPOConfig)
+    assert (recipe.takes, sampler.num_steps, sampler.eta) == (24, 10, 0.7)
+    assert (sampler.kind, sampler.window, sampler.guidance_scale) == ("flow_sde", None, 4.5)
+    assert algorithm.kl == pytest.approx(exact_kl_weight(0.04, 1 / sampler.num_steps))
+    assert (algorithm.clip, recipe.optim.learning_rate, recipe.lora) == (1e-4, 1e-4, None)
+    assert recipe.run.num_steps == 1000
