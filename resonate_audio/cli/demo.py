@@ -71,7 +71,7 @@ def demo(
     """Make eight sounds with the embedded model and a page that plays them.
 
     With --learn the model is taught for so many steps by a judge, and the page plays each sound
-    before and after: same words, same noise, other weights. The folder's earlier files are replaced.
+    before and after: same words, same noise, other weights. Earlier files are replaced.
 
     [bold]Example[/bold]
 

@@ -7,23 +7,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_scenes import LALM, MATCHER, TOWERS, tone_scenes
+from tiny_scenes import LABELS, LALM, MATCHER, TOWERS, tone_scenes
 
-from resonate_audio.nano.judge_questions import WRONG_KINDS
+from resonate_audio.nano.bundle import BUNDLED_FOLDER
+from resonate_audio.nano.judge_lalm import build_lalm
+from resonate_audio.nano.judge_questions import WRONG_KINDS, ask
 from resonate_audio.nano.judge_scenes import draw_exam
 from resonate_audio.nano.judge_training import (
+    LENT_SCALE,
     CaptionReader,
     ClapRecipe,
     ClapTask,
     EvalModules,
     EvalRecipe,
     EvalTask,
+    LalmModules,
     LalmRecipe,
     altered,
     exam_scores,
+    lend_heads,
     make_lalm_task,
+    naming_loss,
     open_reader,
     pair_accuracy,
+    pointing,
     soft_cross_entropy,
 )
 from resonate_audio.rewards.small_judge import load_minilm
@@ -98,6 +105,42 @@ def test_short_padding_changes_no_feature() -> None:
     torch.testing.assert_close(short.pooled, whole.pooled, atol=1e-4, rtol=0)
     length = short.tokens.shape[1]
     torch.testing.assert_close(short.tokens, whole.tokens[:, :length], atol=1e-3, rtol=0)
+
+
+def test_each_frame_points_at_the_phrase_that_names_it() -> None:
+    named = [("a beep", 1), ("a hum", None)]
+    question = ask("{0}, then {1}", named, "wrong event")
+    active = torch.tensor([[True, False, False], [False, True, False]])
+    expected = [[0, 0, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]]
+    assert pointing(active, question).int().tolist() == expected
+
+
+def test_naming_is_free_when_frames_mean_their_own_caption() -> None:
+    scenes = tone_scenes()
+    crowd, _ = scenes.crowds(np.random.default_rng(0), 2)
+    labels = [event.label for scene in crowd for event in scene.events]
+    words = torch.stack([torch.eye(4)[LABELS.index(label)] for label in labels])
+    targets = scenes.class_targets(crowd, 40)[..., :4]
+    right = naming_loss(200 * targets, words, crowd, scenes.classes)
+    same = torch.tensor([labels.count(label) for label in labels])
+    assert right <= same.max().log() + 1e-4
+    assert naming_loss(200 * targets.roll(1, dims=2), words, crowd, scenes.classes) > 10
+
+
+def test_lent_heads_compare_as_the_naming_lesson_does() -> None:
+    llm = build_lalm(LALM, ["a beep"], BUNDLED_FOLDER / "text_encoder")
+    modules = LalmModules(llm.model, LALM, 4)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # a lesson of so few directions that the heads can hold it whole
+        for linear in (modules.sounds, modules.words):
+            linear.weight.copy_(torch.randn(linear.weight.shape, generator=generator))
+            linear.weight[2:] = 0
+    lend_heads(modules, num_heads=1)
+    attention = llm.model.model.language_model.layers[1].self_attn
+    dim = attention.head_dim
+    made = attention.q_proj.weight[:dim].T @ attention.k_proj.weight[:dim] / dim**0.5
+    wanted = LENT_SCALE * modules.sounds.weight.T @ modules.words.weight
+    torch.testing.assert_close(made, wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_soft_cross_entropy_of_shares_is_known() -> None:
