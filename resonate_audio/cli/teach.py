@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +112,9 @@ def short_recipe(model: str, folder: Path, num_steps: int) -> ReinforceRecipe:
 
 def read_result(run: Path) -> Taught:
     """Curve and scores of a finished run, from its files."""
-    metrics = read_lines(run / "metrics.jsonl")
+    from resonate_audio.training.progress import read_metrics
+
+    metrics = read_metrics(run / "metrics.jsonl")
     curve = RewardCurve(
         judge=TRAINING_JUDGE,
         held_out_judge=HELD_OUT_JUDGE,
@@ -121,7 +122,7 @@ def read_result(run: Path) -> Taught:
         spread=points(metrics, "reward/std"),
         held_out=points(metrics, f"held_out/{HELD_OUT_JUDGE}"),
     )
-    judged = read_lines(run / "evaluation.jsonl")
+    judged = read_metrics(run / "evaluation.jsonl")
     scores = [
         compare(judged, f"evaluation/{TRAINING_JUDGE}", trained_on=True),
         compare(judged, f"held_out/{HELD_OUT_JUDGE}", trained_on=False),
@@ -184,8 +185,3 @@ def make_pairs(
         for sounds in (before, after)
     ]
     return [SoundPair(*parts) for parts in zip(prompts, seeds, *judged, strict=True)]
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Every object of a file of JSON lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -7,19 +7,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-import torch
 from jaxtyping import Float32
 from pydantic import BaseModel
 from torch import Tensor
 
-from resonate_audio.audio.io import resample
 from resonate_audio.core.config import parse_config
 from resonate_audio.core.errors import CheckpointError, RewardError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.core.types import Waveform
 from resonate_audio.model.checkpoint import State, write_weights
 from resonate_audio.model.text_encoder import TextEncoder, TextEncoderConfig
+from resonate_audio.rewards.hearing import hear
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 TEXT_WIDTH = 384
@@ -75,14 +73,9 @@ def judge_samples(audio: Waveform, rate_hz: int) -> Float32[Tensor, "row sample"
     Raises:
         RewardError: a row holds NaN or infinite samples, or is too short to be judged.
     """
-    rows = np.asarray(audio.samples.detach().to("cpu", torch.float32).numpy())
-    finite = np.isfinite(rows).all(axis=1)
-    if not finite.all():
-        raise RewardError(f"row {int(finite.argmin()) + 1} holds NaN or infinite samples")
-    if rows.shape[1] < SHORTEST_S * audio.sample_rate_hz:
+    if audio.samples.shape[1] < SHORTEST_S * audio.sample_rate_hz:
         raise RewardError(
-            f"a sound of {rows.shape[1] / audio.sample_rate_hz:.3f} s is too short to be judged; "
-            f"give at least {SHORTEST_S} s"
+            f"a sound of {audio.samples.shape[1] / audio.sample_rate_hz:.3f} s is too short to be "
+            f"judged; give at least {SHORTEST_S} s"
         )
-    heard = [resample(row, audio.sample_rate_hz, rate_hz) for row in rows]
-    return torch.from_numpy(np.stack(heard))
+    return hear(audio, rate_hz)

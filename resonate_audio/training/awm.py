@@ -71,9 +71,11 @@ def awm_step(
     tally = Tally()
     parts = noised_takes(experience.rollout, update, config.times_per_take, rows_per_batch)
     for part in parts:
-        old = policy.bind_remembered(part.features, NO_GUIDANCE)(part.state, part.levels)
+        old = None  # before the first update it is the policy itself
+        if not update.first:
+            old = policy.bind_remembered(part.features, NO_GUIDANCE)(part.state, part.levels)
         velocity = policy.bind(part.features, NO_GUIDANCE)(part.state, part.levels)
-        before = velocity.detach() if update.first else old
+        before = velocity.detach() if old is None else old
         advantage = experience.advantages.values[part.row].to(velocity.device, torch.float32)
         surrogate = awm_loss(velocity, before, part.target, advantage, config.clip)
         pull, distance = pull_velocity(policy, part, velocity, config.velocity_kl)

@@ -14,7 +14,7 @@ from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.types import Audio, Waveform
 from resonate_audio.pipeline import Resonate, Sampling
 from resonate_audio.rewards.base import Reward, score_now
-from resonate_audio.training.experience import Experience
+from resonate_audio.training.experience import Experience, attenuate
 from resonate_audio.training.progress import append_metrics, keep_metrics_until
 from resonate_audio.training.reinforce import TAKES_LOG
 
@@ -76,9 +76,8 @@ class Evaluator:
                 sampling,
             )
             made.append(self.resonate.to_waveform(latents).samples)
-        samples = torch.cat(made)
-        samples = samples / samples.abs().amax(dim=1, keepdim=True).clamp_min(1.0)
-        return Waveform(samples, self.resonate.config.mel.sample_rate_hz)
+        rate_hz = self.resonate.config.mel.sample_rate_hz
+        return attenuate(Waveform(torch.cat(made), rate_hz))
 
 
 @dataclass

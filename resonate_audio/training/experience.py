@@ -72,9 +72,7 @@ class TakeMaker:
         """
         frame_rate_hz = self.resonate.config.frame_rate_hz
         plain = self.policy.model.unnormalize(latents)
-        wave = self.resonate.to_waveform(Latents(plain, frame_rate_hz))
-        peaks = wave.samples.abs().amax(dim=1, keepdim=True).clamp_min(1.0)
-        return Waveform(wave.samples / peaks, wave.sample_rate_hz)
+        return attenuate(self.resonate.to_waveform(Latents(plain, frame_rate_hz)))
 
     def collect(
         self,
@@ -131,3 +129,9 @@ class TakeMaker:
         }
         advantages = group_advantages(rewards, rollout.groups, advantage)
         return Experience(rollout, audio, rewards, advantages, seconds)
+
+
+def attenuate(wave: Waveform) -> Waveform:
+    """Rows whose peak is over 1 brought to 1, as users get them; the others as they are."""
+    peaks = wave.samples.abs().amax(dim=1, keepdim=True).clamp_min(1.0)
+    return Waveform(wave.samples / peaks, wave.sample_rate_hz)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,11 +42,10 @@ def add_lora(model: FlowTransformer, settings: LoraSettings) -> None:
         raise ConfigError("lora: needs peft; pip install 'resonate-audio[train]'") from error
     model.requires_grad_(False)
     linears = {n for n, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=settings.targets)
     names = sorted(name for name in linears if config_matches(settings.targets, name))
     if not names:
         raise ConfigError(f"lora.targets {settings.targets!r}: no linear map has such a name")
-    config.target_modules = names
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=names)
     inject_adapter_in_model(config, model)
 
 
@@ -55,8 +55,6 @@ def config_matches(pattern: str, name: str) -> bool:
     Raises:
         ConfigError: the pattern is no regular expression.
     """
-    import re
-
     try:
         return re.fullmatch(pattern, name) is not None
     except re.error as error:

@@ -33,6 +33,7 @@ from resonate_audio.training.nft import NFTConfig, nft_step
 from resonate_audio.training.policy import Policy
 from resonate_audio.training.reinforce import (
     EVALUATION_LOG,
+    HELD_OUT,
     LearningStep,
     ReinforcePlan,
     ReinforceTask,
@@ -141,7 +142,6 @@ def build_task(
 def load_model(folder: Path) -> tuple[Networks, TextEncoder]:
     """Networks to train and their text encoder, in float32 on the CPU."""
     networks = read_networks(folder)
-    networks.vae.fold_weight_norm()
     config = networks.config.text_encoder
     return networks, TextEncoder.from_folder(config, find_text_encoder(config, folder, False))
 
@@ -202,7 +202,7 @@ def make_evaluator(
     if config.held_out is not None:
         timeout_s = recipe.reward_timeout_s
         held_out = open_reward(config.held_out, device=device, timeout_s=timeout_s)
-        judges[f"held_out/{held_out.name}"] = held_out
+        judges[f"{HELD_OUT}{held_out.name}"] = held_out
     log = recipe.run.output / EVALUATION_LOG
     prompts = read_prompts(config.prompts)
     return Evaluator(resonate, prompts, judges, config, duration_s, log)
