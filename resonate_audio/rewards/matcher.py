@@ -21,14 +21,11 @@ from torch import Tensor, nn
 from resonate_audio.audio.mel import MelConfig, MelFrontEnd
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.types import Rewards, Waveform
-from resonate_audio.model.checkpoint import fingerprint_weights, load_strict, read_weights
-from resonate_audio.model.text_encoder import TextEncoder
-from resonate_audio.rewards.base import in_thread, make_rewards
+from resonate_audio.rewards.base import make_rewards
 from resonate_audio.rewards.small_judge import (
     TEXT_WIDTH,
-    WEIGHTS_NAME,
+    SmallJudge,
     judge_samples,
-    load_minilm,
     read_judge_config,
 )
 
@@ -230,41 +227,15 @@ def word_mask(tokens: Float[Tensor, "row token width"]) -> Bool[Tensor, "row tok
     return tokens.abs().amax(dim=2) > 0
 
 
-class MatcherReward:
+class MatcherReward(SmallJudge[Matcher]):
     """Score = probability that the sound has what the text says."""
 
-    def __init__(self, network: Matcher, text_encoder: TextEncoder, name: str = "matcher") -> None:
-        self.network = network.eval().requires_grad_(False)
-        self.text_encoder = text_encoder
-        self._name = f"{name}@{fingerprint_weights([network.state_dict()])[:8]}"
+    default_name = "matcher"
 
     @classmethod
-    def from_folder(
-        cls, folder: Path, text_encoder: Path | None = None, device: torch.device | str = "cpu"
-    ) -> MatcherReward:
-        """Load ``config.json`` and ``model.safetensors``.
-
-        Args:
-            folder: where they are.
-            text_encoder: folder of MiniLM; the one in the package if None.
-            device: where to compute.
-
-        Raises:
-            CheckpointError: a file is missing or broken.
-            ConfigError: the configuration is of another judge.
-        """
-        network = Matcher(read_judge_config(MatcherConfig, folder))
-        load_strict(network, read_weights(folder / WEIGHTS_NAME), str(folder / WEIGHTS_NAME))
-        return cls(network.to(device), load_minilm(text_encoder).to(device), folder.resolve().name)
-
-    @property
-    def name(self) -> str:
-        """Folder and fingerprint of the weights."""
-        return self._name
-
-    async def score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
-        """Probability that each sound has what its text says."""
-        return await in_thread(lambda: self._score(audio, prompts))
+    def make_network(cls, folder: Path) -> Matcher:
+        """The network of a folder, without its weights."""
+        return Matcher(read_judge_config(MatcherConfig, folder))
 
     @torch.inference_mode()
     def _score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
+import torch
 from jaxtyping import Float32
 from pydantic import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from resonate_audio.core.config import parse_config
 from resonate_audio.core.errors import CheckpointError, RewardError
 from resonate_audio.core.files import atomic_path
-from resonate_audio.core.types import Waveform
-from resonate_audio.model.checkpoint import State, write_weights
+from resonate_audio.core.types import Rewards, Waveform
+from resonate_audio.model.checkpoint import (
+    State,
+    fingerprint_weights,
+    load_strict,
+    read_weights,
+    write_weights,
+)
 from resonate_audio.model.text_encoder import TextEncoder, TextEncoderConfig
+from resonate_audio.rewards.base import in_thread
 from resonate_audio.rewards.hearing import hear
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
@@ -26,6 +36,7 @@ MAX_TOKENS = 48
 SHORTEST_S = 0.1
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 def load_minilm(folder: Path | None = None) -> TextEncoder:
@@ -79,3 +90,55 @@ def judge_samples(audio: Waveform, rate_hz: int) -> Float32[Tensor, "row sample"
             f"judged; give at least {SHORTEST_S} s"
         )
     return hear(audio, rate_hz)
+
+
+class SmallJudge(ABC, Generic[NetworkT]):
+    """A judge in a folder of its own: a network that hears, and MiniLM that reads."""
+
+    default_name: str
+    """How a judge is called that comes from no folder."""
+
+    def __init__(
+        self, network: NetworkT, text_encoder: TextEncoder, name: str | None = None
+    ) -> None:
+        self.network: NetworkT = network.eval().requires_grad_(False)
+        self.text_encoder = text_encoder
+        digest = fingerprint_weights([network.state_dict()])[:8]
+        self._name = f"{name or self.default_name}@{digest}"
+
+    @classmethod
+    @abstractmethod
+    def make_network(cls, folder: Path) -> NetworkT:
+        """A fresh network of the sizes that the folder's ``config.json`` says."""
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, text_encoder: Path | None = None, device: torch.device | str = "cpu"
+    ) -> SmallJudge[NetworkT]:
+        """Load ``config.json`` and ``model.safetensors``.
+
+        Args:
+            folder: where they are.
+            text_encoder: folder of MiniLM; the one in the package if None.
+            device: where to compute.
+
+        Raises:
+            CheckpointError: a file is missing or broken.
+            ConfigError: the configuration is of another judge.
+        """
+        network = cls.make_network(folder)
+        load_strict(network, read_weights(folder / WEIGHTS_NAME), str(folder / WEIGHTS_NAME))
+        return cls(network.to(device), load_minilm(text_encoder).to(device), folder.resolve().name)
+
+    @property
+    def name(self) -> str:
+        """Folder and fingerprint of the weights."""
+        return self._name
+
+    async def score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
+        """Judge every sound for its own text."""
+        return await in_thread(lambda: self._score(audio, prompts))
+
+    @abstractmethod
+    def _score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
+        """The same, here and now."""

@@ -20,14 +20,11 @@ from torch import Tensor, nn
 from resonate_audio.audio.mel import MelConfig, MelFrontEnd
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.types import Rewards, TextFeatures, Waveform
-from resonate_audio.model.checkpoint import fingerprint_weights, load_strict, read_weights
-from resonate_audio.model.text_encoder import TextEncoder
-from resonate_audio.rewards.base import in_thread, make_rewards
+from resonate_audio.rewards.base import make_rewards
 from resonate_audio.rewards.small_judge import (
     TEXT_WIDTH,
-    WEIGHTS_NAME,
+    SmallJudge,
     judge_samples,
-    load_minilm,
     read_judge_config,
 )
 
@@ -129,43 +126,15 @@ def contrastive_loss(
     return -F.logsigmoid(signs * logits).sum() / len(logits)
 
 
-class TwoTowerReward:
+class TwoTowerReward(SmallJudge[TwoTower]):
     """Score = cosine between what is heard and what is asked for, in [−1, 1]."""
 
-    def __init__(self, network: TwoTower, text_encoder: TextEncoder, name: str = "clap") -> None:
-        self.network = network.eval().requires_grad_(False)
-        self.text_encoder = text_encoder
-        self._name = f"{name}@{fingerprint_weights([network.state_dict()])[:8]}"
+    default_name = "clap"
 
     @classmethod
-    def from_folder(
-        cls,
-        folder: Path,
-        text_encoder: Path | None = None,
-        device: torch.device | str = "cpu",
-    ) -> TwoTowerReward:
-        """Load ``config.json`` and ``model.safetensors``.
-
-        Args:
-            folder: where they are.
-            text_encoder: folder of MiniLM; the one in the package if None.
-            device: where to compute.
-
-        Raises:
-            CheckpointError: a file is missing or broken.
-        """
-        network = TwoTower(read_judge_config(TwoTowerConfig, folder))
-        load_strict(network, read_weights(folder / WEIGHTS_NAME), str(folder / WEIGHTS_NAME))
-        return cls(network.to(device), load_minilm(text_encoder).to(device), folder.resolve().name)
-
-    @property
-    def name(self) -> str:
-        """Folder and fingerprint of the weights."""
-        return self._name
-
-    async def score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
-        """Cosine of each sound and its text."""
-        return await in_thread(lambda: self._score(audio, prompts))
+    def make_network(cls, folder: Path) -> TwoTower:
+        """The network of a folder, without its weights."""
+        return TwoTower(read_judge_config(TwoTowerConfig, folder))
 
     @torch.inference_mode()
     def _score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
