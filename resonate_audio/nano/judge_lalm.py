@@ -9,20 +9,22 @@ spectra of 20 ms hops in windows of five seconds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from pydantic import Field
 from torch import Tensor
 
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.model.checkpoint import read_weights
 from resonate_audio.model.text_encoder import dequantize
+from resonate_audio.nano.judge_questions import Phrase
 from resonate_audio.rewards.audio_llm import AudioLLM
 from resonate_audio.rewards.matcher import sinusoids
-from resonate_audio.rewards.question import WORDINGS
+from resonate_audio.rewards.question import CAPTION, WORDINGS
 
 CONTROL = {
     "audio_token": "<|AUDIO|>",
@@ -33,8 +35,10 @@ PAD, TURN_BEGIN, TURN_END, UNKNOWN = "<|endoftext|>", "<|im_start|>", "<|im_end|
 FRAME_TEXT = ("system user assistant audio you are a helpful assistant yes no please only answer",)
 VECTOR_SPREAD = 0.05
 """Root mean square of a first vector's values."""
-ROPE_THETA = 1e6
+ROPE_THETA = 1e8
 """Turns most of a head so slowly that words and sounds can be compared from afar."""
+COMPARING_LAYER = 2
+"""Layer of the language model in which sounds are to look for the words that name them."""
 FIRST_WORD = 1996
 """MiniLM's ids from here on are words, the most frequent first."""
 
@@ -52,8 +56,9 @@ class LalmConfig(FrozenConfig):
     audio_heads: int = Field(4, ge=1)
     audio_mlp: int = Field(576, ge=8)
     text_dim: int = Field(128, ge=8)
-    text_layers: int = Field(4, ge=3)
-    text_heads: int = Field(4, ge=1)
+    text_layers: int = Field(6, ge=COMPARING_LAYER + 3)
+    text_heads: int = Field(4, ge=2)
+    head_dim: int = Field(64, ge=8)
     text_mlp: int = Field(384, ge=8)
     dropout: float = Field(0.1, ge=0, lt=1)
     num_common_words: int = Field(2000, ge=0)
@@ -119,6 +124,7 @@ def architecture(config: LalmConfig, num_words: int, tokenizer: Any) -> Any:
             "num_hidden_layers": config.text_layers,
             "num_attention_heads": config.text_heads,
             "num_key_value_heads": config.text_heads,
+            "head_dim": config.head_dim,
             "max_position_embeddings": 512,
             "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
             "pad_token_id": tokenizer.pad_token_id,
@@ -208,29 +214,52 @@ def save_lalm(llm: AudioLLM, folder: Path) -> None:
     llm.extractor.save_pretrained(folder)
 
 
-def caption_ids(
-    llm: AudioLLM, captions: Sequence[str]
-) -> tuple[Int64[Tensor, "row token"], Int64[Tensor, "row token"]]:
-    """The question up to the end of each caption, padded on the left, and the attention mask."""
-    begin = llm.question.template.split("{c}")[0]
-    coded = llm.tokenizer(
-        [begin + caption for caption in captions],
-        add_special_tokens=False,
-        padding=True,
-        return_tensors="pt",
-    )
-    return coded["input_ids"], coded["attention_mask"]
+@dataclass(frozen=True)
+class Coded:
+    """Questions as the model reads them, padded on the left, with sounds at the same places."""
+
+    ids: Int64[Tensor, "row token"]
+    mask: Int64[Tensor, "row token"]
+    is_audio: Bool[Tensor, "row token"]
+    spans: list[list[tuple[int, int]]]
+    """First character of each token in the question and the one after its last."""
+    begin: int
+    """Characters before the text that is asked about."""
+
+    @property
+    def audio(self) -> slice:
+        """Where the sound is, in every row."""
+        places = self.is_audio[0].nonzero()
+        return slice(int(places[0]), int(places[-1]) + 1)
+
+    def phrase_tokens(
+        self, phrases: Sequence[Sequence[Phrase]], most: int = 3
+    ) -> Bool[Tensor, "row phrase token"]:
+        """Which tokens belong to each of at most ``most`` phrases of each row's text."""
+        chosen = torch.zeros(len(phrases), most, self.ids.shape[1], dtype=torch.bool)
+        for row, named in enumerate(phrases):
+            for column, phrase in enumerate(named):
+                chosen[row, column, tokens_within(self.spans[row], phrase, self.begin)] = True
+        return chosen
 
 
-def word_ids(
-    llm: AudioLLM, texts: Sequence[str], num_audio: int
-) -> tuple[Int64[Tensor, "row token"], Int64[Tensor, "row token"]]:
-    """Token ids of the whole question about each text, and the attention mask, as in scoring."""
+def tokens_within(spans: Sequence[tuple[int, int]], phrase: Phrase, begin: int = 0) -> list[int]:
+    """The tokens of a phrase that stands ``begin`` characters further right."""
+    first, last = phrase.begin + begin, phrase.end + begin
+    return [index for index, (a, b) in enumerate(spans) if first <= a < b <= last]
+
+
+def code_questions(llm: AudioLLM, texts: Sequence[str], num_audio: int) -> Coded:
+    """The whole question about each text, as in scoring, with ``num_audio`` tokens of sound."""
     sound = CONTROL["audio_token"]
     coded = llm.tokenizer(
         [llm.question.ask(text).replace(sound, sound * num_audio) for text in texts],
         add_special_tokens=False,
         padding=True,
         return_tensors="pt",
+        return_offsets_mapping=True,
     )
-    return coded["input_ids"], coded["attention_mask"]
+    ids = coded["input_ids"]
+    begin = llm.question.template.index(CAPTION)
+    spans = [[(a, b) for a, b in row] for row in coded["offset_mapping"].tolist()]
+    return Coded(ids, coded["attention_mask"], ids == llm.audio_id, spans, begin)

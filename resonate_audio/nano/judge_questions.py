@@ -322,7 +322,7 @@ class SceneMaker:
     def questions(self, scene: Scene, num: int, rng: np.random.Generator) -> list[Question]:
         """``num`` questions, half of them (rounded up) with the answer yes.
 
-        Order and count, which are the hardest to tell, are asked whenever the scene has them.
+        Every other wrong one is about order or count, the hardest to tell, if the scene has them.
         """
         wrong = [
             kind
@@ -334,10 +334,11 @@ class SceneMaker:
         while len(kinds) < (num + 1) // 2:
             part = scene.kind != "single" and rng.random() < 0.5
             kinds.append("part" if part else "described")
-        kinds += [kind for kind in wrong if kind in ("wrong order", "wrong count")]
+        hard = [kind for kind in wrong if kind in ("wrong order", "wrong count")]
+        easier = [kind for kind in wrong if kind not in hard]
         while len(kinds) < num:
-            easier = [kind for kind in wrong if kind not in ("wrong order", "wrong count")]
-            kinds.append(easier[int(rng.integers(len(easier)))])
+            turn = hard if hard and len(kinds) % 2 == (num + 1) // 2 % 2 else easier
+            kinds.append(turn[int(rng.integers(len(turn)))])
         return [self.question(scene, kind, rng) for kind in kinds[:num]]
 
     def _part(
@@ -395,6 +396,15 @@ def without_event(scene: Scene, event: int) -> Scene:
 def sequence_template(num_events: int, rng: np.random.Generator) -> str:
     """A sentence with places for two or three events in order of time."""
     return choose(IN_SEQUENCE if num_events == 2 else THREE, rng)
+
+
+def any_template(num_events: int, rng: np.random.Generator) -> str:
+    """A sentence with places for one to three events, in sequence or together."""
+    if num_events == 1:
+        return "{0}"
+    if rng.random() < 0.5:
+        return sequence_template(num_events, rng)
+    return choose(TOGETHER if num_events == 2 else THREE_TOGETHER, rng)
 
 
 def choose(options: Sequence[OptionT], rng: np.random.Generator) -> OptionT:

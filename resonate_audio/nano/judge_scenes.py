@@ -82,8 +82,11 @@ class SceneSource:
     def crowds(
         self, rng: np.random.Generator, num_scenes: int
     ) -> tuple[tuple[Scene, ...], Float[Tensor, "row sample"]]:
-        """Scenes full of short pieces, to learn what sounds like what."""
-        scenes = tuple(self.maker.crowd(rng) for _ in range(num_scenes))
+        """Scenes to learn what sounds like what: two in three are full of short pieces."""
+        scenes = tuple(
+            self.maker.crowd(rng) if index % 3 else self.maker.scene(rng)
+            for index in range(num_scenes)
+        )
         return scenes, self._sounds(scenes, rng)
 
     def _sounds(

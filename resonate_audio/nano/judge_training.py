@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,18 +25,22 @@ from resonate_audio.core.types import TextFeatures
 from resonate_audio.model.text_encoder import TextEncoder
 from resonate_audio.nano.bundle import BUNDLED_FOLDER
 from resonate_audio.nano.judge_lalm import (
+    COMPARING_LAYER,
     LalmConfig,
     build_lalm,
-    caption_ids,
+    code_questions,
     save_lalm,
-    word_ids,
+    tokens_within,
 )
 from resonate_audio.nano.judge_questions import (
     TOO_ALIKE,
     WRONG_KINDS,
     Classes,
+    Phrase,
     Question,
     Scene,
+    any_template,
+    ask,
     choose,
 )
 from resonate_audio.nano.judge_scenes import (
@@ -70,8 +73,9 @@ Say = Callable[[str], None]
 Score = Callable[[Float[Tensor, "row sample"], list[str]], Float[Tensor, " row"]]
 MOST_ONSETS = 6
 MOST_PHRASES = 3
-LENT_SCALE = 0.3
-NAMED_SCENES = 8
+NAME_DIM = 64
+LENT_SCALE, LENT_HEADS = 0.3, 2
+LEAST_MASS = 1e-4
 EXAM_SEED = 77
 EXAM_BATCH = 16
 
@@ -92,54 +96,62 @@ class ClapRecipe(JudgeRecipe):
     network: TwoTowerConfig = TwoTowerConfig()
 
 
-class ListeningConfig(FrozenConfig):
-    """Learning what sounds in each frame, from scenes full of short pieces."""
+class ListenerRecipe(JudgeRecipe):
+    """The part of a recipe of a judge that first learns to hear, and then to answer.
 
-    steps: int = Field(600, ge=0)
-    """First steps of a run, in which nothing else is learnt."""
-    scenes: int = Field(32, ge=1)
-    """Scenes of each of those."""
-    later_scenes: int = Field(8, ge=1)
-    """Scenes of each step after them, beside those that are asked about."""
+    Each is a run of its own: what one learns to hear with is fixed while it learns to answer, so
+    that a step can ask many questions about each scene for little more than the price of one.
+    """
+
+    lesson: Literal["hearing", "answers"]
+    questions_per_scene: int = Field(16, ge=2)
+    start: Path | None = None
+    """Folder of the run in which it learnt to hear; its last weights are the first ones of this."""
 
 
-class EvalRecipe(JudgeRecipe):
+class EvalLoss(FrozenConfig):
+    """What nano-eval learns, each with its weight."""
+
+    classes: float = Field(0.5, ge=0)
+    """What sounds in each frame."""
+    naming: float = Field(1.0, ge=0)
+    """Which caption names it."""
+    pointing: float = Field(1.0, ge=0)
+    """In which frames each word of a question is heard."""
+    answer: float = Field(1.0, ge=0)
+
+
+class EvalRecipe(ListenerRecipe):
     """Train the matcher."""
 
     judge: Literal["eval"]
     network: MatcherConfig = MatcherConfig()
-    questions_per_scene: int = Field(4, ge=2)
-    listening: ListeningConfig = ListeningConfig()
-    class_weight: float = Field(0.5, ge=0)
-    """Weight of telling what sounds in each frame."""
-    naming_weight: float = Field(0.5, ge=0)
-    """Weight of telling which caption names it."""
+    loss: EvalLoss = EvalLoss()
 
 
 class LalmLoss(FrozenConfig):
-    """What nano-lalm learns beside the answer, each with its weight."""
+    """What nano-lalm learns, each with its weight."""
 
     classes: float = Field(0.5, ge=0)
     """What sounds in each frame, told from the encoder."""
+    begun: float = Field(0.2, ge=0)
+    """How many recordings have begun so far, told from the encoder."""
     naming: float = Field(1.0, ge=0)
     """Which caption names what sounds in a frame, told where both enter the language model."""
+    looking: float = Field(1.0, ge=0)
+    """Which phrase of the question each frame looks at, told from two heads' attention."""
     pointing: float = Field(1.0, ge=0)
-    """Which phrase of the question names what sounds now, told below the last layer."""
+    """Which phrase of the question names what sounds now, told from the layer after them."""
     counting: float = Field(0.3, ge=0)
-    """How many recordings have begun so far, told below the last layer."""
+    """How many recordings have begun so far, told from the same layer."""
     answer: float = Field(1.0, ge=0)
 
 
-class LalmRecipe(JudgeRecipe):
+class LalmRecipe(ListenerRecipe):
     """Train the audio LLM."""
 
     judge: Literal["lalm"]
     network: LalmConfig = LalmConfig()
-    questions_per_scene: int = Field(4, ge=2)
-    listening: ListeningConfig = ListeningConfig()
-    start: Path | None = None
-    """Folder of an earlier run; its last weights are the first ones of this, and what naming has
-    learnt there is lent to two heads of the language model."""
     loss: LalmLoss = LalmLoss()
 
 
@@ -159,35 +171,54 @@ class JudgeTask(Task):
         return pair_accuracy(self.exam, exam_scores(self.score, self.exam))
 
 
-@dataclass(frozen=True)
-class Crowd:
-    """Scenes full of short pieces, as an encoder heard them."""
-
-    scenes: tuple[Scene, ...]
-    frames: Float[Tensor, "scene frame dim"]
-    alone: bool
-    """Whether nothing else is to be learnt yet."""
-
-
 class ListeningTask(JudgeTask):
-    """A judge that also learns to tell what sounds in each frame."""
+    """A judge that first learns to hear, then to answer."""
 
+    recipe: ListenerRecipe
     tagger: nn.Linear
     """From frames to classes and silence."""
 
-    def listen(
-        self,
-        config: ListeningConfig,
-        step: int,
-        rng: np.random.Generator,
-        hear: Callable[[Tensor], Tensor],
-    ) -> tuple[Float[Tensor, ""], Crowd]:
-        """Cross-entropy of frame classes, and what was heard in which scenes."""
-        alone = step < config.steps
-        scenes, waves = self.scenes.crowds(rng, config.scenes if alone else config.later_scenes)
-        frames = hear(waves)
-        targets = self.scenes.class_targets(scenes, frames.shape[1])
-        return soft_cross_entropy(self.tagger(frames), targets), Crowd(scenes, frames, alone)
+    def loss(self, phase: str, draw: Draw) -> tuple[Float[Tensor, ""], Losses]:
+        """The lesson's loss."""
+        rng = numpy_generator(draw.generator)
+        if self.recipe.lesson == "hearing":
+            return self.hearing_loss(rng)
+        recipe = self.recipe
+        return self.answer_loss(
+            self.scenes.batch(rng, recipe.scenes_per_batch, recipe.questions_per_scene), rng
+        )
+
+    def hearing_loss(self, rng: np.random.Generator) -> tuple[Float[Tensor, ""], Losses]:
+        """What sounds, and what it is called."""
+        raise NotImplementedError
+
+    def answer_loss(
+        self, batch: SceneBatch, rng: np.random.Generator
+    ) -> tuple[Float[Tensor, ""], Losses]:
+        """Does the sound have what the text says?"""
+        raise NotImplementedError
+
+    def named_frames(
+        self, waves: Float[Tensor, "row sample"], captions: Sequence[str]
+    ) -> Float[Tensor, "row frame caption"]:
+        """How much each caption means what is heard in each frame."""
+        raise NotImplementedError
+
+    def sample(self, folder: Path, step: int) -> Mapping[str, float]:
+        """Of hearing: how often the loudest moment of one sound is called by its own name."""
+        if self.recipe.lesson == "answers":
+            return super().sample(folder, step)
+        items = [item for item in self.exam if item.kind == "wrong event"]
+        told = [item for item in items if len(item.scene.events) == 1]
+        if not told:
+            return {}
+        right, wrong = [item.right for item in told], [item.wrong for item in told]
+        names = self.named_frames(stacked([item.samples for item in told]), right + wrong)
+        best = names.amax(dim=1)
+        rows = torch.arange(len(told))
+        own, other = best[rows, rows], best[rows, rows + len(told)]
+        first = (best[:, : len(told)].argmax(dim=1) == rows).float().mean()
+        return {"named/pairs": float((own > other).float().mean()), "named/first": float(first)}
 
 
 class ClapTask(JudgeTask):
@@ -247,6 +278,8 @@ class EvalModules(nn.Module):
 class EvalTask(ListeningTask):
     """Answers to hard questions, and what sounds in each frame."""
 
+    recipe: EvalRecipe
+
     def __init__(
         self,
         recipe: EvalRecipe,
@@ -260,34 +293,54 @@ class EvalTask(ListeningTask):
         self.tagger = modules.classes
         self.phases: dict[str, nn.Module] = {"model": modules}
 
-    def loss(self, phase: str, draw: Draw) -> tuple[Float[Tensor, ""], Losses]:
-        """Cross-entropy of the frames' classes and, after a while, of the answers."""
-        rng, recipe, matcher = numpy_generator(draw.generator), self.recipe, self.modules.matcher
-        hear = partial(self.hear, rng=rng)
-        classes, crowd = self.listen(recipe.listening, draw.step, rng, hear)
-        naming = self.named(crowd, rng)
-        lessons = recipe.class_weight * classes + recipe.naming_weight * naming
-        if crowd.alone:
-            return lessons, detached({"classes": classes, "naming": naming})
-        batch = self.scenes.batch(rng, recipe.scenes_per_batch, recipe.questions_per_scene)
-        frames = hear(batch.waves)
-        tokens = self.encoder.encode(batch.texts()).tokens
-        repeated = frames.repeat_interleave(recipe.questions_per_scene, dim=0)
-        log_odds = matcher.match(repeated, tokens, word_mask(tokens))
-        answers = batch.answers()
-        answer = F.binary_cross_entropy_with_logits(log_odds, answers)
-        right = ((log_odds > 0).float() == answers).float()
-        logged = {"answer": answer, "classes": classes, "naming": naming}
-        return answer + lessons, detached(logged | by_kind(right, batch))
+    def hearing_loss(self, rng: np.random.Generator) -> tuple[Float[Tensor, ""], Losses]:
+        """Classes of frames, and which of some hundred captions names each."""
+        scenes, waves = self.scenes.crowds(rng, self.recipe.scenes_per_batch)
+        frames, weights = self.hear(waves, rng), self.recipe.loss
+        targets = self.scenes.class_targets(scenes, frames.shape[1])
+        classes = soft_cross_entropy(self.tagger(frames), targets)
+        words = self.caption_names(one_caption_each(scenes, rng))
+        naming = naming_loss(
+            self.modules.matcher.sounds(frames), words, scenes, self.scenes.classes
+        )
+        total = weights.classes * classes + weights.naming * naming
+        return total, detached({"classes": classes, "naming": naming})
 
-    def named(self, crowd: Crowd, rng: np.random.Generator) -> Float[Tensor, ""]:
-        """Which caption names what sounds?"""
-        scenes, matcher = crowd.scenes[:NAMED_SCENES], self.modules.matcher
-        tokens = self.encoder.encode(one_caption_each(scenes, rng)).tokens
+    def answer_loss(
+        self, batch: SceneBatch, rng: np.random.Generator
+    ) -> tuple[Float[Tensor, ""], Losses]:
+        """Answers, and in which frames each word is heard."""
+        matcher, weights = self.modules.matcher, self.recipe.loss
+        texts, answers = batch.texts(), batch.answers()
+        with torch.no_grad():
+            matcher.picture.eval()
+            matcher.mixers.eval()
+            frames = self.hear(batch.waves, rng)
+        tokens = self.encoder.encode(texts).tokens
+        repeated = frames.repeat_interleave(self.recipe.questions_per_scene, dim=0)
+        log_odds = matcher.match(repeated, tokens, word_mask(tokens))
+        answer = F.binary_cross_entropy_with_logits(log_odds, answers)
+        spans = self.encoder.spans(texts, tokens.shape[1])
+        pointing = word_pointing(matcher.likeness(repeated, tokens), spans, batch)
+        right = ((log_odds > 0).float() == answers).float()
+        total = weights.answer * answer + weights.pointing * pointing
+        logged = {"answer": answer, "pointing": pointing}
+        return total, detached(logged | by_kind(right, batch))
+
+    def caption_names(self, captions: Sequence[str]) -> Float[Tensor, "caption dim"]:
+        """What whole captions say: the mean of their words."""
+        tokens = self.encoder.encode(captions).tokens
         mask = word_mask(tokens)[..., None].float()
-        words = (matcher.names(tokens) * mask).sum(dim=1) / mask.sum(dim=1)
-        frames = matcher.sounds(crowd.frames[: len(scenes)])
-        return naming_loss(frames, words, scenes, self.scenes.classes)
+        named: Tensor = self.modules.matcher.names(tokens) * mask
+        return named.sum(dim=1) / mask.sum(dim=1)
+
+    def named_frames(
+        self, waves: Float[Tensor, "row sample"], captions: Sequence[str]
+    ) -> Float[Tensor, "row frame caption"]:
+        """How much each caption means what is heard in each frame."""
+        matcher = self.modules.matcher
+        frames: Tensor = matcher.sounds(matcher.hear(pictures_of(matcher, waves)))
+        return frames @ self.caption_names(captions).T
 
     def hear(
         self, waves: Float[Tensor, "row sample"], rng: np.random.Generator
@@ -313,14 +366,17 @@ class LalmModules(nn.Module):
         super().__init__()
         self.model = model
         self.classes = nn.Linear(config.audio_dim, num_classes + 1)
-        self.sounds = nn.Linear(config.text_dim, 64)
-        self.words = nn.Linear(config.text_dim, 64)
+        self.begun = nn.Linear(config.audio_dim, MOST_ONSETS + 1)
+        self.sounds = nn.Linear(config.text_dim, NAME_DIM, bias=False)
+        self.words = nn.Linear(config.text_dim, NAME_DIM, bias=False)
         self.pointing = nn.Linear(config.text_dim, MOST_PHRASES + 1)
         self.onsets = nn.Linear(config.text_dim, MOST_ONSETS + 1)
 
 
 class LalmTask(ListeningTask):
     """The paper's question, answered by one token, and three lessons on the way to it."""
+
+    recipe: LalmRecipe
 
     def __init__(
         self,
@@ -335,19 +391,22 @@ class LalmTask(ListeningTask):
         self.tagger = modules.classes
         self.phases: dict[str, nn.Module] = {"model": modules}
 
-    def loss(self, phase: str, draw: Draw) -> tuple[Float[Tensor, ""], Losses]:
-        """Frame classes alone at first; then everything."""
-        rng, recipe = numpy_generator(draw.generator), self.recipe
-        hear = partial(self.hear, rng=rng)
-        classes, crowd = self.listen(recipe.listening, draw.step, rng, hear)
-        naming = self.named(crowd, rng)
-        lessons = recipe.loss.classes * classes + recipe.loss.naming * naming
-        logged = {"classes": classes, "naming": naming}
-        if crowd.alone:
-            return lessons, detached(logged)
-        batch = self.scenes.batch(rng, recipe.scenes_per_batch, recipe.questions_per_scene)
-        loss, more = self.questioned(batch, hear(batch.waves))
-        return loss + lessons, detached(logged | more)
+    def hearing_loss(self, rng: np.random.Generator) -> tuple[Float[Tensor, ""], Losses]:
+        """Classes of frames, recordings begun, and which of some hundred captions names each."""
+        weights = self.recipe.loss
+        scenes, waves = self.scenes.crowds(rng, self.recipe.scenes_per_batch)
+        frames = self.hear(waves, rng)
+        targets = self.scenes.class_targets(scenes, frames.shape[1])
+        classes = soft_cross_entropy(self.tagger(frames), targets)
+        begun = onset_loss(self.modules.begun(frames), scenes)
+        naming = naming_loss(
+            self.sound_names(frames),
+            self.phrase_names(scenes_told(scenes, rng)),
+            scenes,
+            self.scenes.classes,
+        )
+        total = weights.classes * classes + weights.begun * begun + weights.naming * naming
+        return total, detached({"classes": classes, "begun": begun, "naming": naming})
 
     def hear(
         self, waves: Float[Tensor, "row sample"], rng: np.random.Generator
@@ -356,46 +415,95 @@ class LalmTask(ListeningTask):
         heard: Tensor = self.audio_tower(altered(self.features(waves), rng, 0.1)).last_hidden_state
         return heard
 
-    def questioned(
-        self, batch: SceneBatch, heard: Float[Tensor, "scene frame dim"]
+    def answer_loss(
+        self, batch: SceneBatch, rng: np.random.Generator
     ) -> tuple[Float[Tensor, ""], Losses]:
         """Answers, and what is learnt on the way to them."""
         core, weights = self.core, self.recipe.loss
+        with torch.no_grad():
+            self.audio_tower.eval()
+            heard = self.hear(batch.waves, rng)
         num_frames, num_questions = heard.shape[1], self.recipe.questions_per_scene
-        ids, mask = word_ids(self.llm, batch.texts(), num_frames)
-        embedded = core.get_input_embeddings()(ids)
+        coded = code_questions(self.llm, batch.texts(), num_frames)
+        embedded = core.get_input_embeddings()(coded.ids)
         audio = core.multi_modal_projector(heard).repeat_interleave(num_questions, dim=0)
-        is_audio = ids == self.llm.audio_id
-        embedded = embedded.masked_scatter(is_audio[..., None], audio.to(embedded.dtype))
+        embedded = embedded.masked_scatter(coded.is_audio[..., None], audio.to(embedded.dtype))
         made = core.language_model(
-            inputs_embeds=embedded, attention_mask=mask, use_cache=False, output_hidden_states=True
+            inputs_embeds=embedded,
+            attention_mask=coded.mask,
+            use_cache=False,
+            output_hidden_states=True,
+            output_attentions=True,
         )
-        late = made.hidden_states[-2][is_audio].view(len(ids), num_frames, -1)
+        targets = torch.stack(
+            [
+                pointing(torch.from_numpy(activity(scene, num_frames)), question)
+                for scene, asked in zip(batch.scenes, batch.questions, strict=True)
+                for question in asked
+            ]
+        )
+        phrases = [question.phrases for asked in batch.questions for question in asked]
+        looks = made.attentions[COMPARING_LAYER][:, :LENT_HEADS][:, :, coded.audio]
+        later = made.hidden_states[COMPARING_LAYER + 2][:, coded.audio]
         answer, right = self.answered(made.last_hidden_state[:, -1], batch)
-        pointing = self.pointed(late, batch)
-        counted = onsets_so_far(batch.scenes, num_frames, MOST_ONSETS)
-        counting = F.cross_entropy(
-            self.modules.onsets(late).flatten(0, 1),
-            counted.repeat_interleave(num_questions, dim=0).flatten(),
-        )
-        total = weights.answer * answer + weights.pointing * pointing + weights.counting * counting
-        logged = {"answer": answer, "pointing": pointing, "counting": counting}
-        return total, logged | by_kind(right, batch)
+        parts = {
+            "answer": answer,
+            "looking": looking_loss(looks, coded.phrase_tokens(phrases), targets),
+            "pointing": F.binary_cross_entropy_with_logits(
+                self.modules.pointing(later), targets.float()
+            ),
+            "counting": onset_loss(
+                self.modules.onsets(later), [s for s in batch.scenes for _ in range(num_questions)]
+            ),
+        }
+        total = torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum()
+        return total, detached(parts | by_kind(right, batch))
 
-    def named(self, crowd: Crowd, rng: np.random.Generator) -> Float[Tensor, ""]:
-        """Which caption names what sounds? Frames enter the language model near their words.
+    def sound_names(
+        self, frames: Float[Tensor, "row frame dim"]
+    ) -> Float[Tensor, "row frame name"]:
+        """What frames mean where sounds meet words, as the comparing layer reads them."""
+        named: Tensor = self.modules.sounds(self.meeting(self.core.multi_modal_projector(frames)))
+        return named
 
-        The captions are read as in the question, and taken from the first layer, so that sounds
-        can look for them from the second on.
-        """
-        scenes, core = crowd.scenes[:NAMED_SCENES], self.core
-        ids, mask = caption_ids(self.llm, one_caption_each(scenes, rng))
-        made = core.language_model(
-            input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=True
+    def phrase_names(self, told: Sequence[Told]) -> Float[Tensor, "phrase name"]:
+        """What each phrase says, at its last word, in the order of the events that they name."""
+        coded = code_questions(self.llm, [text.text for text in told], 0)
+        made = self.core.language_model(
+            input_ids=coded.ids,
+            attention_mask=coded.mask,
+            use_cache=False,
+            output_hidden_states=True,
         )
-        words = self.modules.words(made.hidden_states[1][:, -1])
-        frames = self.modules.sounds(core.multi_modal_projector(crowd.frames[: len(scenes)]))
-        return naming_loss(frames, words, scenes, self.scenes.classes)
+        tokens = coded.phrase_tokens([text.phrases for text in told])
+        places = torch.arange(tokens.shape[2])
+        rows, columns, events = [], [], []
+        for row, text in enumerate(told):
+            for column, phrase in enumerate(text.phrases):
+                rows.append(row)
+                columns.append(int(places[tokens[row, column]].max()))
+                events.append(phrase.event)
+        order = np.argsort(np.array(events), kind="stable")
+        state = made.hidden_states[COMPARING_LAYER][rows, columns][torch.from_numpy(order)]
+        named: Tensor = self.modules.words(self.meeting(state))
+        return named
+
+    @property
+    def meeting(self) -> nn.Module:
+        """What the comparing layer does to all that it reads."""
+        norm: nn.Module = self.core.language_model.layers[COMPARING_LAYER].input_layernorm
+        return norm
+
+    def named_frames(
+        self, waves: Float[Tensor, "row sample"], captions: Sequence[str]
+    ) -> Float[Tensor, "row frame caption"]:
+        """How much each caption means what is heard in each frame."""
+        heard = self.audio_tower(self.features(waves)).last_hidden_state
+        told = [
+            Told(caption, (Phrase(0, len(caption), index),))
+            for index, caption in enumerate(captions)
+        ]
+        return self.sound_names(heard) @ self.phrase_names(told).T
 
     def answered(
         self, last: Float[Tensor, "question dim"], batch: SceneBatch
@@ -408,20 +516,6 @@ class LalmTask(ListeningTask):
         targets = torch.where(answers > 0, yes, no)
         right = ((logits[:, yes] > logits[:, no]).float() == answers).float()
         return F.cross_entropy(logits, targets), right
-
-    def pointed(
-        self, frames: Float[Tensor, "question frame dim"], batch: SceneBatch
-    ) -> Float[Tensor, ""]:
-        """Each frame says which phrases of its question name it, or that none does.
-
-        It can only know by attending to the words: this is what makes the language model compare.
-        """
-        num_frames, targets = frames.shape[1], []
-        for scene, asked in zip(batch.scenes, batch.questions, strict=True):
-            active = torch.from_numpy(activity(scene, num_frames))
-            targets += [pointing(active, question) for question in asked]
-        logits = self.modules.pointing(frames)
-        return F.binary_cross_entropy_with_logits(logits, torch.stack(targets).float())
 
     @property
     def core(self) -> Any:
@@ -447,6 +541,29 @@ class LalmTask(ListeningTask):
     def export(self, folder: Path) -> None:
         """Write a transformers folder."""
         save_lalm(self.llm, folder)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A sentence, and where it names which event."""
+
+    text: str
+    phrases: tuple[Phrase, ...]
+
+
+def scenes_told(scenes: Sequence[Scene], rng: np.random.Generator) -> list[Told]:
+    """Sentences of one to three phrases that name every event once; events count on over scenes."""
+    told, first = list[Told](), 0
+    for scene in scenes:
+        left = list(range(len(scene.events)))
+        while left:
+            size = min(int(rng.integers(1, MOST_PHRASES + 1)), len(left))
+            events, left = left[:size], left[size:]
+            named = [(choose(scene.events[e].captions, rng), first + e) for e in events]
+            asked = ask(any_template(size, rng), named, "described")
+            told.append(Told(asked.text, asked.phrases))
+        first += len(scene.events)
+    return told
 
 
 def one_caption_each(scenes: Sequence[Scene], rng: np.random.Generator) -> list[str]:
@@ -495,6 +612,63 @@ def pointing(active: Bool[Tensor, "event frame"], question: Question) -> Bool[Te
     return columns
 
 
+def looking_loss(
+    looks: Float[Tensor, "question head frame token"],
+    phrases: Bool[Tensor, "question phrase token"],
+    targets: Bool[Tensor, "question frame column"],
+) -> Float[Tensor, ""]:
+    """Cross-entropy of where frames look: at the phrases that name them, or at none.
+
+    Args:
+        looks: attention of some heads, from frames to all tokens.
+        phrases: which tokens each phrase has.
+        targets: from `pointing`; its last column is not used.
+    """
+    named = targets[..., :MOST_PHRASES].float()
+    shares = torch.cat([named, (named.sum(dim=2, keepdim=True) == 0).float()], dim=2)
+    shares = shares / shares.sum(dim=2, keepdim=True)
+    mass = torch.einsum("qhft,qpt->qhfp", looks.float(), phrases.float())
+    rest = 1 - mass.sum(dim=3, keepdim=True)
+    chosen = torch.cat([mass, rest], dim=3).clamp_min(LEAST_MASS).log()
+    return -(shares[:, None] * chosen).sum(dim=3).mean()
+
+
+def onset_loss(
+    logits: Float[Tensor, "row frame count"], scenes: Sequence[Scene]
+) -> Float[Tensor, ""]:
+    """Cross-entropy of how many recordings have begun by the end of each frame."""
+    begun = onsets_so_far(scenes, logits.shape[1], MOST_ONSETS).to(logits.device)
+    return F.cross_entropy(logits.flatten(0, 1), begun.flatten())
+
+
+def word_pointing(
+    likeness: Float[Tensor, "question token frame"],
+    spans: Sequence[Sequence[tuple[int, int]]],
+    batch: SceneBatch,
+) -> Float[Tensor, ""]:
+    """Binary cross-entropy of which words sound when; words outside of phrases say nothing.
+
+    Args:
+        likeness: log-odds that a word is heard in a frame.
+        spans: first and last character of each token, for each question.
+        batch: what was asked about which scenes.
+    """
+    targets = torch.zeros_like(likeness)
+    asked = torch.zeros(likeness.shape[:2], dtype=torch.bool, device=likeness.device)
+    row = 0
+    for scene, questions in zip(batch.scenes, batch.questions, strict=True):
+        active = torch.from_numpy(activity(scene, likeness.shape[2])).to(likeness)
+        for question in questions:
+            for phrase in question.phrases:
+                for token in tokens_within(spans[row], phrase):
+                    asked[row, token] = True
+                    if phrase.event is not None:
+                        targets[row, token] = active[phrase.event]
+            row += 1
+    loss = F.binary_cross_entropy_with_logits(likeness.float(), targets.float(), reduction="none")
+    return loss[asked].mean()
+
+
 def pictures_of(
     network: TwoTower | Matcher, waves: Float[Tensor, "row sample"]
 ) -> Float[Tensor, "row band hop"]:
@@ -509,6 +683,8 @@ class CaptionReader:
     def __init__(self, encoder: TextEncoder, folder: Path) -> None:
         from tokenizers import Tokenizer
 
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.no_padding()
         self.encoders = [
             TextEncoder(
                 encoder.config.model_copy(update={"num_tokens": length}),
@@ -517,6 +693,10 @@ class CaptionReader:
             )
             for length in (10, 16, 24, 32, encoder.config.num_tokens)
         ]
+
+    def spans(self, texts: Sequence[str], num_tokens: int) -> list[list[tuple[int, int]]]:
+        """First character of each token and the one after its last; equal where it has none."""
+        return [coding.offsets[:num_tokens] for coding in self.tokenizer.encode_batch(list(texts))]
 
     def encode(self, texts: Sequence[str]) -> TextFeatures:
         """The features that the encoder itself gives, cut to the longest text's padding."""
@@ -564,7 +744,7 @@ def soft_cross_entropy(
     logits: Float[Tensor, "row frame class"], targets: Float[Tensor, "row frame class"]
 ) -> Float[Tensor, ""]:
     """Cross-entropy with shares of classes, mean over frames."""
-    return -(targets * logits.log_softmax(dim=2)).sum(dim=2).mean()
+    return -(targets * logits.float().log_softmax(dim=2)).sum(dim=2).mean()
 
 
 def detached(losses: Mapping[str, Tensor]) -> Losses:
@@ -620,6 +800,8 @@ def train_judge(recipe: ClapRecipe | EvalRecipe | LalmRecipe, say: Say) -> RunRe
             return ClapTask(recipe, TwoTower(recipe.network), open_reader(), scenes, exam)
         if isinstance(recipe, EvalRecipe):
             modules = EvalModules(recipe.network, len(scenes.classes.labels))
+            if recipe.start is not None:
+                start_from(modules, recipe.start)
             return EvalTask(recipe, modules, open_reader(), scenes, exam)
         return make_lalm_task(recipe, scenes, exam)
 
@@ -654,8 +836,8 @@ def start_from(modules: nn.Module, run: Path) -> None:
 
 
 @torch.no_grad()
-def lend_heads(modules: LalmModules, num_heads: int = 2) -> None:
-    """Let heads of the second layer compare sounds with words as the naming lesson does.
+def lend_heads(modules: LalmModules) -> None:
+    """Let heads of the comparing layer liken sounds to words as the naming lesson does.
 
     There, a sound x and a caption y have the likeness xᵀSᵀW y / 8, with S and W the lesson's maps.
     Its singular vectors, shared out among the heads, become rows of their queries and keys: in the
@@ -663,18 +845,18 @@ def lend_heads(modules: LalmModules, num_heads: int = 2) -> None:
     such heads took longer than everything else that there is to learn.
     """
     model: Any = modules.model
-    layer = model.model.language_model.layers[1]
-    attention, gain = layer.self_attn, layer.input_layernorm.weight
+    attention = model.model.language_model.layers[COMPARING_LAYER].self_attn
     dim = int(attention.head_dim)
-    product = (modules.sounds.weight / gain).T @ (modules.words.weight / gain)
+    product = modules.sounds.weight.T @ modules.words.weight
     left, strength, right = torch.linalg.svd(product * LENT_SCALE)
     half, first = dim // 2, 3 * dim // 16
     slow = [*range(first, half), *range(half + first, dim)]
-    for head in range(num_heads):
-        chosen = range(head, num_heads * len(slow), num_heads)
-        roots = strength[list(chosen)].sqrt()[:, None] * dim**0.25
+    for head in range(LENT_HEADS):
+        chosen = list(range(head, min(LENT_HEADS * len(slow), len(strength)), LENT_HEADS))
+        roots = strength[chosen].sqrt()[:, None] * dim**0.25
         rows = slice(head * dim, (head + 1) * dim)
         for linear, vectors in ((attention.q_proj, left.T), (attention.k_proj, right)):
             linear.weight[rows] = 0
             linear.bias[rows] = 0
-            linear.weight[[head * dim + row for row in slow]] = roots * vectors[list(chosen)]
+            places = [head * dim + row for row in slow[: len(chosen)]]
+            linear.weight[places] = roots * vectors[chosen]

@@ -7,7 +7,8 @@ import torch
 from tiny_scenes import LALM
 
 from resonate_audio.nano.bundle import BUNDLED_FOLDER
-from resonate_audio.nano.judge_lalm import build_lalm, save_lalm, word_ids
+from resonate_audio.nano.judge_lalm import build_lalm, code_questions, save_lalm, tokens_within
+from resonate_audio.nano.judge_questions import Phrase
 from resonate_audio.rewards.audio_llm import AudioLLM
 
 CAPTIONS = ["a dog barks twice", "rain falling, then a xylophone plays"]
@@ -27,9 +28,29 @@ def waves() -> torch.Tensor:
 def test_training_reads_the_same_tokens_as_scoring(lalm: AudioLLM) -> None:
     inputs = lalm.prepare(waves(), CAPTIONS)
     num_audio = int((inputs["input_ids"][0] == lalm.audio_id).sum())
-    ids, mask = word_ids(lalm, CAPTIONS, num_audio)
-    assert torch.equal(ids, inputs["input_ids"])
-    assert torch.equal(mask, inputs["attention_mask"])
+    coded = code_questions(lalm, CAPTIONS, num_audio)
+    assert torch.equal(coded.ids, inputs["input_ids"])
+    assert torch.equal(coded.mask, inputs["attention_mask"])
+
+
+def test_the_sound_lies_at_the_same_places_in_every_row(lalm: AudioLLM) -> None:
+    coded = code_questions(lalm, CAPTIONS, 5)
+    assert coded.is_audio[:, coded.audio].all()
+    assert int(coded.is_audio.sum()) == 2 * 5
+
+
+def test_phrases_are_found_among_the_tokens(lalm: AudioLLM) -> None:
+    coded = code_questions(lalm, CAPTIONS, 5)
+    first, second = CAPTIONS[1].split(", then ")
+    phrases = (Phrase(0, len(first), 0), Phrase(len(CAPTIONS[1]) - len(second), 36, 1))
+    tokens = coded.phrase_tokens([(), phrases])
+    read = [lalm.tokenizer.decode(coded.ids[1][tokens[1, column]]) for column in range(3)]
+    assert read == [first, second, ""]
+    assert not tokens[0].any()
+
+
+def test_a_token_that_reaches_past_a_phrase_is_not_its_own() -> None:
+    assert tokens_within([(0, 0), (2, 5), (5, 9)], Phrase(0, 6, None), begin=2) == [1]
 
 
 def test_yes_and_no_are_one_word_each(lalm: AudioLLM) -> None:

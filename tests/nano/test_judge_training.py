@@ -10,10 +10,12 @@ import torch
 from tiny_scenes import LABELS, LALM, MATCHER, TOWERS, tone_scenes
 
 from resonate_audio.nano.bundle import BUNDLED_FOLDER
-from resonate_audio.nano.judge_lalm import build_lalm
+from resonate_audio.nano.judge_lalm import COMPARING_LAYER, build_lalm, tokens_within
 from resonate_audio.nano.judge_questions import WRONG_KINDS, ask
-from resonate_audio.nano.judge_scenes import draw_exam
+from resonate_audio.nano.judge_scenes import activity, draw_exam
 from resonate_audio.nano.judge_training import (
+    LEAST_MASS,
+    LENT_HEADS,
     LENT_SCALE,
     CaptionReader,
     ClapRecipe,
@@ -26,16 +28,21 @@ from resonate_audio.nano.judge_training import (
     altered,
     exam_scores,
     lend_heads,
+    looking_loss,
     make_lalm_task,
     naming_loss,
     open_reader,
     pair_accuracy,
     pointing,
+    scenes_told,
     soft_cross_entropy,
+    start_from,
+    word_pointing,
 )
 from resonate_audio.rewards.small_judge import load_minilm
 from resonate_audio.rewards.two_tower import TwoTower
-from resonate_audio.training.run import RunResult, Task, train
+from resonate_audio.training.checkpoint import load_latest, unpack
+from resonate_audio.training.run import Draw, RunResult, Task, train
 
 
 def settings(output: Path, num_steps: int) -> dict[str, Any]:
@@ -53,32 +60,75 @@ def reader() -> CaptionReader:
     return open_reader()
 
 
-def run_judge(judge: str, output: Path, num_steps: int) -> RunResult:
-    scenes, values = tone_scenes(), settings(output, num_steps)
-    if judge != "clap":
-        values["listening"] = {"steps": 1}
-    exam = draw_exam(scenes, 1, seed=0)
-
-    def build(device: torch.device) -> Task:
-        if judge == "clap":
-            clap = ClapRecipe(judge="clap", network=TOWERS, **values)
-            return ClapTask(clap, TwoTower(TOWERS), reader(), scenes, exam)
-        if judge == "eval":
-            matcher = EvalRecipe(judge="eval", network=MATCHER, **values)
-            return EvalTask(matcher, EvalModules(MATCHER, 4), reader(), scenes, exam)
-        lalm = LalmRecipe(judge="lalm", network=LALM, **values)
-        return make_lalm_task(lalm, scenes, exam)
-
-    recipes = {"clap": ClapRecipe, "eval": EvalRecipe, "lalm": LalmRecipe}
-    return train(build, recipes[judge](judge=judge, **values))
+def make_task(values: dict[str, Any], judge: str, lesson: str, each: int = 1) -> tuple[Any, Task]:
+    scenes, exam = tone_scenes(), draw_exam(tone_scenes(), each, seed=0)
+    if judge == "clap":
+        clap = ClapRecipe(judge="clap", network=TOWERS, **values)
+        return clap, ClapTask(clap, TwoTower(TOWERS), reader(), scenes, exam)
+    values = values | {"lesson": lesson, "questions_per_scene": 4}
+    if judge == "eval":
+        matcher = EvalRecipe(judge="eval", network=MATCHER, **values)
+        return matcher, EvalTask(matcher, EvalModules(MATCHER, 4), reader(), scenes, exam)
+    lalm = LalmRecipe(judge="lalm", network=LALM, **values)
+    return lalm, make_lalm_task(lalm, scenes, exam)
 
 
-@pytest.mark.parametrize("judge", ["clap", "eval", "lalm"])
-def test_a_stopped_run_goes_on_exactly(judge: str, tmp_path: Path) -> None:
-    whole = run_judge(judge, tmp_path / "whole", 3)
-    run_judge(judge, tmp_path / "parts", 2)
-    resumed = run_judge(judge, tmp_path / "parts", 3)
+def run_judge(judge: str, lesson: str, output: Path, num_steps: int) -> RunResult:
+    values = settings(output, num_steps)
+    recipe, _ = make_task(values, judge, lesson)
+    return train(lambda device: make_task(values, judge, lesson)[1], recipe)
+
+
+@pytest.mark.parametrize(
+    ("judge", "lesson"),
+    [
+        ("clap", ""),
+        ("eval", "hearing"),
+        ("eval", "answers"),
+        ("lalm", "hearing"),
+        ("lalm", "answers"),
+    ],
+)
+def test_a_stopped_run_goes_on_exactly(judge: str, lesson: str, tmp_path: Path) -> None:
+    whole = run_judge(judge, lesson, tmp_path / "whole", 3)
+    run_judge(judge, lesson, tmp_path / "parts", 2)
+    resumed = run_judge(judge, lesson, tmp_path / "parts", 3)
     assert resumed.last_losses == whole.last_losses
+
+
+@pytest.mark.parametrize("judge", ["eval", "lalm"])
+def test_what_it_hears_with_is_fixed_while_it_learns_to_answer(judge: str, tmp_path: Path) -> None:
+    _, task = make_task(settings(tmp_path, 1), judge, "answers")
+    model = task.phases["model"]
+    loss, _ = task.loss("model", Draw(0, 0, torch.Generator().manual_seed(0)))
+    loss.backward()
+    learnt = {name for name, value in model.named_parameters() if value.grad is not None}
+    hearing = ("model.model.audio_tower.", "matcher.picture.", "matcher.mixers.")
+    assert learnt
+    assert not [name for name in learnt if name.startswith(hearing)]
+
+
+@pytest.mark.parametrize("judge", ["eval", "lalm"])
+def test_a_second_run_begins_with_what_the_first_has_learnt(judge: str, tmp_path: Path) -> None:
+    run_judge(judge, "hearing", tmp_path, 1)
+    values = settings(tmp_path / "second", 1) | {"start": tmp_path}
+    _, task = make_task(values, judge, "answers")
+    modules = task.phases["model"]
+    if judge == "eval":
+        start_from(modules, tmp_path)  # train_judge does
+    kept = load_latest(tmp_path / "checkpoints")
+    assert kept is not None
+    average = unpack("average", kept.tensors)
+    name = next(name for name in average if name.endswith(("conv1.weight", "flatten.weight")))
+    torch.testing.assert_close(modules.state_dict()[name], average[name])
+
+
+@pytest.mark.parametrize("judge", ["eval", "lalm"])
+def test_while_it_learns_to_hear_it_is_examined_on_names(judge: str, tmp_path: Path) -> None:
+    _, task = make_task(settings(tmp_path, 1), judge, "hearing", each=8)
+    task.phases["model"].eval()
+    with torch.no_grad():
+        assert set(task.sample(tmp_path, 1) or {}) == {"named/pairs", "named/first"}
 
 
 def test_wrong_and_right_texts_are_told_apart_by_a_judge_that_knows() -> None:
@@ -130,17 +180,53 @@ def test_naming_is_free_when_frames_mean_their_own_caption() -> None:
 def test_lent_heads_compare_as_the_naming_lesson_does() -> None:
     llm = build_lalm(LALM, ["a beep"], BUNDLED_FOLDER / "text_encoder")
     modules = LalmModules(llm.model, LALM, 4)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():  # a lesson of so few directions that the heads can hold it whole
-        for linear in (modules.sounds, modules.words):
-            linear.weight.copy_(torch.randn(linear.weight.shape, generator=generator))
-            linear.weight[2:] = 0
-    lend_heads(modules, num_heads=1)
-    attention = llm.model.model.language_model.layers[1].self_attn
+    lend_heads(modules)
+    attention = llm.model.model.language_model.layers[COMPARING_LAYER].self_attn
     dim = attention.head_dim
-    made = attention.q_proj.weight[:dim].T @ attention.k_proj.weight[:dim] / dim**0.5
+    heads = [slice(head * dim, (head + 1) * dim) for head in range(LENT_HEADS)]
+    made = sum(
+        attention.q_proj.weight[rows].T @ attention.k_proj.weight[rows] / dim**0.5 for rows in heads
+    )
     wanted = LENT_SCALE * modules.sounds.weight.T @ modules.words.weight
     torch.testing.assert_close(made, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_frames_that_look_at_the_phrase_that_names_them_cost_nothing() -> None:
+    phrases = torch.tensor([[[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]]).bool()
+    targets = torch.tensor([[[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 1]]]).bool()
+    looks = torch.tensor([[[[1.0, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1.0]]]])
+    torch.testing.assert_close(looking_loss(looks, phrases, targets), torch.tensor(0.0))
+    elsewhere = looking_loss(looks.roll(1, dims=3), phrases, targets)
+    torch.testing.assert_close(
+        elsewhere, -(2 * torch.tensor(LEAST_MASS).log() + torch.tensor(0.5).log()) / 3
+    )
+
+
+def test_every_event_is_told_once_in_the_words_of_its_captions() -> None:
+    scenes, _ = tone_scenes().crowds(np.random.default_rng(0), 6)
+    told = scenes_told(scenes, np.random.default_rng(1))
+    events = [event for scene in scenes for event in scene.events]
+    named = {p.event: text.text[p.begin : p.end] for text in told for p in text.phrases}
+    assert sorted(named) == list(range(len(events)))
+    assert all(named[index] in event.captions for index, event in enumerate(events))
+    assert sum(len(text.phrases) for text in told) == len(events)
+
+
+def test_words_that_point_where_they_sound_cost_nothing() -> None:
+    scenes = tone_scenes()
+    batch = scenes.batch(np.random.default_rng(3), 2, 4)
+    spans = reader().spans(batch.texts(), 32)
+    likeness, row = torch.zeros(8, 32, 20), 0
+    for scene, asked in zip(batch.scenes, batch.questions, strict=True):
+        active = torch.from_numpy(activity(scene, 20)).float()
+        for question in asked:
+            for phrase in question.phrases:
+                for token in tokens_within(spans[row], phrase):
+                    sounding = torch.zeros(20) if phrase.event is None else active[phrase.event]
+                    likeness[row, token] = 200 * sounding - 100
+            row += 1
+    assert word_pointing(likeness, spans, batch) < 1e-6
+    assert word_pointing(-likeness, spans, batch) > 99
 
 
 def test_soft_cross_entropy_of_shares_is_known() -> None:

@@ -30,8 +30,9 @@ LALM = LalmConfig(
     audio_heads=2,
     audio_mlp=16,
     text_dim=16,
-    text_layers=3,
+    text_layers=5,
     text_heads=2,
+    head_dim=16,
     text_mlp=16,
     num_common_words=0,
 )
