@@ -1,0 +1,1 @@
+"""Measuring generators: prompt sets, clips, scores, statistics, reports."""

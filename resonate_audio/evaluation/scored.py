@@ -1,0 +1,152 @@
+"""What has been measured of one system: the meeting place of scoring, statistics and reports.
+
+A system is a folder. ``manifest.jsonl`` says which clips it has (see ``clips``), ``scores.jsonl``
+what each metric says of each, one line a clip, and ``scores.json`` under which protocol.
+Statistics, comparisons and reports read these files and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from resonate_audio.core.config import FrozenConfig, parse_config
+from resonate_audio.core.errors import ManifestError
+from resonate_audio.core.files import atomic_path
+
+SCORES, SUMMARY = "scores.jsonl", "scores.json"
+Mode = Literal["deterministic", "paper"]
+Failure = Literal["missing", "unreadable", "silent", "not finite", "too short"]
+"""Why a clip has no values: it counts as failed, and is never left out."""
+
+
+class MetricCard(FrozenConfig):
+    """How a metric was measured; two numbers are comparable if their fingerprints are equal."""
+
+    name: str
+    """Column, such as ``clap``, ``aqa``, ``pq``, ``fad/nano-clap``."""
+    fingerprint: str
+    """Changes with weights, code version, resampler, crop, number format and question."""
+    higher_is_better: bool = True
+    mode: Mode = "deterministic"
+    title: str = ""
+    """As a table heads it; the name if empty."""
+    details: dict[str, str] = Field(default_factory=dict)
+    """What the fingerprint stands for, in words."""
+    worst: float | None = None
+    """Value that a failed clip counts with; None: no such value, the number of failures is told."""
+    was_reward: bool = False
+    """It was the reward of this system's training: a rise of it alone shows nothing."""
+
+
+class ClipScore(FrozenConfig):
+    """One clip and everything that was said of it."""
+
+    id: str
+    """Prompt's id in its set."""
+    prompt: str
+    seed: int = 0
+    """Number of the take; a second level under the prompt."""
+    file: str | None = None
+    """Relative to the system's folder; None if there is none."""
+    values: dict[str, float] = Field(default_factory=dict)
+    """By metric."""
+    failure: Failure | None = None
+    wall_s: float | None = None
+    """Seconds that making it took."""
+    seconds: float | None = None
+    """Its length."""
+    signs: dict[str, float] = Field(default_factory=dict)
+    """Loudness, share of silence, of clipping and so on: what a gamed judge goes with."""
+
+
+class SystemScores(FrozenConfig):
+    """All clips of one system, under one protocol."""
+
+    system: str
+    protocol: dict[str, str] = Field(default_factory=dict)
+    """What must be equal for a comparison: prompt set and its hash, seeds, …"""
+    facts: dict[str, str] = Field(default_factory=dict)
+    """What may differ and belongs in a table: parameters, NFE, guidance, model, source."""
+    cards: tuple[MetricCard, ...] = ()
+    clips: tuple[ClipScore, ...] = ()
+    set_values: dict[str, float] = Field(default_factory=dict)
+    """Values that only a whole set has, such as FAD, by metric."""
+
+    def card(self, name: str) -> MetricCard:
+        """The card of a metric.
+
+        Raises:
+            ManifestError: this system was not scored with it; lists those that it was.
+        """
+        for card in self.cards:
+            if card.name == name:
+                return card
+        known = ", ".join(card.name for card in self.cards) or "none yet"
+        raise ManifestError(f"{self.system}: not scored with {name}; it has {known}")
+
+    def values(self, metric: str) -> list[float | None]:
+        """One value a clip, in their order; a failed clip has the metric's worst, or None."""
+        worst = self.card(metric).worst
+        return [worst if clip.failure else clip.values.get(metric) for clip in self.clips]
+
+
+def write_scores(folder: Path, scores: SystemScores) -> None:
+    """Write both files, each whole or not at all."""
+    lines = [clip.model_dump_json(exclude_defaults=True) for clip in scores.clips]
+    with atomic_path(folder / SCORES) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    summary = scores.model_dump(mode="json", exclude={"clips"})
+    with atomic_path(folder / SUMMARY) as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def read_scores(folder: Path) -> SystemScores:
+    """Read what `write_scores` wrote.
+
+    Raises:
+        ManifestError: a file is missing or broken, or two lines are about the same clip; names the
+            file and the line.
+    """
+    summary, lines = _read(folder / SUMMARY), _read(folder / SCORES).splitlines()
+    fields = _object(summary, str(folder / SUMMARY))
+    clips = [
+        parse_config(ClipScore, _object(line, place), place)
+        for number, line in enumerate(lines, 1)
+        for place in [f"{folder / SCORES}, line {number}"]
+    ]
+    _check_unique(clips, folder / SCORES)
+    return parse_config(SystemScores, {**fields, "clips": clips}, str(folder / SUMMARY))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ManifestError(f"{path}: not there; run resonate eval score first") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: cannot read it ({error})") from error
+
+
+def _object(text: str, place: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"{place}: not JSON ({error.msg})") from error
+    if not isinstance(value, dict):
+        raise ManifestError(f"{place}: expected an object, got {type(value).__name__}")
+    return value
+
+
+def _check_unique(clips: Sequence[ClipScore], path: Path) -> None:
+    seen: dict[tuple[str, int], int] = {}
+    for number, clip in enumerate(clips, 1):
+        first = seen.setdefault((clip.id, clip.seed), number)
+        if first != number:
+            raise ManifestError(
+                f"{path}, line {number}: prompt {clip.id}, seed {clip.seed} stands in line {first}"
+            )
