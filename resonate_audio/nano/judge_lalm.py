@@ -1,9 +1,12 @@
 """nano-lalm: an audio LLM of a few million weights, made from nothing, in a published architecture.
 
-It is a ``Qwen2AudioForConditionalGeneration`` with a tiny configuration, so whatever scores with
-Qwen2-Audio scores with it: same class, same question, same log-odds of yes and no. What is its own
-is a WordPiece vocabulary of the words that captions use, whose vectors start as MiniLM's, and
-spectra of 20 ms hops in windows of five seconds.
+It is a ``Qwen3OmniMoeThinkerForConditionalGeneration`` with a tiny configuration, so whatever
+scores with Qwen3-Omni scores with it: same class, same question, same log-odds of yes and no. Its
+layers are dense, where the published model's have experts. What is its own is a WordPiece
+vocabulary of the words that captions use, whose vectors start as MiniLM's, and 64 bands.
+
+A first try was a tiny Qwen2-Audio. Its encoder convolves along time only; this one convolves along
+frequency too, which suits a few thousand recordings.
 """
 
 from __future__ import annotations
@@ -16,29 +19,41 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int64
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.model.checkpoint import read_weights
 from resonate_audio.model.text_encoder import dequantize
 from resonate_audio.nano.judge_questions import Phrase
 from resonate_audio.rewards.audio_llm import AudioLLM
-from resonate_audio.rewards.matcher import sinusoids
 from resonate_audio.rewards.question import CAPTION, WORDINGS
 
 CONTROL = {
-    "audio_token": "<|AUDIO|>",
-    "audio_bos_token": "<|audio_bos|>",
-    "audio_eos_token": "<|audio_eos|>",
+    "audio_token": "<|audio_pad|>",
+    "audio_bos_token": "<|audio_start|>",
+    "audio_eos_token": "<|audio_end|>",
+    "image_token": "<|image_pad|>",
+    "video_token": "<|video_pad|>",
+    "vision_bos_token": "<|vision_start|>",
+    "vision_eos_token": "<|vision_end|>",
 }
 PAD, TURN_BEGIN, TURN_END, UNKNOWN = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "[UNK]"
-FRAME_TEXT = ("system user assistant audio you are a helpful assistant yes no please only answer",)
+FRAME_TEXT = ("user assistant yes no",)
 VECTOR_SPREAD = 0.05
 """Root mean square of a first vector's values."""
 ROPE_THETA = 1e8
 """Turns most of a head so slowly that words and sounds can be compared from afar."""
 COMPARING_LAYER = 2
 """Layer of the language model in which sounds are to look for the words that name them."""
+NO_VISION = {
+    "depth": 1,
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_heads": 2,
+    "deepstack_visual_indexes": [0],
+    "num_position_embeddings": 4,
+}
+"""The architecture has a part that sees; here it is as small as can be, and never used."""
 FIRST_WORD = 1996
 """MiniLM's ids from here on are words, the most frequent first."""
 
@@ -47,20 +62,27 @@ class LalmConfig(FrozenConfig):
     """Sizes of nano-lalm."""
 
     num_bands: int = Field(64, ge=8)
-    hop_samples: int = Field(320, ge=80)
-    n_fft: int = Field(1024, ge=160)
-    window_s: int = Field(5, ge=1)
-    """Seconds it hears; later samples are cut off."""
+    n_fft: int = Field(640, ge=160)
+    window_s: int = Field(30, ge=1)
+    """What the mel front end calls a chunk; nothing is cut off."""
+    audio_channels: int = Field(64, ge=1)
+    """Of the three convolutions, each of which halves time and frequency."""
     audio_dim: int = Field(192, ge=8)
-    audio_layers: int = Field(4, ge=1)
+    audio_layers: int = Field(3, ge=1)
     audio_heads: int = Field(4, ge=1)
     audio_mlp: int = Field(576, ge=8)
     text_dim: int = Field(128, ge=8)
     text_layers: int = Field(6, ge=COMPARING_LAYER + 3)
     text_heads: int = Field(4, ge=2)
-    head_dim: int = Field(64, ge=8)
+    head_dim: int = Field(64, ge=8, multiple_of=8)
     text_mlp: int = Field(384, ge=8)
-    dropout: float = Field(0.1, ge=0, lt=1)
+
+    @property
+    def slow_rows(self) -> list[int]:
+        """Rows of a head whose turning with distance is slow enough to compare words and sounds."""
+        half, first = self.head_dim // 2, 3 * self.head_dim // 16
+        return [*range(first, half), *range(half + first, self.head_dim)]
+
     num_common_words: int = Field(2000, ge=0)
     """Words of the language taken into the vocabulary beside those of the corpus."""
 
@@ -81,18 +103,17 @@ def build_lalm(
     tokenizer, vectors = build_tokenizer(config, captions, minilm)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: Any = transformers.Qwen2AudioForConditionalGeneration(
+        model: Any = transformers.Qwen3OmniMoeThinkerForConditionalGeneration(
             architecture(config, len(tokenizer), tokenizer)
         )
+        spread_weights(model.model)
     embedding = model.get_input_embeddings().weight
-    tower = model.model.audio_tower
     with torch.no_grad():
         embedding[: len(vectors)] = vectors
-        tower.embed_positions.weight.copy_(0.5 * sinusoids(*tower.embed_positions.weight.shape))
     extractor = transformers.WhisperFeatureExtractor(
         feature_size=config.num_bands,
         sampling_rate=16_000,
-        hop_length=config.hop_samples,
+        hop_length=160,
         chunk_length=config.window_s,
         n_fft=config.n_fft,
         return_attention_mask=True,
@@ -100,24 +121,48 @@ def build_lalm(
     return AudioLLM(model, tokenizer, extractor, "paper")
 
 
+@torch.no_grad()
+def spread_weights(model: nn.Module) -> None:
+    """Draw first weights that keep the power of what goes through them.
+
+    The published models start from a deviation of 0.02 whatever the width. In layers as narrow as
+    these, sounds fade before they reach the language model: after 200 steps of learning to hear, the
+    cross-entropy of classes was 4.6 with it; with this it was 3.9 after 175.
+    """
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear | nn.Conv2d):
+            continue
+        gain = 2.0 if isinstance(module, nn.Conv2d) else 1.0
+        if name.endswith(("o_proj", "down_proj", "out_proj", "fc2")):
+            gain = 0.1  # what is added to a residual stream
+        nn.init.normal_(module.weight, std=(gain / module.weight[0].numel()) ** 0.5)
+
+
 def architecture(config: LalmConfig, num_words: int, tokenizer: Any) -> Any:
     """The transformers configuration of these sizes."""
     import transformers
 
-    num_frames = config.window_s * 16_000 // config.hop_samples
-    return transformers.Qwen2AudioConfig(
+    number, thirds = tokenizer.convert_tokens_to_ids, config.head_dim // 2 // 3
+    rope = {
+        "rope_type": "default",
+        "rope_theta": ROPE_THETA,
+        "mrope_section": [config.head_dim // 2 - 2 * thirds, thirds, thirds],
+        "mrope_interleaved": True,
+    }
+    return transformers.Qwen3OmniMoeThinkerConfig(
         audio_config={
-            "model_type": "qwen2_audio_encoder",
             "num_mel_bins": config.num_bands,
             "d_model": config.audio_dim,
             "encoder_layers": config.audio_layers,
             "encoder_attention_heads": config.audio_heads,
             "encoder_ffn_dim": config.audio_mlp,
-            "dropout": config.dropout,
-            "max_source_positions": num_frames // 2,
+            "downsample_hidden_size": config.audio_channels,
+            "output_dim": config.text_dim,
+            "n_window": 50,
+            "n_window_infer": 800,
         },
+        vision_config=NO_VISION | {"out_hidden_size": config.text_dim},
         text_config={
-            "model_type": "qwen2",
             "vocab_size": num_words,
             "hidden_size": config.text_dim,
             "intermediate_size": config.text_mlp,
@@ -125,14 +170,19 @@ def architecture(config: LalmConfig, num_words: int, tokenizer: Any) -> Any:
             "num_attention_heads": config.text_heads,
             "num_key_value_heads": config.text_heads,
             "head_dim": config.head_dim,
-            "max_position_embeddings": 512,
-            "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
+            "mlp_only_layers": list(range(config.text_layers)),
+            "max_position_embeddings": 2048,
+            "rope_parameters": rope,
             "pad_token_id": tokenizer.pad_token_id,
             "bos_token_id": None,
             "eos_token_id": tokenizer.eos_token_id,
             "tie_word_embeddings": False,
         },
-        audio_token_index=tokenizer.convert_tokens_to_ids(CONTROL["audio_token"]),
+        audio_token_id=number(CONTROL["audio_token"]),
+        image_token_id=number(CONTROL["image_token"]),
+        video_token_id=number(CONTROL["video_token"]),
+        audio_start_token_id=number(CONTROL["audio_bos_token"]),
+        vision_start_token_id=number(CONTROL["vision_bos_token"]),
         tie_word_embeddings=False,
     )
 

@@ -192,6 +192,15 @@ def onsets_so_far(
     return torch.from_numpy(np.stack(rows)).clamp_max(most).long()
 
 
+def onsets_in(scenes: Sequence[Scene], num_frames: int) -> Float[Tensor, "row frame"]:
+    """1 where a recording begins within the frame."""
+    begins = torch.zeros(len(scenes), num_frames)
+    for row, scene in enumerate(scenes):
+        for placed in scene.placements:
+            begins[row, placed.start * num_frames // MAX_SAMPLES] = 1
+    return begins
+
+
 def numpy_generator(generator: torch.Generator) -> np.random.Generator:
     """Random numbers of numpy's, seeded from torch's."""
     seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)

@@ -51,6 +51,7 @@ from resonate_audio.nano.judge_scenes import (
     activity,
     draw_exam,
     numpy_generator,
+    onsets_in,
     onsets_so_far,
     open_scenes,
 )
@@ -73,8 +74,7 @@ Say = Callable[[str], None]
 Score = Callable[[Float[Tensor, "row sample"], list[str]], Float[Tensor, " row"]]
 MOST_ONSETS = 6
 MOST_PHRASES = 3
-NAME_DIM = 64
-LENT_SCALE, LENT_HEADS = 0.3, 2
+LENT_GAIN = 1.25
 LEAST_MASS = 1e-4
 EXAM_SEED = 77
 EXAM_BATCH = 16
@@ -134,8 +134,8 @@ class LalmLoss(FrozenConfig):
 
     classes: float = Field(0.5, ge=0)
     """What sounds in each frame, told from the encoder."""
-    begun: float = Field(0.2, ge=0)
-    """How many recordings have begun so far, told from the encoder."""
+    onsets: float = Field(0.3, ge=0)
+    """Whether a recording begins in a frame, told from the encoder."""
     naming: float = Field(1.0, ge=0)
     """Which caption names what sounds in a frame, told where both enter the language model."""
     looking: float = Field(1.0, ge=0)
@@ -365,12 +365,12 @@ class LalmModules(nn.Module):
     def __init__(self, model: nn.Module, config: LalmConfig, num_classes: int) -> None:
         super().__init__()
         self.model = model
-        self.classes = nn.Linear(config.audio_dim, num_classes + 1)
-        self.begun = nn.Linear(config.audio_dim, MOST_ONSETS + 1)
-        self.sounds = nn.Linear(config.text_dim, NAME_DIM, bias=False)
-        self.words = nn.Linear(config.text_dim, NAME_DIM, bias=False)
+        self.classes = nn.Linear(config.text_dim, num_classes + 1)
+        self.onsets = nn.Linear(config.text_dim, 1)
+        self.sounds = nn.Linear(config.text_dim, len(config.slow_rows), bias=False)
+        self.words = nn.Linear(config.text_dim, len(config.slow_rows), bias=False)
         self.pointing = nn.Linear(config.text_dim, MOST_PHRASES + 1)
-        self.onsets = nn.Linear(config.text_dim, MOST_ONSETS + 1)
+        self.counting = nn.Linear(config.text_dim, MOST_ONSETS + 1)
 
 
 class LalmTask(ListeningTask):
@@ -398,22 +398,30 @@ class LalmTask(ListeningTask):
         frames = self.hear(waves, rng)
         targets = self.scenes.class_targets(scenes, frames.shape[1])
         classes = soft_cross_entropy(self.tagger(frames), targets)
-        begun = onset_loss(self.modules.begun(frames), scenes)
+        begins = onsets_in(scenes, frames.shape[1]).to(frames.device)
+        onsets = F.binary_cross_entropy_with_logits(self.modules.onsets(frames)[..., 0], begins)
         naming = naming_loss(
             self.sound_names(frames),
             self.phrase_names(scenes_told(scenes, rng)),
             scenes,
             self.scenes.classes,
         )
-        total = weights.classes * classes + weights.begun * begun + weights.naming * naming
-        return total, detached({"classes": classes, "begun": begun, "naming": naming})
+        total = weights.classes * classes + weights.onsets * onsets + weights.naming * naming
+        return total, detached({"classes": classes, "onsets": onsets, "naming": naming})
 
     def hear(
         self, waves: Float[Tensor, "row sample"], rng: np.random.Generator
     ) -> Float[Tensor, "row frame dim"]:
         """The encoder's frames, through another microphone."""
-        heard: Tensor = self.audio_tower(altered(self.features(waves), rng, 0.1)).last_hidden_state
-        return heard
+        return self.encoded(altered(self.features(waves), rng, 0.1))
+
+    def encoded(self, features: Float[Tensor, "row band hop"]) -> Float[Tensor, "row frame dim"]:
+        """The encoder's frames: sounds of one length, which it takes one behind the other."""
+        rows, bands, hops = features.shape
+        behind = features.transpose(0, 1).reshape(bands, rows * hops)
+        lengths = torch.full((rows,), hops, device=features.device)
+        frames: Tensor = self.core.audio_tower(behind, feature_lens=lengths).last_hidden_state
+        return frames.view(rows, -1, frames.shape[1])
 
     def answer_loss(
         self, batch: SceneBatch, rng: np.random.Generator
@@ -421,12 +429,11 @@ class LalmTask(ListeningTask):
         """Answers, and what is learnt on the way to them."""
         core, weights = self.core, self.recipe.loss
         with torch.no_grad():
-            self.audio_tower.eval()
             heard = self.hear(batch.waves, rng)
         num_frames, num_questions = heard.shape[1], self.recipe.questions_per_scene
         coded = code_questions(self.llm, batch.texts(), num_frames)
         embedded = core.get_input_embeddings()(coded.ids)
-        audio = core.multi_modal_projector(heard).repeat_interleave(num_questions, dim=0)
+        audio = heard.repeat_interleave(num_questions, dim=0)
         embedded = embedded.masked_scatter(coded.is_audio[..., None], audio.to(embedded.dtype))
         made = core.language_model(
             inputs_embeds=embedded,
@@ -443,7 +450,7 @@ class LalmTask(ListeningTask):
             ]
         )
         phrases = [question.phrases for asked in batch.questions for question in asked]
-        looks = made.attentions[COMPARING_LAYER][:, :LENT_HEADS][:, :, coded.audio]
+        looks = made.attentions[COMPARING_LAYER][:, 0, coded.audio]
         later = made.hidden_states[COMPARING_LAYER + 2][:, coded.audio]
         answer, right = self.answered(made.last_hidden_state[:, -1], batch)
         parts = {
@@ -453,7 +460,8 @@ class LalmTask(ListeningTask):
                 self.modules.pointing(later), targets.float()
             ),
             "counting": onset_loss(
-                self.modules.onsets(later), [s for s in batch.scenes for _ in range(num_questions)]
+                self.modules.counting(later),
+                [s for s in batch.scenes for _ in range(num_questions)],
             ),
         }
         total = torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum()
@@ -462,8 +470,10 @@ class LalmTask(ListeningTask):
     def sound_names(
         self, frames: Float[Tensor, "row frame dim"]
     ) -> Float[Tensor, "row frame name"]:
-        """What frames mean where sounds meet words, as the comparing layer reads them."""
-        named: Tensor = self.modules.sounds(self.meeting(self.core.multi_modal_projector(frames)))
+        """What frames mean where sounds meet words, as strongly as a lent head will have it."""
+        slow = self.modules.sounds.out_features
+        strength = LENT_GAIN**2 * (self.recipe.network.head_dim / slow) ** 0.5
+        named: Tensor = strength * unit_power(self.modules.sounds(self.meeting(frames)))
         return named
 
     def phrase_names(self, told: Sequence[Told]) -> Float[Tensor, "phrase name"]:
@@ -485,8 +495,7 @@ class LalmTask(ListeningTask):
                 events.append(phrase.event)
         order = np.argsort(np.array(events), kind="stable")
         state = made.hidden_states[COMPARING_LAYER][rows, columns][torch.from_numpy(order)]
-        named: Tensor = self.modules.words(self.meeting(state))
-        return named
+        return unit_power(self.modules.words(self.meeting(state)))
 
     @property
     def meeting(self) -> nn.Module:
@@ -498,7 +507,7 @@ class LalmTask(ListeningTask):
         self, waves: Float[Tensor, "row sample"], captions: Sequence[str]
     ) -> Float[Tensor, "row frame caption"]:
         """How much each caption means what is heard in each frame."""
-        heard = self.audio_tower(self.features(waves)).last_hidden_state
+        heard = self.encoded(self.features(waves))
         told = [
             Told(caption, (Phrase(0, len(caption), index),))
             for index, caption in enumerate(captions)
@@ -522,11 +531,6 @@ class LalmTask(ListeningTask):
         """Encoder, projector and language model, without the head."""
         model: Any = self.modules.model
         return model.model
-
-    @property
-    def audio_tower(self) -> Any:
-        """The encoder."""
-        return self.core.audio_tower
 
     def features(self, waves: Float[Tensor, "row sample"]) -> Float[Tensor, "row band frame"]:
         """Log-mels as the judge's folder makes them."""
@@ -613,24 +617,31 @@ def pointing(active: Bool[Tensor, "event frame"], question: Question) -> Bool[Te
 
 
 def looking_loss(
-    looks: Float[Tensor, "question head frame token"],
+    looks: Float[Tensor, "question frame token"],
     phrases: Bool[Tensor, "question phrase token"],
     targets: Bool[Tensor, "question frame column"],
 ) -> Float[Tensor, ""]:
     """Cross-entropy of where frames look: at the phrases that name them, or at none.
 
     Args:
-        looks: attention of some heads, from frames to all tokens.
+        looks: attention of one head, from frames to all tokens.
         phrases: which tokens each phrase has.
         targets: from `pointing`; its last column is not used.
     """
     named = targets[..., :MOST_PHRASES].float()
     shares = torch.cat([named, (named.sum(dim=2, keepdim=True) == 0).float()], dim=2)
     shares = shares / shares.sum(dim=2, keepdim=True)
-    mass = torch.einsum("qhft,qpt->qhfp", looks.float(), phrases.float())
-    rest = 1 - mass.sum(dim=3, keepdim=True)
-    chosen = torch.cat([mass, rest], dim=3).clamp_min(LEAST_MASS).log()
-    return -(shares[:, None] * chosen).sum(dim=3).mean()
+    mass = looks.float() @ phrases.float().transpose(1, 2)
+    rest = 1 - mass.sum(dim=2, keepdim=True)
+    chosen = torch.cat([mass, rest], dim=2).clamp_min(LEAST_MASS).log()
+    return -(shares * chosen).sum(dim=2).mean()
+
+
+def unit_power(
+    vectors: Float[Tensor, "*batch dim"],
+) -> Float[Tensor, "*batch dim"]:
+    """Vectors with a mean square of one, as heads normalise queries and keys."""
+    return F.rms_norm(vectors.float(), vectors.shape[-1:], eps=1e-6)
 
 
 def onset_loss(
@@ -814,11 +825,10 @@ def make_lalm_task(recipe: LalmRecipe, scenes: SceneSource, exam: Sequence[ExamI
     llm = build_lalm(recipe.network, captions, BUNDLED_FOLDER / "text_encoder", recipe.run.seed)
     model: Any = llm.model
     model.set_attn_implementation("eager")  # the fused form's backward takes five times as long
-    model.model.audio_tower.embed_positions.requires_grad_(True)
     modules = LalmModules(llm.model, recipe.network, len(scenes.classes.labels))
     if recipe.start is not None:
         start_from(modules, recipe.start)
-        lend_heads(modules)
+        lend_head(modules, recipe.network)
     return LalmTask(recipe, llm, modules, scenes, exam)
 
 
@@ -836,27 +846,20 @@ def start_from(modules: nn.Module, run: Path) -> None:
 
 
 @torch.no_grad()
-def lend_heads(modules: LalmModules) -> None:
-    """Let heads of the comparing layer liken sounds to words as the naming lesson does.
+def lend_head(modules: LalmModules, config: LalmConfig) -> None:
+    """Let the comparing layer's first head liken sounds to words as the naming lesson does.
 
-    There, a sound x and a caption y have the likeness xᵀSᵀW y / 8, with S and W the lesson's maps.
-    Its singular vectors, shared out among the heads, become rows of their queries and keys: in the
-    slow half of each head, which the distance between sound and word hardly turns. Found by chance,
-    such heads took longer than everything else that there is to learn.
+    The head normalises queries and keys as the lesson does, so the lesson's two maps become rows
+    of both: slow ones, which the distance between sound and word hardly turns. Found by chance,
+    such a head took longer than everything else that there is to learn.
     """
     model: Any = modules.model
     attention = model.model.language_model.layers[COMPARING_LAYER].self_attn
-    dim = int(attention.head_dim)
-    product = modules.sounds.weight.T @ modules.words.weight
-    left, strength, right = torch.linalg.svd(product * LENT_SCALE)
-    half, first = dim // 2, 3 * dim // 16
-    slow = [*range(first, half), *range(half + first, dim)]
-    for head in range(LENT_HEADS):
-        chosen = list(range(head, min(LENT_HEADS * len(slow), len(strength)), LENT_HEADS))
-        roots = strength[chosen].sqrt()[:, None] * dim**0.25
-        rows = slice(head * dim, (head + 1) * dim)
-        for linear, vectors in ((attention.q_proj, left.T), (attention.k_proj, right)):
-            linear.weight[rows] = 0
-            linear.bias[rows] = 0
-            places = [head * dim + row for row in slow[: len(chosen)]]
-            linear.weight[places] = roots * vectors[chosen]
+    for linear, lesson in (
+        (attention.q_proj, modules.sounds),
+        (attention.k_proj, modules.words),
+    ):
+        linear.weight[: config.head_dim] = 0
+        linear.weight[config.slow_rows] = lesson.weight
+    for norm in (attention.q_norm, attention.k_norm):
+        norm.weight.fill_(LENT_GAIN)

@@ -9,25 +9,21 @@ import pytest
 import torch
 from tiny_scenes import LABELS, LALM, MATCHER, TOWERS, tone_scenes
 
-from resonate_audio.nano.bundle import BUNDLED_FOLDER
-from resonate_audio.nano.judge_lalm import COMPARING_LAYER, build_lalm, tokens_within
+from resonate_audio.nano.judge_lalm import COMPARING_LAYER, tokens_within
 from resonate_audio.nano.judge_questions import WRONG_KINDS, ask
 from resonate_audio.nano.judge_scenes import activity, draw_exam
 from resonate_audio.nano.judge_training import (
     LEAST_MASS,
-    LENT_HEADS,
-    LENT_SCALE,
     CaptionReader,
     ClapRecipe,
     ClapTask,
     EvalModules,
     EvalRecipe,
     EvalTask,
-    LalmModules,
     LalmRecipe,
     altered,
     exam_scores,
-    lend_heads,
+    lend_head,
     looking_loss,
     make_lalm_task,
     naming_loss,
@@ -37,6 +33,7 @@ from resonate_audio.nano.judge_training import (
     scenes_told,
     soft_cross_entropy,
     start_from,
+    unit_power,
     word_pointing,
 )
 from resonate_audio.rewards.small_judge import load_minilm
@@ -119,7 +116,7 @@ def test_a_second_run_begins_with_what_the_first_has_learnt(judge: str, tmp_path
     kept = load_latest(tmp_path / "checkpoints")
     assert kept is not None
     average = unpack("average", kept.tensors)
-    name = next(name for name in average if name.endswith(("conv1.weight", "flatten.weight")))
+    name = next(name for name in average if name.endswith(("conv2d1.weight", "flatten.weight")))
     torch.testing.assert_close(modules.state_dict()[name], average[name])
 
 
@@ -177,26 +174,31 @@ def test_naming_is_free_when_frames_mean_their_own_caption() -> None:
     assert naming_loss(200 * targets.roll(1, dims=2), words, crowd, scenes.classes) > 10
 
 
-def test_lent_heads_compare_as_the_naming_lesson_does() -> None:
-    llm = build_lalm(LALM, ["a beep"], BUNDLED_FOLDER / "text_encoder")
-    modules = LalmModules(llm.model, LALM, 4)
-    lend_heads(modules)
-    attention = llm.model.model.language_model.layers[COMPARING_LAYER].self_attn
-    dim = attention.head_dim
-    heads = [slice(head * dim, (head + 1) * dim) for head in range(LENT_HEADS)]
-    made = sum(
-        attention.q_proj.weight[rows].T @ attention.k_proj.weight[rows] / dim**0.5 for rows in heads
+def test_a_lent_head_compares_as_the_naming_lesson_does() -> None:
+    values = settings(Path("nowhere"), 1)
+    _, task = make_task(values, "lalm", "hearing")
+    modules = task.phases["model"]
+    lend_head(modules, LALM)
+    layer = task.meeting, modules.model.model.language_model.layers[COMPARING_LAYER].self_attn
+    frames, states = torch.randn(2, 5, 7, LALM.text_dim).unbind(0)
+    first = slice(0, LALM.head_dim)
+    query = layer[1].q_norm(layer[1].q_proj(layer[0](frames))[..., first])
+    key = layer[1].k_norm(layer[1].k_proj(layer[0](states))[..., first])
+    lesson = task.sound_names(frames) @ unit_power(modules.words(layer[0](states))).mT
+    torch.testing.assert_close(
+        query @ key.mT * layer[1].scaling,
+        lesson / len(LALM.slow_rows) ** 0.5,
+        atol=1e-3,
+        rtol=1e-3,
     )
-    wanted = LENT_SCALE * modules.sounds.weight.T @ modules.words.weight
-    torch.testing.assert_close(made, wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_frames_that_look_at_the_phrase_that_names_them_cost_nothing() -> None:
     phrases = torch.tensor([[[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]]).bool()
     targets = torch.tensor([[[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 1]]]).bool()
-    looks = torch.tensor([[[[1.0, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1.0]]]])
+    looks = torch.tensor([[[1.0, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1.0]]])
     torch.testing.assert_close(looking_loss(looks, phrases, targets), torch.tensor(0.0))
-    elsewhere = looking_loss(looks.roll(1, dims=3), phrases, targets)
+    elsewhere = looking_loss(looks.roll(1, dims=2), phrases, targets)
     torch.testing.assert_close(
         elsewhere, -(2 * torch.tensor(LEAST_MASS).log() + torch.tensor(0.5).log()) / 3
     )

@@ -23,8 +23,8 @@ TOWERS = TwoTowerConfig(mel=MEL, channels=(4, 8), hidden=8, dim=8)
 MATCHER = MatcherConfig(mel=MEL, channels=(4, 4, 4), dim=8, num_mixers=1, num_layers=1, num_heads=2)
 LALM = LalmConfig(
     num_bands=16,
-    hop_samples=1600,
-    n_fft=1600,
+    n_fft=400,
+    audio_channels=4,
     audio_dim=16,
     audio_layers=1,
     audio_heads=2,
