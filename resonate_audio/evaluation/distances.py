@@ -122,7 +122,7 @@ def unbiased_fad(
     rows = rows[np.lexsort(rows.T[::-1])]
     inverse = np.linspace(4 / len(rows), 1 / len(rows), FAD_SIZES)
     sizes = np.unique(np.round(1 / inverse).astype(int))
-    found = [_mean_distance(target, rows, int(size), generator) for size in sizes]
+    found = np.array([_mean_distance(target, rows, int(size), generator) for size in sizes])
     slope, value = np.polyfit(1 / sizes, found, 1)
     residual = np.square(found - (value + slope / sizes)).sum()
     spread = np.square(found - np.mean(found)).sum()
