@@ -76,6 +76,8 @@ class SystemScores(FrozenConfig):
     clips: tuple[ClipScore, ...] = ()
     set_values: dict[str, float] = Field(default_factory=dict)
     """Values that only a whole set has, such as FAD, by metric."""
+    clips_sha256: str = ""
+    """Of all clips' hashes: columns of two runs stand side by side only if it is equal."""
 
     def card(self, name: str) -> MetricCard:
         """The card of a metric.

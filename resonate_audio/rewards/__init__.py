@@ -46,6 +46,13 @@ class LocalOptions(FrozenConfig):
     """Rows in one forward pass."""
 
 
+class MSClapOptions(LocalOptions):
+    """The same for ``ms-clap`` and ``pam``."""
+
+    mode: Literal["deterministic", "paper"] = "deterministic"
+    """Which seconds of a sound are heard."""
+
+
 OptionsT = TypeVar("OptionsT", bound=FrozenConfig)
 
 
@@ -175,6 +182,23 @@ def _open_aesthetics(spec: JudgeSpec, device: torch.device) -> Reward:
     )
 
 
+def _open_ms_clap(spec: JudgeSpec, device: torch.device) -> Reward:
+    from resonate_audio.rewards.ms_clap import DEFAULT_SOURCE, MSClapReward
+
+    options = _options(spec, MSClapOptions)
+    source = spec.source or DEFAULT_SOURCE
+    return MSClapReward.from_pretrained(source, device, options.mode, options.batch_size)
+
+
+def _open_pam(spec: JudgeSpec, device: torch.device) -> Reward:
+    from resonate_audio.rewards.ms_clap import DEFAULT_SOURCE
+    from resonate_audio.rewards.pam import PAMReward
+
+    options = _options(spec, MSClapOptions)
+    source = spec.source or DEFAULT_SOURCE
+    return PAMReward.from_pretrained(source, device, options.mode, options.batch_size)
+
+
 def _open_remote(spec: JudgeSpec, _: torch.device) -> Reward:
     from resonate_audio.rewards.remote import open_remote
 
@@ -207,6 +231,8 @@ JUDGES: dict[str, Callable[[JudgeSpec, torch.device], Reward]] = {
     "clap": _open_clap,
     "aqa": _open_aqa,
     "aesthetics": _open_aesthetics,
+    "ms-clap": _open_ms_clap,
+    "pam": _open_pam,
     "remote": _open_remote,
     "nano-clap": _open_nano_clap,
     "nano-lalm": _open_nano_lalm,
