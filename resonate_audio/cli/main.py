@@ -13,7 +13,17 @@ from typing import Annotated, Any
 
 import typer
 
-from resonate_audio.cli import convert, demo, doctor, generate, models, replay, reward, train
+from resonate_audio.cli import (
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    generate,
+    models,
+    replay,
+    reward,
+    train,
+)
 from resonate_audio.core.errors import ResonateError
 
 # The class is public only as the parent of BadParameter, here and in older typers.
@@ -61,6 +71,7 @@ app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.command()(reward.reward)
 app.add_typer(train.app, name="train")
+app.add_typer(evaluate.app, name="eval")
 
 
 def run(arguments: Sequence[str]) -> int:
