@@ -1,0 +1,1 @@
+"""What others call: the HTTP API, the studio, listening tests."""
