@@ -255,12 +255,12 @@ def _result_row(report: Report, system: ReportSystem, extra: Sequence[str]) -> s
     facts = "".join(f"<td>{html.escape(known[name])}</td>" for name in extra)
     numbers = "".join(_number(report, report.cell(system.name, card.name)) for card in report.cards)
     return (
-        f'<tr><th scope="row">{html.escape(system.title)}{base}</th>{facts}'
-        f"<td>{system.num_clips}{told}</td>{numbers}</tr>"
+        f'<tr><th scope="row">{html.escape(system.title)}{base}</th>'
+        f"<td>{system.num_clips}{told}</td>{numbers}{facts}</tr>"
     )
 
 
-def _number(report: Report, cell: Cell) -> str:
+def _number(report: Report, cell: Cell, num_failed: int) -> str:
     if cell.value is None:
         return f'<td class="none">{NOTHING}</td>'
     shown = _fixed(cell.value)
@@ -271,14 +271,16 @@ def _number(report: Report, cell: Cell) -> str:
         shown += mark.format(p=_p_text(cell.p_holm))
     if cell.is_reward:
         shown += REWARD
-    return f"<td>{shown}{_interval(cell)}</td>"
+    return f"<td>{shown}{_interval(cell, num_failed)}</td>"
 
 
-def _interval(cell: Cell) -> str:
+def _interval(cell: Cell, num_failed: int) -> str:
+    """What stands under a number: its interval, and how many clips it does not hold."""
     mean = cell.mean
+    num_out = num_failed if mean is None else len(mean.left_out)
+    gone = f"<small>{num_out} left out</small>" if num_out else ""
     if mean is None:
-        return "<small>whole set</small>"
-    gone = f"<small>{len(mean.left_out)} left out</small>" if mean.left_out else ""
+        return f"<small>whole set</small>{gone}"
     return f"<small>{_fixed(mean.low)} to {_fixed(mean.high)}</small>{gone}"
 
 
@@ -374,7 +376,7 @@ def _grid(report: Report) -> str:
     ]
     note = (
         "Mean ± 95 % half-width (1.96 standard errors over prompts) by number of events in the "
-        "prompt and how they go together; the darker a cell, the better in its table."
+        "prompt and how they go together; the stronger its colour, the better a cell is in its table."
     )
     return f'<p class="intro">{note}</p>{"".join(folds)}'
 

@@ -278,6 +278,22 @@ def test_the_grid_of_prompts_that_say_nothing_is_empty() -> None:
     assert make_report([ScoredFolder(HERE, BASE, plain)]).grid == ()
 
 
+def test_every_number_stands_under_its_heading() -> None:
+    two = HACKED.model_copy(update={"facts": {"params": "470M", "nfe": "25"}})
+    report = report_of(BASE, two)
+    text = page_of(report, BASE, two)
+    table = re.findall(r"<table class=\"results\">.*?</table>", text)[0]
+    head = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<th scope=\"col\">.*?</th>", table)]
+    last = re.findall(r"<td.*?</td>", table.rpartition("<tr>")[2])
+    row = dict(zip(head[1:], last, strict=True))
+    assert list(row)[:2] == ["Clips", "CLAP"]
+    assert row["Clips"] == "<td>40</td>"
+    assert row["Params"] == "<td>470M</td>"
+    mean = report.cell("hacked", "clap").mean
+    assert mean is not None
+    assert f"{mean.value:.3f}" in row["CLAP"]
+
+
 def test_every_text_from_outside_is_escaped() -> None:
     nasty = system(NASTY, {}, prompt=NASTY, failures={0: "silent"})
     cards = (CARDS[0].model_copy(update={"title": NASTY, "details": {NASTY: NASTY}}), *CARDS[1:])
