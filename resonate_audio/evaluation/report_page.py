@@ -253,7 +253,9 @@ def _result_row(report: Report, system: ReportSystem, extra: Sequence[str]) -> s
     failed = _num_failed(system)
     told = f'<small class="failed">{failed} failed</small>' if failed else ""
     facts = "".join(f"<td>{html.escape(known[name])}</td>" for name in extra)
-    numbers = "".join(_number(report, report.cell(system.name, card.name)) for card in report.cards)
+    numbers = "".join(
+        _number(report, report.cell(system.name, card.name), failed) for card in report.cards
+    )
     return (
         f'<tr><th scope="row">{html.escape(system.title)}{base}</th>'
         f"<td>{system.num_clips}{told}</td>{numbers}{facts}</tr>"
@@ -376,7 +378,7 @@ def _grid(report: Report) -> str:
     ]
     note = (
         "Mean ± 95 % half-width (1.96 standard errors over prompts) by number of events in the "
-        "prompt and how they go together; the stronger its colour, the better a cell is in its table."
+        "prompt and how they go together; the stronger its colour, the better a cell."
     )
     return f'<p class="intro">{note}</p>{"".join(folds)}'
 
