@@ -82,20 +82,42 @@ def open_function(place: str) -> Reward:
     Raises:
         ConfigError: there is no such module or name, or what is there cannot judge.
     """
-    module_name, _, name = place.partition(":")
-    try:
-        with _current_folder_on_path():
-            module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"judge {place}: cannot import {module_name} ({error})") from error
-    found: Any = getattr(module, name, None)
+    found = find_object(place, "judge")
     if inspect.isclass(found):
         found = found()
     if isinstance(found, Reward):
         return found
     if not callable(found):
-        raise ConfigError(f"judge {place}: {module_name} has no function or judge called {name}")
+        raise _no_function("judge", place)
     return FunctionReward(found, place)
+
+
+def find_object(place: str, what: str) -> Any:
+    """What a module calls by a name.
+
+    Args:
+        place: ``pkg.mod:name``; the module is looked for among the installed ones and in the
+            current folder.
+        what: what it should be, for errors.
+
+    Raises:
+        ConfigError: there is no such module or name.
+    """
+    module_name, _, name = place.partition(":")
+    try:
+        with _current_folder_on_path():
+            module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"{what} {place}: cannot import {module_name} ({error})") from error
+    found: Any = getattr(module, name, None)
+    if found is None:
+        raise _no_function(what, place)
+    return found
+
+
+def _no_function(what: str, place: str) -> ConfigError:
+    module_name, _, name = place.partition(":")
+    return ConfigError(f"{what} {place}: {module_name} has no function or {what} called {name}")
 
 
 @contextmanager
