@@ -496,8 +496,7 @@ def _position(heard: HeardClip, label: str) -> str:
             f'alt="Spectrogram of: {label}"><span class="head" aria-hidden="true"></span>'
             f'<input class="seek" {seek}></div>'
         )
-    wait = "none" if heard.sound.startswith("data:") else "metadata"
-    return f'{bar}<audio src="{source}" preload="{wait}"></audio>'
+    return f'{bar}<audio src="{source}" preload="metadata"></audio>'
 
 
 def _template(name: str) -> Template:
