@@ -120,7 +120,7 @@ def reach_of(changes: Sequence[Change]) -> float:
     return max(LEAST_REACH, max(ends, default=0.0))
 
 
-def _extent(parts: Sequence[Float[np.ndarray, " clip"]]) -> tuple[float, float]:
+def _extent(parts: Sequence[Float[np.ndarray, " _"]]) -> tuple[float, float]:
     low = min(float(part.min()) for part in parts)
     high = max(float(part.max()) for part in parts)
     air = AIR * (high - low) or 0.1 * abs(high) or 0.5
