@@ -172,9 +172,13 @@ def create_test(folder: Path, design: Design, given: Sequence[GivenClip]) -> Lis
     """Write a test into a new folder, whole or not at all.
 
     Raises:
-        InputError: the clips do not make a test; says which is missing.
+        InputError: the clips do not make a test, or the folder's name is none for an address.
         OutputError: the folder exists or cannot be written.
     """
+    if not re.fullmatch(SLUG, folder.name):
+        raise InputError(
+            f"{folder.name!r}: expected a name of small letters, digits and hyphens, 64 at most"
+        )
     check_clips(design, given)
     with _new_folder(folder) as place:
         clips = tuple(_write_clip(place / CLIP_FOLDER, clip) for clip in given)

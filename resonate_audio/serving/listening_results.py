@@ -28,6 +28,7 @@ from resonate_audio.evaluation.listening import (
     opinion_scores,
     rating_matrix,
     screen_raters,
+    write_ratings,
 )
 from resonate_audio.serving.listening import ListeningTest, clip_path
 from resonate_audio.serving.listening_answers import Answer
@@ -193,6 +194,31 @@ def rated_clip_lines(ratings: Sequence[Rating]) -> list[dict[str, Any]]:
     return list(lines.values())
 
 
+def write_results(
+    folder: Path, test: ListeningTest, answers: Sequence[Answer], results: Results
+) -> None:
+    """Write ``ratings.csv``, ``clips.jsonl``, ``results.json`` and ``results.tex``.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    ratings = to_ratings(test, answers)
+    write_ratings(folder / "ratings.csv", ratings)
+    texts = {
+        "clips.jsonl": format_lines(rated_clip_lines(ratings)),
+        "results.json": results.model_dump_json(indent=2) + "\n",
+        "results.tex": render_latex(results),
+    }
+    for name, text in texts.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def format_lines(values: Sequence[Any]) -> str:
+    """JSON, one object a line."""
+    return "".join(f"{json.dumps(value, ensure_ascii=False)}\n" for value in values)
+
+
 def preference_pairs(
     test: ListeningTest, answers: Sequence[Answer], axis: str, least_margin: float
 ) -> list[tuple[str, str, float, int]]:
@@ -265,6 +291,5 @@ def export_pairs(
         for chosen, rejected, margin, num_raters in found
     ]
     with atomic_path(output / "pairs.jsonl") as temporary:
-        lines = "".join(f"{json.dumps(pair.model_dump(), ensure_ascii=False)}\n" for pair in pairs)
-        temporary.write_text(lines, encoding="utf-8")
+        temporary.write_text(format_lines([pair.model_dump() for pair in pairs]), encoding="utf-8")
     return pairs

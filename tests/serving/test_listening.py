@@ -136,3 +136,9 @@ def test_a_lost_clip_is_named(tmp_path: Path) -> None:
 def test_a_field_that_is_not_one_of_a_design_is_named() -> None:
     with pytest.raises(ConfigError, match="num_repeat: Extra"):
         parse_design({"num_repeat": 3}, "request")
+
+
+@pytest.mark.parametrize("name", ["Trees", "a b", "-a", "ä", "a" * 65])
+def test_a_name_that_is_none_for_an_address_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="small letters"):
+        create_test(tmp_path / name, Design(), given_clips())

@@ -1,0 +1,273 @@
+"""`resonate listen`: people listen, numbers come out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resonate_audio.cli.console import print_table, say
+from resonate_audio.core.errors import InputError
+
+if TYPE_CHECKING:
+    import socket
+
+    from fastapi import FastAPI
+
+    from resonate_audio.serving.listening import GivenClip
+    from resonate_audio.serving.listening_results import AxisResult, Results
+
+app = typer.Typer(
+    help="Listening tests: make one, serve it, read what people said.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+PORT = 8124
+NEEDS_SERVE = 'the pages need more packages: pip install "resonate-audio[serve]"'
+TestFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the test.")]
+
+
+@app.command()
+def create(
+    folder: TestFolder,
+    system: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--system", "-s", help="NAME=FOLDER with its clips; files of one name belong together."
+        ),
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="CSV or JSONL of file,system,prompt[,name] instead.")
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV or JSONL of name,prompt.", show_default="what the files say they are"
+        ),
+    ] = None,
+    preset: Annotated[
+        str, typer.Option("--preset", "-p", help="ovl, ovl-rel, tta-bench or ab.")
+    ] = "ovl-rel",
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(help="FILE=LOW,HIGH: a sound whose believable scores are known."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Clips that everybody hears twice.")] = 2,
+    title: Annotated[str, typer.Option(help="What raters read.")] = "Listening test",
+    instructions: Annotated[
+        str | None, typer.Option(help="What raters read before they begin.")
+    ] = None,
+    raters: Annotated[
+        int,
+        typer.Option(min=0, max=10_000, help="Print so many personal links; 0: anybody may join."),
+    ] = 0,
+    address: Annotated[
+        str, typer.Option(help="Where raters will find the server.")
+    ] = f"http://127.0.0.1:{PORT}",
+) -> None:
+    """Make a listening test.
+
+    [bold]Examples[/bold]
+
+      resonate listen create trees -s ours=out/ours -s theirs=out/theirs
+
+      resonate listen create pairs -s a=out/a -s b=out/b --preset ab --raters 10
+    """
+    from resonate_audio.serving.listening import create_test, parse_design, read_probe
+    from resonate_audio.serving.listening_answers import Answers
+
+    values: dict[str, object] = {
+        "preset": preset,
+        "num_repeats": repeats,
+        "title": title,
+        "is_open": raters == 0,
+    }
+    values |= {"instructions": instructions} if instructions is not None else {}
+    design = parse_design(values, "options")
+    given = [*read_given(system or [], manifest, prompts), *map(read_probe, probe or [])]
+    test = create_test(folder, design, given)
+    answers = Answers(folder, test)
+    say(f"{folder}: {len(test.clips)} clips of {', '.join(test.systems)}")
+    links = [f"{folder.name}.{answers.join()}" for _ in range(raters)] or [folder.name]
+    for link in links:
+        print(f"{address.rstrip('/')}/listen.html#{link}")
+
+
+def read_given(
+    systems: Sequence[str], manifest: Path | None, prompts: Path | None
+) -> list[GivenClip]:
+    """Clips of folders or of a list.
+
+    Raises:
+        InputError: both or neither are given, or a system has another form.
+    """
+    from resonate_audio.serving.listening import read_clip_list, read_prompts, read_systems
+
+    if bool(systems) == (manifest is not None):
+        raise InputError("expected --system NAME=FOLDER, or else --manifest FILE")
+    if manifest is not None:
+        return read_clip_list(manifest)
+    folders: dict[str, Path] = {}
+    for text in systems:
+        name, _, place = text.partition("=")
+        if not name or not place or name in folders:
+            raise InputError(f"--system {text}: expected NAME=FOLDER, each name once")
+        folders[name] = Path(place)
+    return read_systems(folders, read_prompts(prompts) if prompts else None)
+
+
+@app.command()
+def serve(
+    folder: TestFolder,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = PORT,
+    open_page: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
+    ] = False,
+) -> None:
+    """Serve a test to its raters, and nothing else, until interrupted.
+
+    [bold]Example[/bold]
+
+      resonate listen serve trees --host 0.0.0.0
+    """
+    try:
+        from resonate_audio.serving.listening_server import create_listening_app
+    except ModuleNotFoundError as error:
+        raise InputError(f"{NEEDS_SERVE} ({error.name} is missing)") from error
+
+    serve_app(create_listening_app(folder), host, port, open_page, f"listen.html#{folder.name}")
+
+
+def serve_app(app: FastAPI, host: str, port: int, open_page: bool, page: str = "") -> None:
+    """Serve until interrupted, having said where.
+
+    Raises:
+        InputError: the address cannot be used.
+    """
+    import webbrowser
+
+    import uvicorn
+
+    with listening_socket(host, port) as socket:
+        place = f"[{host}]" if ":" in host else host
+        address = f"http://{place}:{socket.getsockname()[1]}/{page}"
+        say(f"listening on {address} (stop with Ctrl-C)")
+        if open_page:
+            webbrowser.open(address)  # the socket is open: the browser waits until we answer
+        config = uvicorn.Config(app, log_level="warning", access_log=False)
+        uvicorn.Server(config).run(sockets=[socket])
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket on an address.
+
+    Raises:
+        InputError: the address is not ours, or in use.
+    """
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"{host}:{port}: cannot listen there ({error}); try another --port") from (
+            error
+        )
+
+
+@app.command()
+def results(
+    folder: TestFolder,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for ratings.csv, clips.jsonl, results.*"),
+    ] = None,
+) -> None:
+    """Mean opinion scores with 95 % intervals, agreement, doubtful raters.
+
+    ratings.csv is what `resonate eval mos` and the report read, clips.jsonl what
+    `resonate eval correlate` reads, results.tex a table for a paper.
+
+    [bold]Example[/bold]
+
+      resonate listen results trees -o trees-results
+    """
+    from resonate_audio.serving.listening import open_test
+    from resonate_audio.serving.listening_answers import Answers
+    from resonate_audio.serving.listening_results import analyse, write_results
+
+    test = open_test(folder)
+    answers = Answers(folder, test)
+    found = analyse(test, answers.all(), answers.progress())
+    print_results(found)
+    if output is not None:
+        write_results(output, test, answers.all(), found)
+        say(f"{output}: ratings.csv, clips.jsonl, results.json, results.tex")
+
+
+def print_results(found: Results) -> None:
+    """Scores as a table, the rest in words."""
+    print_table(
+        ("axis", "system", "mean", "95 %", "±", "raters", "ratings"),
+        [
+            (
+                axis.axis,
+                score.system,
+                f"{score.value:.2f}",
+                f"{score.low:.2f} to {score.high:.2f}",
+                f"{score.deviation:.2f}",
+                str(score.num_raters),
+                str(score.num_ratings),
+            )
+            for axis in found.axes
+            for score in axis.scores
+        ],
+    )
+    say(f"{found.num_finished} of {found.num_raters} raters have finished")
+    for axis in found.axes:
+        _say_axis(axis)
+    for rater, distance in found.repeat_difference.items():
+        say(f"{rater}: answers to clips heard twice differ by {distance:.2f} on average")
+
+
+def _say_axis(axis: AxisResult) -> None:
+    if axis.alpha is not None:
+        say(f"{axis.axis}: Krippendorff's alpha {axis.alpha:.3f}")
+    for pair in axis.differences:
+        say(
+            f"{axis.axis}: {pair.second} - {pair.first} = {pair.value:+.2f} "
+            f"[{pair.low:+.2f}, {pair.high:+.2f}], p {pair.p_holm:.4f} (Holm)"
+        )
+    for check in axis.raters:
+        for doubt in check.doubts:
+            say(f"{axis.axis}: rater {check.rater} {doubt}")
+
+
+@app.command()
+def export(
+    folder: TestFolder,
+    output: Annotated[Path, typer.Argument(help="Folder for pairs.jsonl and its sounds.")],
+    axis: Annotated[
+        str | None, typer.Option("--axis", "-a", help="OVL, …", show_default="the last")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(min=0, max=1, help="Least difference, as a share of the scale.")
+    ] = 0.1,
+) -> None:
+    """Write pairs of clips of which people want the first, to learn from them.
+
+    [bold]Example[/bold]
+
+      resonate listen export pairs preferences --margin 0.2
+    """
+    from resonate_audio.serving.listening import open_test
+    from resonate_audio.serving.listening_answers import Answers
+    from resonate_audio.serving.listening_results import export_pairs
+
+    test = open_test(folder)
+    answers = Answers(folder, test).all()
+    pairs = export_pairs(folder, test, answers, output, axis or test.axes[-1].name, margin)
+    say(f"{output / 'pairs.jsonl'}: {len(pairs)} pairs")

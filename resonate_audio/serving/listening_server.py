@@ -1,0 +1,43 @@
+"""A server of one listening test: its raters' pages, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse
+
+from resonate_audio.serving.listening_app import Shelf, answer_refusals, rater_router
+from resonate_audio.serving.pages import add_pages, guard_pages
+
+MAX_BODY_BYTES = 20_000
+
+
+def create_listening_app(folder: Path) -> FastAPI:
+    """An app for the raters of the test in ``folder``; its owner's routes are not there.
+
+    Raises:
+        ConfigError: the folder holds no test.
+    """
+    folder = folder.resolve()
+    shelf = Shelf(folder.parent, only=folder.name)
+    shelf.open(folder.name)
+    app = FastAPI(title="Listening test", docs_url=None, redoc_url=None, openapi_url=None)
+    guard_pages(app)
+    answer_refusals(app)
+
+    @app.exception_handler(RequestValidationError)
+    def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"][1:]) or "body"
+        told = {"message": f"{name}: {first['msg']}", "type": "invalid_request_error"}
+        return JSONResponse({"error": told | {"param": name, "code": None}}, 422)
+
+    @app.get("/", include_in_schema=False)
+    def begin() -> RedirectResponse:
+        return RedirectResponse(f"listen.html#{folder.name}")
+
+    app.include_router(rater_router(shelf))
+    add_pages(app)
+    return app

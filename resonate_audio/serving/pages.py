@@ -1,0 +1,53 @@
+"""The static pages: studio and listening tests, with headers that let nothing in from elsewhere."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware.base import RequestResponseEndpoint
+
+from resonate_audio.core.page import read_asset
+
+STUDIO = Path(__file__).parent / "studio"
+WAVE_STYLE = "'sha256-GDz2FZP0i7VZaDhs1mgc43IRUXU2xajPIjvThHvZvbs='"
+"""The one style sheet that waveforms (56 pixels high) bring along in their script."""
+
+
+def add_pages(app: FastAPI) -> None:
+    """Serve the pages at ``/``; call this last, since they answer every path that is left."""
+
+    @app.get("/page.css", include_in_schema=False)
+    def page_css() -> Response:
+        return Response(read_asset("page.css"), media_type="text/css")
+
+    app.mount("/", StaticFiles(directory=STUDIO, html=True), name="studio")
+
+
+def guard_pages(app: FastAPI) -> None:
+    """Send the headers that keep pages to themselves with every answer that has none yet."""
+
+    @app.middleware("http")
+    async def add_headers(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        response = await call_next(request)
+        for name, value in page_headers().items():
+            response.headers.setdefault(name, value)
+        return response
+
+
+@cache
+def page_headers() -> dict[str, str]:
+    """Content security policy and its like; every script and style is a file of ours."""
+    policy = (
+        "default-src 'none'; script-src 'self'; connect-src 'self' blob:; img-src 'self' data:; "
+        f"media-src 'self' blob:; style-src 'self' {WAVE_STYLE}; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    )
+    return {
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+    }

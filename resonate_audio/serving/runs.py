@@ -1,0 +1,176 @@
+"""Training runs as the studio shows them: numbers by step, warnings, and takes to hear.
+
+A run is a folder under the one that was given; it is known to the outside by an id, never a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from resonate_audio.core.charts import Points
+from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.errors import InputError
+from resonate_audio.rewards.detectors import rewards_diverge
+from resonate_audio.training.run_log import KeptTake, RunLog, read_run
+from resonate_audio.training.run_page import summarize
+
+RUN_FILES = ("metrics.jsonl", "recipe.yaml")
+DEPTH = 3
+"""How far under the given folder runs are looked for."""
+MAX_POINTS = 400
+"""More than a screen has room for is left out evenly; the last point always stays."""
+FACTS = ("model", "algorithm.kind", "reward", "evaluation.held_out", "prompts_per_step", "takes")
+
+
+class RunHead(FrozenConfig):
+    """One run in the list."""
+
+    id: str
+    name: str
+    summary: str
+    num_steps: int
+    changed: float
+    """When it last wrote, seconds since 1970."""
+
+
+class Take(FrozenConfig):
+    """A kept take; its number is its place in the list of the run."""
+
+    step: int
+    prompt: str
+    take: int
+    kind: str
+    reward: float
+    parts: dict[str, float]
+    has_sound: bool
+
+
+class Run(RunHead):
+    """Everything the page of a run shows."""
+
+    facts: dict[str, str]
+    warnings: tuple[str, ...]
+    series: dict[str, tuple[tuple[int, float], ...]]
+    takes: tuple[Take, ...]
+    recipe: str
+
+
+def list_runs(root: Path) -> list[RunHead]:
+    """Runs under a folder, the one that wrote last first."""
+    heads = [_head(root, folder, read_run(folder)) for folder in _folders(root)]
+    return sorted(heads, key=lambda head: -head.changed)
+
+
+def open_run(root: Path, id: str) -> Run:
+    """One run in full.
+
+    Raises:
+        InputError: there is no run of that id.
+    """
+    folder = _find(root, id)
+    log = read_run(folder)
+    return Run(
+        **_head(root, folder, log).model_dump(),
+        facts={name: str(log.setting(name)) for name in FACTS if _is_plain(log.setting(name))},
+        warnings=tuple(_warnings(log)),
+        series={name: _thinned(points) for name, points in log.series.items()},
+        takes=tuple(_take(take) for take in log.takes),
+        recipe=log.recipe_text,
+    )
+
+
+def take_file(root: Path, id: str, number: int) -> Path:
+    """The sound of a kept take.
+
+    Raises:
+        InputError: no such run or take, or its sound is not there.
+    """
+    folder = _find(root, id)
+    takes = read_run(folder).takes
+    if not 0 <= number < len(takes) or not takes[number].file:
+        raise InputError(f"take {number}: this run has no sound of it")
+    path = (folder / takes[number].file).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise InputError(f"take {number}: its sound lies outside of the runs")
+    return path
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """Folders that hold a run, without those inside of a run."""
+    level = [root] if root.is_dir() else []
+    for _ in range(DEPTH + 1):
+        runs = [folder for folder in level if any((folder / name).is_file() for name in RUN_FILES)]
+        yield from runs
+        level = [
+            child
+            for folder in level
+            if folder not in runs
+            for child in sorted(folder.iterdir())
+            if child.is_dir() and not child.name.startswith(".")
+        ]
+
+
+def _find(root: Path, id: str) -> Path:
+    found = next((folder for folder in _folders(root) if _id(root, folder) == id), None)
+    if found is None:
+        raise InputError("run: there is no such run; load the list again")
+    return found
+
+
+def _name(root: Path, folder: Path) -> str:
+    return folder.relative_to(root).as_posix() if folder != root else folder.resolve().name
+
+
+def _id(root: Path, folder: Path) -> str:
+    return hashlib.sha256(_name(root, folder).encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def _head(root: Path, folder: Path, log: RunLog) -> RunHead:
+    times = [path.stat().st_mtime for name in RUN_FILES if (path := folder / name).is_file()]
+    return RunHead(
+        id=_id(root, folder),
+        name=_name(root, folder),
+        summary=summarize(log),
+        num_steps=(log.last_step or 0),
+        changed=max(times, default=0.0),
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float)
+
+
+def _warnings(log: RunLog) -> Iterator[str]:
+    reward = log.series.get("reward/mean", ())
+    for name, points in log.series.items():
+        if name.startswith("held_out/") and rewards_diverge(reward, points):
+            judge = name.removeprefix("held_out/")
+            yield (
+                f"The training reward rose while the held-out judge {judge} went down: the model "
+                "may be learning the judge's weaknesses. Listen to the newest best takes."
+            )
+    for name, count in log.not_finite.items():
+        yield f"{name} was NaN or infinite {count} times and is left out there."
+    if log.num_unreadable:
+        yield f"Lines of the run's files that could not be read: {log.num_unreadable}."
+
+
+def _thinned(points: Points) -> tuple[tuple[int, float], ...]:
+    every = -(-len(points) // MAX_POINTS)
+    kept = [*points[:-1:every], points[-1]]
+    return tuple((int(step), float(value)) for step, value in kept)
+
+
+def _take(take: KeptTake) -> Take:
+    return Take(
+        step=take.step,
+        prompt=take.prompt,
+        take=take.take,
+        kind=take.kind,
+        reward=take.reward,
+        parts=dict(take.parts),
+        has_sound=bool(take.file),
+    )

@@ -1,0 +1,81 @@
+// Elements from plain values. Text only ever enters as text: there is no way in for markup.
+
+/** An element; children are elements or texts, null and false are left out. */
+export function el(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "value" || name === "checked" || name === "disabled") element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** An SVG element. */
+export function svg(tag, attributes = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+let lastId = 0;
+
+/** A labelled control; `hint` is shown under it and read with it. */
+export function field(label, control, hint = "") {
+  control.id ||= `field-${(lastId += 1)}`;
+  const parts = [el("label", { for: control.id }, label), control];
+  if (hint) {
+    control.setAttribute("aria-describedby", `${control.id}-hint`);
+    parts.push(el("small", { id: `${control.id}-hint` }, hint));
+  }
+  return el("div", { class: "field" }, ...parts);
+}
+
+/** A list to choose from; options are [value, label]. */
+export function select(options, value, properties = {}) {
+  const items = options.map(([key, label]) => el("option", { value: key }, label));
+  const control = el("select", properties, ...items);
+  if (value !== undefined) control.value = value;
+  return control;
+}
+
+/** Tell what happened to those who cannot see it. */
+export function announce(text) {
+  document.getElementById("said").textContent = text;
+}
+
+/** What a screen shows before there is anything, or when something failed. */
+export function empty(title, text, action = null) {
+  return el("div", { class: "empty" }, el("h2", {}, title), el("p", {}, text), action);
+}
+
+/** A note; a bad one is read out at once. */
+export function note(text, isBad = false) {
+  return el("p", { class: isBad ? "note bad" : "note", role: isBad ? "alert" : "note" }, text);
+}
+
+/** Grey shapes in the place of what is being loaded. */
+export function loading(label) {
+  const bars = [1, 2, 3].map(() => el("span", { class: "bone" }));
+  return el("div", { class: "loading", role: "status" }, el("span", { class: "hidden" }, label), ...bars);
+}
+
+/** Head of a screen. */
+export function heading(title, text) {
+  return el("header", { class: "head-of-screen" }, el("h1", {}, title), el("p", {}, text));
+}
+
+/** A button that copies a text. */
+export function copyButton(label, text) {
+  const button = el("button", { type: "button", class: "copy" }, label);
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(text());
+    button.textContent = "Copied";
+    announce(`${label}: copied`);
+    setTimeout(() => (button.textContent = label), 1500);
+  });
+  return button;
+}

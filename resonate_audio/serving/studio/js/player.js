@@ -1,0 +1,114 @@
+// Sounds on the page: play button, waveform, position, spectrogram. One of them plays at a time.
+
+import WaveSurfer from "../vendor/wavesurfer.esm.js";
+import { el, svg } from "./dom.js";
+import { drawSpectrogram } from "./spectrogram.js";
+
+let playing = null;
+
+/** Samples of a sound, at the rate it has in its file where that is known. */
+export async function decode(blob, sampleRate = 44100) {
+  const context = new OfflineAudioContext(1, 1, sampleRate);
+  const buffer = await context.decodeAudioData(await blob.arrayBuffer());
+  return { samples: buffer.getChannelData(0), sampleRate: buffer.sampleRate, seconds: buffer.duration };
+}
+
+/** The round button. */
+export function playButton(label) {
+  const icon = svg(
+    "svg",
+    { viewBox: "0 0 24 24", "aria-hidden": "true" },
+    svg("path", { class: "go", d: "M8 5.2v13.6L19 12z" }),
+    svg("path", { class: "stop", d: "M7 5h3.6v14H7zM13.4 5H17v14h-3.6z" }),
+  );
+  return el("button", { type: "button", class: "play", "aria-label": `Play: ${label}`, "aria-pressed": "false" }, icon);
+}
+
+/** A player of one sound. Options: label, onended, seekable, spectrogram. */
+export class Player {
+  constructor(blob, { label, onended = null, seekable = true, spectrogram = false } = {}) {
+    this.audio = new Audio(URL.createObjectURL(blob));
+    this.audio.preload = "auto";
+    this.button = playButton(label);
+    this.clock = el("span", { class: "clock" }, "0.0 s");
+    this.wave = el("div", { class: "wave" });
+    this.seek = el("input", { type: "range", class: "over", min: 0, max: 1000, value: 0, "aria-label": `Position in: ${label}` });
+    this.seek.disabled = !seekable;
+    this.canvas = spectrogram ? el("canvas", { class: "spectrogram", width: 480, height: 96, role: "img", "aria-label": `Spectrogram: ${label}` }) : null;
+    this.picture = el("div", { class: "sound" }, this.wave, this.canvas, this.seek, el("i", { class: "playhead" }));
+    this.element = el("div", { class: "player-row" }, this.button, this.picture, this.clock);
+    this.onended = onended;
+    this.listen();
+    this.ready = this.draw(blob);
+  }
+
+  listen() {
+    this.button.addEventListener("click", () => (this.audio.paused ? this.play() : this.audio.pause()));
+    this.seek.addEventListener("input", () => {
+      this.audio.currentTime = (this.seek.value / 1000) * this.length();
+    });
+    for (const name of ["play", "pause", "ended"]) this.audio.addEventListener(name, () => this.show());
+    for (const name of ["timeupdate", "seeked", "durationchange"]) this.audio.addEventListener(name, () => this.move());
+    this.audio.addEventListener("ended", () => this.onended?.());
+  }
+
+  length() {
+    return Number.isFinite(this.audio.duration) ? this.audio.duration : 0;
+  }
+
+  async play() {
+    if (playing !== this) playing?.audio.pause();
+    playing = this;
+    await this.audio.play();
+    requestAnimationFrame(() => this.follow());
+  }
+
+  follow() {
+    this.move();
+    if (!this.audio.paused) requestAnimationFrame(() => this.follow());
+  }
+
+  show() {
+    this.button.setAttribute("aria-pressed", String(!this.audio.paused));
+  }
+
+  move() {
+    const share = this.length() ? this.audio.currentTime / this.length() : 0;
+    this.picture.style.setProperty("--at", share);
+    this.seek.value = share * 1000;
+    this.seek.setAttribute("aria-valuetext", `${this.audio.currentTime.toFixed(1)} of ${this.length().toFixed(1)} seconds`);
+    this.clock.textContent = `${(this.audio.paused && !share ? this.length() : this.audio.currentTime).toFixed(1)} s`;
+  }
+
+  async draw(blob) {
+    const { samples, sampleRate, seconds } = await decode(blob);
+    const style = getComputedStyle(document.documentElement);
+    this.surfer = WaveSurfer.create({
+      container: this.wave,
+      height: 56,
+      peaks: [samples],
+      duration: seconds,
+      interact: false,
+      cursorWidth: 0,
+      barWidth: 2,
+      barGap: 1,
+      barRadius: 2,
+      normalize: true,
+      waveColor: style.getPropertyValue("--accent").trim(),
+    });
+    if (this.canvas) drawSpectrogram(this.canvas, samples, sampleRate);
+    this.move();
+  }
+
+  destroy() {
+    this.audio.pause();
+    URL.revokeObjectURL(this.audio.src);
+    this.surfer?.destroy();
+  }
+}
+
+/** Stop whatever plays. */
+export function silence() {
+  playing?.audio.pause();
+  playing = null;
+}
