@@ -1,0 +1,49 @@
+"""Training runs over HTTP, read only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import FileResponse
+
+from resonate_audio.core.errors import InputError
+from resonate_audio.serving.listening_answers import AnswerError
+from resonate_audio.serving.runs import list_runs, open_run, take_file
+
+
+def runs_router(root: Path | None) -> APIRouter:
+    """Runs under a folder; without one the list is empty and says so."""
+    router = APIRouter(prefix="/v1/runs", tags=["runs"])
+
+    @router.get("")
+    def index() -> dict[str, Any]:
+        """All runs, the one that wrote last first."""
+        found = [] if root is None else list_runs(root)
+        return {"is_given": root is not None, "data": [head.model_dump() for head in found]}
+
+    @router.get("/{id}")
+    def show(id: str) -> Response:
+        """One run: facts, warnings, numbers by step, kept takes."""
+        try:
+            run = open_run(_given(root), id)
+        except InputError as error:
+            raise AnswerError(404, "run", "there is no such run") from error
+        return Response(run.model_dump_json(), media_type="application/json")
+
+    @router.get("/{id}/takes/{number}")
+    def hear(id: str, number: int) -> FileResponse:
+        """The sound of a kept take, by its place in the run's list."""
+        try:
+            return FileResponse(take_file(_given(root), id, number))
+        except InputError as error:
+            raise AnswerError(404, "take", "there is no such sound") from error
+
+    return router
+
+
+def _given(root: Path | None) -> Path:
+    if root is None:
+        raise InputError("no folder of runs was given")
+    return root

@@ -1,0 +1,146 @@
+// Compare: two models or settings, one noise, nobody knows which is which until the vote.
+
+import { listModels, makeSounds } from "./api.js";
+import { describeSound, factsOf } from "./card.js";
+import { el, empty, field, heading } from "./dom.js";
+import { Player } from "./player.js";
+import { loadSettings, modelField, number, randomSeed, toRequest } from "./settings.js";
+import { underBar } from "./work.js";
+
+const TALLY = "resonate-votes";
+
+export async function compare(screen) {
+  const models = await listModels();
+  const kept = loadSettings();
+  const common = { ...kept, seed: kept.seed || randomSeed() };
+  const sides = [0, 1].map((n) => ({ model: (models[n] ?? models[0]).id, steps: kept.steps, guidance: n && models.length < 2 ? 1 : kept.guidance }));
+  const place = el("div", { class: "stack" }, empty("Nothing to compare yet", "Both sounds start from the same noise; they are shown in a random order."));
+  const progress = el("div");
+  const prompt = el("textarea", { required: true, maxlength: 2000, rows: 3, value: common.prompt, oninput: (event) => (common.prompt = event.target.value) });
+  const button = el("button", { class: "main" }, "Make both");
+  const form = el(
+    "form",
+    { class: "panel", "aria-label": "What to compare" },
+    field("What to hear", prompt),
+    number("Seed of both", common.seed, { min: 0, max: 2 ** 53 - 1, oninput: (value) => (common.seed = value) }),
+    ...sides.map((side, n) => sideFields(side, n, models)),
+    button,
+    tallyLine(),
+  );
+  let players = [];
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    button.disabled = true;
+    const made = await makeBoth(common, sides, models, progress);
+    button.disabled = false;
+    if (!made) return;
+    players.forEach((player) => player.destroy());
+    players = showBlind(place, made, form);
+  });
+  screen.append(
+    heading("Compare", "Two models, or two settings of one, from the same noise. Switch while they play, vote, then see which was which."),
+    el("div", { class: "work" }, form, el("div", { class: "stack" }, progress, place)),
+  );
+  return () => players.forEach((player) => player.destroy());
+}
+
+function sideFields(side, n, models) {
+  const name = ["First", "Second"][n];
+  return el(
+    "fieldset",
+    { class: "stack" },
+    el("legend", {}, name),
+    modelField(models, side.model, (value) => (side.model = value)),
+    el(
+      "div",
+      { class: "pair" },
+      number("Steps", side.steps, { min: 1, max: 200, oninput: (value) => (side.steps = value) }),
+      number("Guidance", side.guidance, { min: 0, max: 20, step: 0.1, oninput: (value) => (side.guidance = value) }),
+    ),
+  );
+}
+
+async function makeBoth(common, sides, models, progress) {
+  const chosen = sides.map((side) => models.find((model) => model.id === side.model));
+  const duration = Math.min(common.duration ?? Infinity, ...chosen.map((model) => model.default_duration_s));
+  return underBar(progress, common.prompt, async (onStep, signal) => {
+    const sounds = [];
+    for (const [n, side] of sides.entries()) {
+      const wanted = toRequest({ ...common, ...side, duration }, [common.seed]);
+      const told = (done, total) => onStep(done, total, `sound ${n + 1} of 2, `);
+      sounds.push(...(await makeSounds(wanted, told, signal)));
+    }
+    return sounds;
+  });
+}
+
+function showBlind(place, made, form) {
+  const order = Math.random() < 0.5 ? [0, 1] : [1, 0];
+  const sounds = order.map((n) => ({ ...made[n], facts: describeSound(made[n]), side: n }));
+  const players = sounds.map((sound, n) => new Player(sound.blob, { label: `Sound ${"AB"[n]}`, spectrogram: true }));
+  const cards = players.map((player, n) => {
+    const told = el("p", { class: "facts-line" }, "Which one this is, you see after your vote.");
+    const card = el("section", { class: "card sound-card", "aria-label": `Sound ${"AB"[n]}` }, el("h3", {}, `Sound ${"AB"[n]}`), player.element, told);
+    card.reveal = () => (told.textContent = factsOf(sounds[n].facts));
+    return card;
+  });
+  players.forEach((player, n) => follow(player, players[1 - n]));
+  const switcher = el("button", { type: "button", class: "plain", onclick: () => switchOver(players) }, "Switch while it plays");
+  place.replaceChildren(el("blockquote", { class: "prompt" }, sounds[0].facts.prompt), ...cards, el("div", { class: "row" }, switcher), ballot(sounds, cards, form));
+  return players;
+}
+
+/** One playhead for both: whoever starts, starts where the other is. */
+function follow(player, other) {
+  player.button.addEventListener("click", () => {
+    if (!player.audio.paused && !other.audio.ended) player.audio.currentTime = Math.min(other.audio.currentTime, player.length());
+  });
+  player.seek.addEventListener("input", () => (other.audio.currentTime = player.audio.currentTime));
+}
+
+function switchOver(players) {
+  const now = players.findIndex((player) => !player.audio.paused);
+  const next = players[now === 0 ? 1 : 0];
+  if (now >= 0) next.audio.currentTime = players[now].audio.currentTime;
+  next.play();
+}
+
+function ballot(sounds, cards, form) {
+  const row = el("div", { class: "panel", role: "group", "aria-label": "Your vote" }, el("h2", {}, "Which one is better?"));
+  const vote = (choice) => {
+    cards.forEach((card) => card.reveal());
+    count(choice === null ? "tie" : sounds[choice].side ? "second" : "first");
+    const words = choice === null ? "No difference, you say." : `You chose ${"AB"[choice]}, the ${sounds[choice].side ? "second" : "first"} one.`;
+    row.replaceChildren(el("p", { role: "status" }, words));
+    form.lastChild.replaceWith(tallyLine());
+  };
+  row.append(
+    el(
+      "div",
+      { class: "row" },
+      ...[[0, "A is better"], [null, "No difference"], [1, "B is better"]].map(([choice, label]) =>
+        el("button", { type: "button", class: "plain", onclick: () => vote(choice) }, label),
+      ),
+    ),
+  );
+  return row;
+}
+
+const tally = () => ({ first: 0, tie: 0, second: 0, ...JSON.parse(localStorage.getItem(TALLY) ?? "{}") });
+
+function count(side) {
+  const votes = tally();
+  votes[side] += 1;
+  localStorage.setItem(TALLY, JSON.stringify(votes));
+}
+
+function tallyLine() {
+  const votes = tally();
+  const forget = () => {
+    localStorage.removeItem(TALLY);
+    line.replaceWith(tallyLine());
+  };
+  const text = `Votes in this browser: first ${votes.first}, no difference ${votes.tie}, second ${votes.second}.`;
+  const line = el("p", { class: "facts-line" }, text, " ", el("button", { type: "button", class: "copy", onclick: forget }, "Start over"));
+  return line;
+}

@@ -1,0 +1,100 @@
+// Generate: a sentence becomes a sound.
+
+import { listModels, makeSounds } from "./api.js";
+import { describeSound, soundCard } from "./card.js";
+import { el, empty, field, heading } from "./dom.js";
+import { durationField, keepSettings, loadSettings, modelField, number, randomSeed, toRequest } from "./settings.js";
+import { underBar } from "./work.js";
+
+const EXAMPLES = ["a dog barks twice, then rain starts", "a church bell rings once", "thunder rolls far away"];
+
+export async function generate(screen) {
+  const models = await listModels();
+  const settings = loadSettings();
+  if (!models.some((model) => model.id === settings.model)) settings.model = models[0].id;
+  const results = el("div", { class: "stack" });
+  const progress = el("div");
+  const form = el("form", { class: "panel", "aria-label": "Settings" });
+  const blank = empty("Nothing made yet", "Write what you want to hear, or begin with one of these.", examples(form));
+  const draw = () => form.replaceChildren(...controls(settings, models, draw));
+  draw();
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    run(settings, draw, form, progress, results, blank);
+  });
+  screen.append(
+    heading("Generate", "Write what you want to hear. The same seed gives the same sound again."),
+    el("div", { class: "work" }, form, el("div", { class: "stack" }, progress, blank, results)),
+  );
+  return () => [...results.children].forEach((card) => card.player.destroy());
+}
+
+function examples(form) {
+  const buttons = EXAMPLES.map((text) =>
+    el("button", { type: "button", class: "plain", onclick: () => fill(form, text) }, text),
+  );
+  return el("p", {}, el("span", { class: "row centre" }, ...buttons));
+}
+
+function fill(form, text) {
+  const prompt = form.querySelector("textarea");
+  prompt.value = text;
+  prompt.dispatchEvent(new Event("input"));
+  prompt.focus();
+}
+
+function controls(settings, models, draw) {
+  const model = models.find((one) => one.id === settings.model);
+  settings.duration = Math.min(model.max_duration_s, Math.max(model.min_duration_s, settings.duration ?? model.default_duration_s));
+  const set = (name) => (value) => {
+    settings[name] = value;
+    keepSettings(settings);
+  };
+  const prompt = el("textarea", { required: true, maxlength: 2000, rows: 3, placeholder: "a dog barks twice, then rain starts", value: settings.prompt, oninput: (event) => set("prompt")(event.target.value) });
+  const negative = el("input", { type: "text", maxlength: 2000, value: settings.negative, oninput: (event) => set("negative")(event.target.value) });
+  return [
+    field("What to hear", prompt),
+    field("What not to hear", negative),
+    durationField(model, settings.duration, set("duration")),
+    el(
+      "div",
+      { class: "pair" },
+      number("Steps", settings.steps, { min: 1, max: 200, hint: "More is finer and slower.", oninput: set("steps") }),
+      number("Guidance", settings.guidance, { min: 0, max: 20, step: 0.1, hint: "More follows the text harder.", oninput: set("guidance") }),
+    ),
+    seedField(settings, set),
+    el(
+      "div",
+      { class: "pair" },
+      number("Sounds", settings.takes, { min: 1, max: 8, oninput: set("takes") }),
+      modelField(models, settings.model, (value) => (set("model")(value), draw())),
+    ),
+    el("button", { class: "main" }, "Generate"),
+  ];
+}
+
+function seedField(settings, set) {
+  const control = el("input", { type: "number", min: 0, max: 2 ** 53 - 1, step: 1, required: true, value: settings.seed, oninput: (event) => set("seed")(event.target.valueAsNumber) });
+  const lock = el("button", { type: "button", class: "plain", "aria-pressed": String(settings.locked) }, "Lock");
+  lock.addEventListener("click", () => {
+    set("locked")(!settings.locked);
+    lock.setAttribute("aria-pressed", String(settings.locked));
+  });
+  const element = field("Seed", control, "Locked, the next sound is made from the same noise.");
+  element.insertBefore(el("div", { class: "with-button" }, control, lock), element.lastChild);
+  return element;
+}
+
+async function run(settings, draw, form, progress, results, blank) {
+  if (!settings.locked) settings.seed = randomSeed();
+  keepSettings(settings);
+  draw();
+  const button = form.querySelector("button.main");
+  button.disabled = true;
+  const wanted = toRequest(settings, Array.from({ length: settings.takes }, (_, n) => settings.seed + n));
+  const sounds = await underBar(progress, settings.prompt, (onStep, signal) => makeSounds(wanted, onStep, signal));
+  button.disabled = false;
+  if (!sounds) return;
+  blank.remove();
+  results.prepend(...sounds.map((sound) => soundCard(describeSound(sound), sound.blob)));
+}

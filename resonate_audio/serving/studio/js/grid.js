@@ -1,0 +1,107 @@
+// Grid: prompts by seeds and models, all at once.
+
+import { listModels, makeSounds } from "./api.js";
+import { el, empty, field, heading, note } from "./dom.js";
+import { Player } from "./player.js";
+import { loadSettings, number, toRequest } from "./settings.js";
+import { underBar } from "./work.js";
+
+const MAX_CELLS = 60;
+
+export async function grid(screen) {
+  const models = await listModels();
+  const kept = loadSettings();
+  const state = { prompts: kept.prompt || "a dog barks twice\nrain on a roof", seeds: "1 2 3", models: new Set([models[0].id]), steps: kept.steps, guidance: kept.guidance };
+  const place = el("div", { class: "stack" }, empty("An empty grid", "Every prompt is made with every seed by every model you choose: a quick way to see what a model can do."));
+  const progress = el("div");
+  const button = el("button", { class: "main" }, "Fill the grid");
+  const seeds = el("input", { type: "text", required: true, pattern: "\\s*\\d{1,15}([\\s,]+\\d{1,15})*[\\s,]*", value: state.seeds, oninput: (event) => (state.seeds = event.target.value) });
+  const form = el(
+    "form",
+    { class: "panel", "aria-label": "What is in the grid" },
+    field("Prompts, one a line", el("textarea", { required: true, rows: 4, value: state.prompts, oninput: (event) => (state.prompts = event.target.value) })),
+    field("Seeds", seeds, "Whole numbers with spaces between them."),
+    modelChoice(models, state),
+    el(
+      "div",
+      { class: "pair" },
+      number("Steps", state.steps, { min: 1, max: 200, oninput: (value) => (state.steps = value) }),
+      number("Guidance", state.guidance, { min: 0, max: 20, step: 0.1, oninput: (value) => (state.guidance = value) }),
+    ),
+    button,
+  );
+  let players = [];
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    players.forEach((player) => player.destroy());
+    players = [];
+    button.disabled = true;
+    await fill(plan(state, models), state, place, progress, players);
+    button.disabled = false;
+  });
+  screen.append(
+    heading("Grid", "Prompts by seeds and models. One row is one prompt; one column is one noise and one model."),
+    el("div", { class: "work" }, form, el("div", { class: "stack" }, progress, place)),
+  );
+  return () => players.forEach((player) => player.destroy());
+}
+
+function modelChoice(models, state) {
+  const boxes = models.map((model) => {
+    const box = el("input", { type: "checkbox", checked: state.models.has(model.id) });
+    box.addEventListener("change", () => (box.checked ? state.models.add(model.id) : state.models.delete(model.id)));
+    return el("label", { class: "check" }, box, model.id);
+  });
+  return el("fieldset", {}, el("legend", {}, "Models"), ...boxes);
+}
+
+function plan(state, models) {
+  const prompts = [...new Set(state.prompts.split("\n").map((line) => line.trim()).filter(Boolean))];
+  const seeds = [...new Set(state.seeds.split(/[\s,]+/).filter(Boolean).map(Number))];
+  const chosen = models.filter((model) => state.models.has(model.id));
+  return { prompts, seeds, models: chosen };
+}
+
+async function fill({ prompts, seeds, models }, state, place, progress, players) {
+  const count = prompts.length * seeds.length * models.length;
+  if (!count || count > MAX_CELLS) {
+    place.replaceChildren(note(count ? `${count} sounds: ${MAX_CELLS} at most at once.` : "Choose a prompt, a seed and a model at least.", true));
+    return;
+  }
+  const cells = drawTable({ prompts, seeds, models }, place);
+  await underBar(progress, `${count} sounds`, async (onStep, signal) => {
+    for (const [row, prompt] of prompts.entries()) {
+      for (const model of models) {
+        const wanted = toRequest({ ...state, prompt, negative: "", model: model.id, duration: model.default_duration_s }, seeds);
+        const told = (done, total) => onStep(done, total, `row ${row + 1} of ${prompts.length}, `);
+        const sounds = await makeSounds(wanted, told, signal);
+        for (const sound of sounds) {
+          const player = new Player(sound.blob, { label: `${prompt}, ${model.id}, seed ${sound.seed}` });
+          players.push(player);
+          cells.get(`${row} ${model.id} ${sound.seed}`).replaceChildren(player.element);
+        }
+      }
+    }
+  });
+}
+
+function drawTable({ prompts, seeds, models }, place) {
+  const columns = models.flatMap((model) => seeds.map((seed) => [model.id, seed]));
+  const cells = new Map();
+  const rows = prompts.map((prompt, row) =>
+    el(
+      "tr",
+      {},
+      el("th", { scope: "row" }, prompt),
+      ...columns.map(([model, seed]) => {
+        const cell = el("div", { class: "cell soft" }, "waiting");
+        cells.set(`${row} ${model} ${seed}`, cell);
+        return el("td", {}, cell);
+      }),
+    ),
+  );
+  const heads = columns.map(([model, seed]) => el("th", { scope: "col" }, models.length > 1 ? `${model}, seed ${seed}` : `seed ${seed}`));
+  const table = el("table", { class: "grid-table" }, el("caption", {}, "Sounds by prompt, seed and model"), el("thead", {}, el("tr", {}, el("td"), ...heads)), el("tbody", {}, ...rows));
+  place.replaceChildren(el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Grid of sounds" }, table));
+  return cells;
+}

@@ -1,0 +1,98 @@
+// Settings of a sound: what they are by default, how they are asked for, how they are told.
+
+import { el, field, select } from "./dom.js";
+
+const KEPT = "resonate-settings";
+export const DEFAULTS = { prompt: "", negative: "", model: "", duration: null, steps: 25, guidance: 4.5, seed: 0, locked: false, takes: 1 };
+
+export const randomSeed = () => Math.floor(Math.random() * 2 ** 31);
+
+/** Settings as they were left; also how the library hands its own over. */
+export function loadSettings() {
+  try {
+    return { ...DEFAULTS, seed: randomSeed(), ...JSON.parse(localStorage.getItem(KEPT) ?? "{}") };
+  } catch {
+    return { ...DEFAULTS, seed: randomSeed() };
+  }
+}
+
+export const keepSettings = (settings) => localStorage.setItem(KEPT, JSON.stringify(settings));
+
+/** What the server is asked for. */
+export function toRequest(settings, seeds) {
+  return {
+    input: settings.prompt,
+    negative_prompt: settings.negative,
+    model: settings.model,
+    audio_length: settings.duration,
+    num_inference_steps: settings.steps,
+    guidance_scale: settings.guidance,
+    seeds,
+    n: seeds.length,
+  };
+}
+
+/** A number with limits. */
+export function number(label, value, { min, max, step = 1, hint = "", oninput = null }) {
+  const control = el("input", { type: "number", min, max, step, required: true, value: value ?? "" });
+  if (oninput) control.addEventListener("input", () => oninput(control.valueAsNumber));
+  return field(label, control, hint);
+}
+
+/** Which model; tells when it changes. */
+export function modelField(models, value, onchange, label = "Model") {
+  const control = select(models.map((model) => [model.id, model.id]), value);
+  control.addEventListener("change", () => onchange(control.value));
+  return field(label, control);
+}
+
+/** Seconds on a slider, with the stretch that the model was trained on marked. */
+export function durationField(model, value, oninput) {
+  const [low, high] = [model.min_duration_s, model.max_duration_s];
+  const trained = model.trained_duration_s ?? [model.default_duration_s, model.default_duration_s];
+  const control = el("input", { type: "range", min: low, max: high, step: 0.1, value });
+  const shown = el("output", { class: "clock" }, `${Number(value).toFixed(1)} s`);
+  control.addEventListener("input", () => {
+    shown.textContent = `${control.valueAsNumber.toFixed(1)} s`;
+    oninput(control.valueAsNumber);
+  });
+  const span = high - low || 1;
+  const mark = el("i");
+  mark.style.setProperty("--from", Math.max(0, (trained[0] - low) / span - 0.006));
+  mark.style.setProperty("--to", Math.min(1, (trained[1] - low) / span + 0.006));
+  const hint = trained[0] === trained[1] ? `Trained on ${trained[0]} s; other lengths may sound worse.` : `Trained on ${trained[0]} to ${trained[1]} s.`;
+  const element = field("Duration", control, hint);
+  element.insertBefore(el("div", { class: "trained", "aria-hidden": "true" }, mark), element.lastChild);
+  element.firstChild.append(" ", shown);
+  return element;
+}
+
+const quote = (text) => `'${String(text).replaceAll("'", `'\\''`)}'`;
+const python = (text) => JSON.stringify(text);
+
+/** The same sound from elsewhere. */
+export function asCommand(sound) {
+  const negative = sound.negative ? ` --negative ${quote(sound.negative)}` : "";
+  return `resonate generate ${quote(sound.prompt)}${negative} --model ${quote(sound.model)} --duration ${sound.duration} --steps ${sound.steps} --guidance ${sound.guidance} --seed ${sound.seed}`;
+}
+
+export function asPython(sound) {
+  const negative = sound.negative ? `\n    negative_prompt=${python(sound.negative)},` : "";
+  return `from resonate_audio import Resonate
+
+resonate = Resonate.from_pretrained(${python(sound.model)})
+[audio] = resonate.generate(
+    ${python(sound.prompt)},${negative}
+    duration_s=${sound.duration},
+    num_inference_steps=${sound.steps},
+    guidance_scale=${sound.guidance},
+    seeds=${sound.seed},
+)
+`;
+}
+
+export function asCurl(sound) {
+  const { seeds, n, ...body } = toRequest(sound, []);
+  const address = new URL("v1/audio/generate", location.href).href;
+  return `curl ${quote(address)} -H 'Content-Type: application/json' -d ${quote(JSON.stringify({ ...body, seed: sound.seed }))} -o sound.wav`;
+}
