@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from resonate_audio.core.errors import ConfigError
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.flow.guidance import guided
 from resonate_audio.flow.path import Velocity
@@ -31,6 +33,7 @@ class Policy:
         guidance_scale: float = 1.0,
         lora: LoraSettings | None = None,
         precision: torch.dtype | None = None,
+        train_only: str | None = None,
     ) -> None:
         """Take a model, which is changed in place.
 
@@ -41,6 +44,11 @@ class Policy:
             lora: train adapters of this size; None trains every weight, and the reference is a
                 frozen copy.
             precision: number format of the forward pass under autocast; None is float32.
+            train_only: regular expression for whole names of the weights to train, without
+                adapters; None trains all.
+
+        Raises:
+            ConfigError: no weight has such a name, or adapters are asked for, too.
         """
         self.model = model
         self.guidance_scale = guidance_scale
@@ -53,6 +61,8 @@ class Policy:
             self.frozen = copy.deepcopy(model).eval().requires_grad_(False)
         else:
             add_lora(model, lora)
+        if train_only is not None:
+            freeze_others(model, train_only, lora)
 
     @property
     def device(self) -> torch.device:
@@ -150,6 +160,25 @@ class Policy:
     def _autocast(self) -> torch.autocast:
         dtype = self.precision or torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision is not None)
+
+
+def freeze_others(model: nn.Module, train_only: str, lora: LoraSettings | None) -> None:
+    """Let only the weights be trained whose whole name matches.
+
+    Raises:
+        ConfigError: there are none, the expression is broken, or adapters are asked for, too.
+    """
+    if lora is not None:
+        raise ConfigError("train_only: has no meaning beside lora, which has its own targets")
+    try:
+        pattern = re.compile(train_only)
+    except re.error as error:
+        raise ConfigError(f"train_only {train_only!r}: no regular expression ({error})") from error
+    chosen = [name for name, _ in model.named_parameters() if pattern.fullmatch(name)]
+    if not chosen:
+        raise ConfigError(f"train_only {train_only!r}: no weight has such a name")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:

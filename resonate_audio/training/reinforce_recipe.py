@@ -80,6 +80,8 @@ class ReinforceRecipe(TrainerConfig):
     algorithm: AlgorithmConfig
     lora: LoraSettings | None = None
     """Train adapters instead of every weight."""
+    train_only: str | None = None
+    """Train only the weights whose whole name matches this regular expression; None trains all."""
     evaluation: EvaluationConfig = EvaluationConfig()
     takes_every: int = Field(10, ge=0)
     """Steps between takes that are kept to be heard; 0 keeps none."""
@@ -124,7 +126,7 @@ def build_task(
     Sampling(duration_s).check(networks.config)
     model = networks.transformer.to(device).train()
     precision = torch.bfloat16 if recipe.run.precision == "bf16" else None
-    policy = Policy(model, recipe.sampler.guidance_scale, recipe.lora, precision)
+    policy = Policy(model, recipe.sampler.guidance_scale, recipe.lora, precision, recipe.train_only)
     resonate = Resonate(networks, encoder, device=device, transformer=model)
     num_frames, seed = networks.config.num_frames(duration_s), recipe.run.seed
     maker = TakeMaker(policy, resonate, recipe.sampler, num_frames, seed, desk)

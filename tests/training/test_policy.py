@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_model import TINY, random_networks
 
+from resonate_audio.core.errors import ConfigError
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.flow.guidance import guided
 from resonate_audio.training.lora import LoraSettings
@@ -97,3 +98,30 @@ def test_half_precision_gives_float32_velocities_near_the_exact_ones() -> None:
     assert half.dtype == torch.float32
     assert not torch.equal(half, exact)
     torch.testing.assert_close(half, exact, rtol=0.1, atol=0.1)
+
+
+def test_only_the_weights_that_were_named_are_trained() -> None:
+    model = random_networks(TINY, seed=0).transformer
+    taught = Policy(model, train_only=r"text_in\..*")
+    names = set(trained_weights(taught.model))
+    assert names == {name for name, _ in model.named_parameters() if name.startswith("text_in.")}
+    assert names
+    z, t, features = inputs()
+    before = taught.bind(features)(z, t).detach()
+    disturb(taught.model)
+    assert torch.equal(taught.bind_reference(features)(z, t), before)
+
+
+@pytest.mark.parametrize(
+    ("train_only", "lora", "complaint"),
+    [
+        ("nowhere", None, "no weight has such a name"),
+        ("(", None, "no regular expression"),
+        (".*", LORA, "no meaning beside lora"),
+    ],
+)
+def test_a_choice_of_weights_that_makes_no_sense_is_refused(
+    train_only: str, lora: LoraSettings | None, complaint: str
+) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        Policy(random_networks(TINY, seed=0).transformer, 1.0, lora, train_only=train_only)
