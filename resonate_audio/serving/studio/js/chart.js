@@ -2,23 +2,24 @@
 
 import { el, svg } from "./dom.js";
 
-const [WIDTH, HEIGHT, LEFT, BOTTOM] = [320, 140, 44, 18];
+const [WIDTH, HEIGHT, LEFT, BOTTOM] = [320, 140, 50, 18];
 
 /** Four digits at most. */
 export function digits(value) {
   if (value === null || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
-  const text = size >= 1000 && size < 1e7 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
-  return text.replace("-", "−");
+  if (size >= 1000 && size < 1e7) return value.toFixed(0).replace("-", "−");
+  const short = size && size < 1e-3 ? value.toExponential(1) : String(Number(value.toPrecision(3)));
+  return short.replaceAll("-", "−");
 }
 
 /** A figure of one series of [step, value]. */
 export function lineChart(title, points) {
   const [steps, values] = [points.map((p) => p[0]), points.map((p) => p[1])];
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  const span = high - low || Math.abs(high) || 1;
+  const span = high - low;
   const x = (step) => LEFT + ((step - steps[0]) / (steps.at(-1) - steps[0] || 1)) * (WIDTH - LEFT - 6);
-  const y = (value) => 8 + (1 - (value - low) / span) * (HEIGHT - BOTTOM - 14);
+  const y = (value) => 8 + (span ? 1 - (value - low) / span : 0.5) * (HEIGHT - BOTTOM - 14);
   const path = points.map(([step, value], n) => `${n ? "L" : "M"}${x(step).toFixed(1)},${y(value).toFixed(1)}`).join("");
   const dot = svg("circle", { r: 3.5, class: "dot", cx: -9, cy: -9 });
   const said = `${title}: from ${digits(values[0])} to ${digits(values.at(-1))} in steps ${steps[0]} to ${steps.at(-1)}; lowest ${digits(low)}, highest ${digits(high)}`;

@@ -6,10 +6,13 @@ import { drawSpectrogram } from "./spectrogram.js";
 
 let playing = null;
 
-/** Samples of a sound, at the rate it has in its file where that is known. */
-export async function decode(blob, sampleRate = 44100) {
-  const context = new OfflineAudioContext(1, 1, sampleRate);
-  const buffer = await context.decodeAudioData(await blob.arrayBuffer());
+/** Samples of a sound, at the rate that a WAV file says it has. */
+export async function decode(blob) {
+  const bytes = await blob.arrayBuffer();
+  const isWave = bytes.byteLength > 44 && new TextDecoder().decode(bytes.slice(0, 4)) === "RIFF";
+  const rate = isWave ? new DataView(bytes).getUint32(24, true) : 44100;
+  const context = new OfflineAudioContext(1, 1, Math.min(96000, Math.max(8000, rate)));
+  const buffer = await context.decodeAudioData(bytes);
   return { samples: buffer.getChannelData(0), sampleRate: buffer.sampleRate, seconds: buffer.duration };
 }
 
@@ -75,6 +78,7 @@ export class Player {
   move() {
     const share = this.length() ? this.audio.currentTime / this.length() : 0;
     this.picture.style.setProperty("--at", share);
+    this.picture.classList.toggle("begun", share > 0);
     this.seek.value = share * 1000;
     this.seek.setAttribute("aria-valuetext", `${this.audio.currentTime.toFixed(1)} of ${this.length().toFixed(1)} seconds`);
     this.clock.textContent = `${(this.audio.paused && !share ? this.length() : this.audio.currentTime).toFixed(1)} s`;
