@@ -41,7 +41,10 @@ async function show() {
 
 function markTab(name) {
   const links = Object.entries(SCREENS).map(([id, [title]]) => el("a", { href: `#/${id}`, "aria-current": id === name ? "page" : null }, title));
-  document.getElementById("tabs").replaceChildren(...links);
+  const tabs = document.getElementById("tabs");
+  tabs.replaceChildren(...links);
+  const current = tabs.querySelector("[aria-current]");
+  tabs.scrollLeft = current.offsetLeft - (tabs.clientWidth - current.offsetWidth) / 2;
 }
 
 function problem(error) {
