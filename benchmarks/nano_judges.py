@@ -141,10 +141,13 @@ def count_lines(exam: Sequence[ExamItem], scores: np.ndarray, words: Sequence[st
 
 
 def deaf(exam: Sequence[ExamItem], score: Score) -> np.ndarray:
-    """Scores with every sound exchanged for that of an item half the exam away."""
+    """Scores with every sound exchanged for that of an item half the exam away.
+
+    Both texts get the same one: of "missing event" nothing is left to tell, and it ties.
+    """
     far = [exam[(index + len(exam) // 2) % len(exam)] for index in range(len(exam))]
     moved = [
-        ExamItem(item.kind, item.scene, other.samples, item.right, other.wrong_samples, item.wrong)
+        ExamItem(item.kind, item.scene, other.samples, item.right, other.samples, item.wrong)
         for item, other in zip(exam, far, strict=True)
     ]
     return exam_scores(score, moved).double().numpy()

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from resonate_audio.core.errors import ConfigError, InputError, ManifestError
 from resonate_audio.core.files import atomic_path
@@ -62,6 +62,7 @@ class Take:
         return self.item.id, self.seed
 
 
+@runtime_checkable
 class ClipMaker(Protocol):
     """Anything that makes sounds from prompts."""
 
