@@ -28,7 +28,6 @@ export function toRequest(settings, seeds) {
     num_inference_steps: settings.steps,
     guidance_scale: settings.guidance,
     seeds,
-    n: seeds.length,
   };
 }
 
@@ -92,7 +91,7 @@ resonate = Resonate.from_pretrained(${python(sound.model)})
 }
 
 export function asCurl(sound) {
-  const { seeds, n, ...body } = toRequest(sound, []);
+  const { seeds, ...body } = toRequest(sound, []);
   const address = new URL("v1/audio/generate", location.href).href;
   return `curl ${quote(address)} -H 'Content-Type: application/json' -d ${quote(JSON.stringify({ ...body, seed: sound.seed }))} -o sound.wav`;
 }

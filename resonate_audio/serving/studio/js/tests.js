@@ -103,11 +103,8 @@ async function results(screen, name) {
     heading(test.title, `${test.num_clips} clips of ${test.systems.join(", ")} · ${test.num_finished} of ${test.num_raters} raters have finished`),
     el("div", { class: "stack" }, el("div", {}, el("a", { class: "plain", href: "#/tests" }, "All tests")), invitation(test, path), place),
   );
-  try {
-    place.append(...report(await getJson(`${path}/results`), path));
-  } catch (error) {
-    place.append(empty("No result yet", error.message));
-  }
+  if (test.num_pages_done) place.append(...report(await getJson(`${path}/results`), path));
+  else place.append(empty("No result yet", "Nobody has answered. Send the link to people who listen."));
   return null;
 }
 
