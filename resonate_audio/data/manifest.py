@@ -16,6 +16,11 @@ from pydantic import ConfigDict, Field, ValidationError
 from resonate_audio.audio.io import read_audio, resample
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import AudioError, ManifestError
+from resonate_audio.core.files import atomic_path
+
+NOT_HEARD = {"phrases", "group"}
+"""Fields that change neither sound nor text; the fingerprint is older than they are."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Clip(FrozenConfig):
@@ -35,9 +40,14 @@ class Clip(FrozenConfig):
     """First sample of the clip within its file, at the file's own rate."""
     num_frames: int | None = Field(None, ge=1)
     """Samples of the clip; None takes the rest of the file."""
+    phrases: tuple[str, ...] = ()
+    """The sounds that the caption names, one by one."""
     split: str | None = None
     label: str | None = None
     source: str | None = None
+    """The collection it comes from."""
+    group: str | None = None
+    """The recording it was cut from, such as a video's id; one group belongs into one split."""
     licence: str | None = None
 
     def all_captions(self) -> tuple[str, ...]:
@@ -60,7 +70,7 @@ class Manifest:
         """Changes when a clip or the size or date of an audio file changes."""
         digest = hashlib.sha256()
         for clip in self.clips:
-            digest.update(clip.model_dump_json().encode())
+            digest.update(clip.model_dump_json(exclude=NOT_HEARD).encode())
         for name in sorted({clip.audio_path for clip in self.clips}):
             digest.update(f"{name} {_file_state(self.path.parent / name)}".encode())
         return digest.hexdigest()[:16]
@@ -82,23 +92,72 @@ def read_manifest(path: Path, splits: Iterable[str] | None = None) -> Manifest:
             and line number are named), or no clip is left.
     """
     wanted = None if splits is None else set(splits)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot read it ({error})") from error
     clips: dict[str, Clip] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        clip = parse_line(line, f"{path}:{number}")
+    for place, clip in stream_manifest(path):
         if clip.audio_id in clips:
-            raise ManifestError(f"{path}:{number}: audio_id {clip.audio_id} was used before")
+            raise ManifestError(f"{place}: audio_id {clip.audio_id} was used before")
         clips[clip.audio_id] = clip
     chosen = tuple(clip for clip in clips.values() if wanted is None or clip.split in wanted)
     if not chosen:
         among = "" if wanted is None else f" of split {', '.join(sorted(wanted))}"
         raise ManifestError(f"{path}: no clip{among} in {len(clips)} lines")
     return Manifest(path, chosen)
+
+
+def stream_manifest(path: Path) -> Iterator[tuple[str, Clip]]:
+    """Read a manifest clip by clip, holding one line at a time.
+
+    Yields:
+        ``file:line`` and the clip. Whether an ``audio_id`` occurs twice is not looked at.
+
+    Raises:
+        ManifestError: the file cannot be read, is not UTF-8, or a line is broken; names the line.
+    """
+    for number, line in read_lines(path):
+        if line.strip():
+            place = f"{path}:{number}"
+            yield place, parse_line(line, place)
+
+
+def write_manifest(path: Path, clips: Iterable[Clip], overwrite: bool = True) -> int:
+    """Write clips as they come, one JSON object a line, without the fields that say nothing.
+
+    Returns:
+        How many clips were written.
+
+    Raises:
+        OutputError: the file cannot be written, or exists and may not be replaced.
+    """
+    count = 0
+    with atomic_path(path, overwrite) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for count, clip in enumerate(clips, start=1):  # noqa: B007 (the count is the answer)
+            file.write(clip.model_dump_json(exclude_defaults=True) + "\n")
+    return count
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines of a UTF-8 file with their numbers from 1; only a line feed ends a line.
+
+    Raises:
+        ManifestError: the file cannot be read, or is not UTF-8; names the line and the byte.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                data = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+                yield number, _decode(data, f"{path}:{number}")
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot read it ({error.strerror or error})") from error
+
+
+def _decode(data: bytes, place: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ManifestError(
+            f"{place}: byte {error.start + 1} of the line (0x{data[error.start]:02x}) is not "
+            "UTF-8; convert the file, for example with `iconv -f WINDOWS-1252 -t UTF-8`"
+        ) from error
 
 
 def parse_line(line: str, place: str) -> Clip:

@@ -1,5 +1,6 @@
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,15 @@ import pytest
 import soundfile
 
 from resonate_audio.core.errors import AudioError, ManifestError
-from resonate_audio.data.manifest import Clip, cut_clip, decode_clips, parse_line, read_manifest
+from resonate_audio.data.manifest import (
+    Clip,
+    cut_clip,
+    decode_clips,
+    parse_line,
+    read_manifest,
+    stream_manifest,
+    write_manifest,
+)
 
 GOOD = {"audio_id": "a", "audio_path": "a.wav", "caption": "a bell rings", "duration": 1.0}
 
@@ -103,3 +112,49 @@ def test_a_clip_past_the_end_of_its_file_is_an_error() -> None:
 def test_digital_silence_is_not_a_sound() -> None:
     with pytest.raises(AudioError, match="nothing but digital silence"):
         cut_clip(Clip.model_validate(GOOD), np.zeros(100, dtype=np.float32))
+
+
+def test_a_manifest_in_another_encoding_is_named_by_line_and_byte(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(json.dumps(GOOD).encode() + b'\n{"caption": "caf\xe9"}\n')
+    with pytest.raises(ManifestError, match=r"m\.jsonl:2: byte 17 of the line \(0xe9\) is not UTF"):
+        read_manifest(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text(json.dumps(GOOD), encoding="utf-8-sig")
+    assert read_manifest(path).clips[0].audio_id == "a"
+
+
+def test_a_line_separator_within_a_caption_does_not_end_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text(
+        json.dumps(GOOD | {"caption": "a bell\u2028rings"}, ensure_ascii=False), encoding="utf-8"
+    )
+    assert read_manifest(path).clips[0].caption == "a bell\u2028rings"
+
+
+def test_what_is_written_is_read_back_the_same(tmp_path: Path) -> None:
+    clips = [
+        Clip(audio_id="a", audio_path="x/a.wav", caption="ein Glöckchen", group="youtube:1"),
+        Clip(audio_id="b", audio_path="b.wav", caption="wind", phrases=("wind",), split="test"),
+    ]
+    assert write_manifest(tmp_path / "m.jsonl", iter(clips)) == 2
+    assert [clip for _, clip in stream_manifest(tmp_path / "m.jsonl")] == clips
+
+
+def test_a_manifest_whose_clips_fail_midway_is_not_written(tmp_path: Path) -> None:
+    def clips() -> Iterator[Clip]:
+        yield Clip.model_validate(GOOD)
+        raise ManifestError("the list is broken")
+
+    with pytest.raises(ManifestError, match="the list is broken"):
+        write_manifest(tmp_path / "m.jsonl", clips())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_groups_and_phrases_do_not_move_the_fingerprint(tmp_path: Path) -> None:
+    plain = read_manifest(write(tmp_path / "m.jsonl", GOOD)).fingerprint()
+    told = GOOD | {"group": "youtube:1", "phrases": ["a bell"]}
+    assert read_manifest(write(tmp_path / "m.jsonl", told)).fingerprint() == plain
