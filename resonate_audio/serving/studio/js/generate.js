@@ -59,8 +59,8 @@ function controls(settings, models, draw) {
     el(
       "div",
       { class: "pair" },
-      number("Steps", settings.steps, { min: 1, max: 200, hint: "More is finer and slower.", oninput: set("steps") }),
-      number("Guidance", settings.guidance, { min: 0, max: 20, step: 0.1, hint: "More follows the text harder.", oninput: set("guidance") }),
+      number("Steps", settings.steps, { min: 1, max: 200, hint: "Finer, but slower.", oninput: set("steps") }),
+      number("Guidance", settings.guidance, { min: 0, max: 20, step: 0.1, hint: "Closer to the text.", oninput: set("guidance") }),
     ),
     seedField(settings, set),
     el(
@@ -80,7 +80,7 @@ function seedField(settings, set) {
     set("locked")(!settings.locked);
     lock.setAttribute("aria-pressed", String(settings.locked));
   });
-  const element = field("Seed", control, "Locked, the next sound is made from the same noise.");
+  const element = field("Seed", control, "Locked: the same noise again.");
   element.insertBefore(el("div", { class: "with-button" }, control, lock), element.lastChild);
   return element;
 }

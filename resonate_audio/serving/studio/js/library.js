@@ -9,7 +9,7 @@ const PAGE = 20;
 export async function library(screen) {
   const list = el("div", { class: "stack" });
   const more = el("div");
-  const search = el("input", { type: "search", maxlength: 200, placeholder: "dog, rain, seed 7 …" });
+  const search = el("input", { type: "search", maxlength: 200, placeholder: "words, a model, or a seed" });
   const state = { query: "", cards: [], asked: 0 };
   let timer = 0;
   search.addEventListener("input", () => {

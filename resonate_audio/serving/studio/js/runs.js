@@ -50,6 +50,14 @@ async function openRun(screen, id) {
   return () => players.forEach((player) => player.destroy());
 }
 
+const rank = (name) => (name === "reward/mean" ? 0 : name.startsWith("held_out/") ? 1 : 2);
+
+function titleOf(name) {
+  const [group, rest] = name.split(/\/(.*)/s);
+  const titles = { held_out: "Held-out judge: ", evaluation: "Training judge, new prompts: ", reward: "Part of the reward: " };
+  return NAMES[name] ?? (titles[group] && rest ? titles[group] + rest : name.replaceAll("_", " "));
+}
+
 function facts(run) {
   const items = Object.entries(run.facts).map(([name, value]) => el("div", {}, el("dt", {}, FACTS[name] ?? name), el("dd", {}, value)));
   return items.length ? el("dl", { class: "facts" }, ...items) : null;
@@ -61,7 +69,8 @@ function charts(run) {
   return SECTIONS.flatMap(([title, belongs]) => {
     const names = [...left].filter(belongs);
     names.forEach((name) => left.delete(name));
-    const figures = names.map((name) => lineChart(NAMES[name] ?? name.replace("held_out/", "Held-out judge: "), run.series[name]));
+    names.sort((one, other) => rank(one) - rank(other));
+    const figures = names.map((name) => lineChart(titleOf(name), run.series[name]));
     return figures.length ? [el("h2", { class: "section-title" }, title), el("div", { class: "chart-grid" }, ...figures)] : [];
   });
 }
