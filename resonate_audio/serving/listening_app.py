@@ -63,7 +63,7 @@ class Invitations(BaseModel):
     count: int = Field(ge=1, le=500)
 
 
-class Shelf:
+class ListeningTests:
     """The tests in a folder, opened when they are asked for."""
 
     def __init__(self, home: Path, only: str | None = None) -> None:
@@ -103,20 +103,20 @@ class Shelf:
         return name, *self.open(name), secret
 
 
-def rater_router(shelf: Shelf) -> APIRouter:
+def rater_router(tests: ListeningTests) -> APIRouter:
     """What raters may do."""
     router = APIRouter(prefix="/v1/listening", tags=["listening tests"])
 
     @router.get("/tests/{name}")
     def greet(name: str) -> dict[str, Any]:
         """What a test is about, before taking part."""
-        test, _ = shelf.open(name)
+        test, _ = tests.open(name)
         return {"title": test.title, "instructions": test.instructions, "is_open": test.is_open}
 
     @router.post("/tests/{name}/raters", status_code=201)
     def join(name: str) -> dict[str, str]:
         """Take part: gives a token, once."""
-        test, answers = shelf.open(name)
+        test, answers = tests.open(name)
         if not test.is_open:
             raise AnswerError(403, "rater", "this test is by invitation; open the link you got")
         return {"token": f"{name}.{answers.join(test.max_raters)}"}
@@ -124,22 +124,22 @@ def rater_router(shelf: Shelf) -> APIRouter:
     @router.get("/session")
     def session(token: Token) -> dict[str, Any]:
         """The page that a rater is at."""
-        _, test, answers, secret = shelf.of_token(token)
+        _, test, answers, secret = tests.of_token(token)
         return describe_page(test, answers.rater(secret))
 
     @router.get("/session/trials/{trial}/clips/{side}")
     def hear(trial: int, side: int, token: Token) -> FileResponse:
         """A sound of the page that a rater is at, or of one before."""
-        name, _, answers, secret = shelf.of_token(token)
+        name, _, answers, secret = tests.of_token(token)
         clip = answers.hear(secret, trial, side)
         headers = {"Cache-Control": "no-store"}
-        path = clip_path(shelf.home / name, clip)
+        path = clip_path(tests.home / name, clip)
         return FileResponse(path, media_type="audio/wav", headers=headers)
 
     @router.post("/session/answers", status_code=201)
     def answer(body: Answered, token: Token) -> dict[str, Any]:
         """Answer a page, once; gives the next one."""
-        _, test, answers, secret = shelf.of_token(token)
+        _, test, answers, secret = tests.of_token(token)
         answers.submit(secret, body.trial, body.scores, body.choice, body.ms)
         return describe_page(test, answers.rater(secret))
 
@@ -170,14 +170,14 @@ def describe_page(test: ListeningTest, rater: Rater) -> dict[str, Any]:
     return page
 
 
-def owner_router(shelf: Shelf) -> APIRouter:
+def owner_router(tests: ListeningTests) -> APIRouter:
     """What the owner of the tests may do."""
     router = APIRouter(prefix="/v1/listening", tags=["listening tests"])
 
     @router.get("/tests")
     def list_tests() -> dict[str, Any]:
         """All tests and how far they are."""
-        return {"data": [describe_test(name, *shelf.open(name)) for name in shelf.names()]}
+        return {"data": [describe_test(name, *tests.open(name)) for name in tests.names()]}
 
     @router.post("/tests", status_code=201)
     async def create(request: Request) -> dict[str, Any]:
@@ -187,31 +187,31 @@ def owner_router(shelf: Shelf) -> APIRouter:
         """
         async with request.form(max_files=MAX_UPLOADS, max_fields=20) as form:
             name, design, given = await read_form(form)
-        create_test(shelf.home / name, design, given)
-        return describe_test(name, *shelf.open(name))
+        create_test(tests.home / name, design, given)
+        return describe_test(name, *tests.open(name))
 
     @router.post("/tests/{name}/invitations", status_code=201)
     def invite(name: str, body: Invitations) -> dict[str, list[str]]:
         """Tokens for raters, one each."""
-        test, answers = shelf.open(name)
+        test, answers = tests.open(name)
         return {"tokens": [f"{name}.{answers.join(test.max_raters)}" for _ in range(body.count)]}
 
     @router.get("/tests/{name}/results")
     def results(name: str) -> Response:
         """Opinion scores, agreement and doubts so far."""
-        test, answers = shelf.open(name)
+        test, answers = tests.open(name)
         found = analyse(test, answers.all(), answers.progress())
         return Response(found.model_dump_json(), media_type="application/json")
 
     @router.get("/tests/{name}/files/{file}")
     def download(name: str, file: str) -> Response:
         """Results as a file: ratings.csv, clips.jsonl, results.tex or pairs.zip."""
-        test, answers = shelf.open(name)
+        test, answers = tests.open(name)
         if file not in DOWNLOADS:
             raise AnswerError(404, "file", f"expected one of {', '.join(DOWNLOADS)}")
         kind, write = DOWNLOADS[file]
         headers = {"Content-Disposition": f'attachment; filename="{name}-{file}"'}
-        data = write(shelf.home / name, test, answers)
+        data = write(tests.home / name, test, answers)
         return Response(data, media_type=kind, headers=headers)
 
     return router

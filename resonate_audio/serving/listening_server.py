@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from resonate_audio.serving.listening_app import Shelf, answer_refusals, rater_router
+from resonate_audio.serving.listening_app import ListeningTests, answer_refusals, rater_router
 from resonate_audio.serving.pages import add_pages, guard_pages
 
 MAX_BODY_BYTES = 20_000
@@ -21,8 +21,8 @@ def create_listening_app(folder: Path) -> FastAPI:
         ConfigError: the folder holds no test.
     """
     folder = folder.resolve()
-    shelf = Shelf(folder.parent, only=folder.name)
-    shelf.open(folder.name)
+    tests = ListeningTests(folder.parent, only=folder.name)
+    tests.open(folder.name)
     app = FastAPI(title="Listening test", docs_url=None, redoc_url=None, openapi_url=None)
     guard_pages(app)
     answer_refusals(app)
@@ -38,6 +38,6 @@ def create_listening_app(folder: Path) -> FastAPI:
     def begin() -> RedirectResponse:
         return RedirectResponse(f"listen.html#{folder.name}")
 
-    app.include_router(rater_router(shelf))
+    app.include_router(rater_router(tests))
     add_pages(app)
     return app

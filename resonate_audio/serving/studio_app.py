@@ -19,7 +19,12 @@ from starlette.middleware.base import RequestResponseEndpoint
 
 from resonate_audio.core.errors import InputError, ResonateError
 from resonate_audio.serving.listening_answers import AnswerError
-from resonate_audio.serving.listening_app import Shelf, answer_refusals, owner_router, rater_router
+from resonate_audio.serving.listening_app import (
+    ListeningTests,
+    answer_refusals,
+    owner_router,
+    rater_router,
+)
 from resonate_audio.serving.pages import add_pages, guard_pages
 from resonate_audio.serving.runs_app import runs_router
 from resonate_audio.serving.studio_jobs import Job, QueueFull, Studio, Wanted
@@ -53,7 +58,7 @@ def create_studio_app(
     guard_pages(app)
     answer_refusals(app)
     answer_errors(app)
-    shelf = Shelf(tests)
+    shelf = ListeningTests(tests)
     routers = (
         jobs_router(studio),
         library_router(studio),

@@ -17,7 +17,12 @@ from starlette.testclient import TestClient
 
 from resonate_audio.audio.io import FORMATS, encode_audio
 from resonate_audio.serving.listening import Design
-from resonate_audio.serving.listening_app import Shelf, answer_refusals, owner_router, rater_router
+from resonate_audio.serving.listening_app import (
+    ListeningTests,
+    answer_refusals,
+    owner_router,
+    rater_router,
+)
 from resonate_audio.serving.listening_server import create_listening_app
 
 HOSTILE = '<img src=x onerror="document.title=1">'
@@ -34,7 +39,7 @@ def raters(tmp_path: Path) -> Iterator[TestClient]:
 def owner(tmp_path: Path) -> Iterator[TestClient]:
     app = FastAPI()
     answer_refusals(app)
-    shelf = Shelf(tmp_path)
+    shelf = ListeningTests(tmp_path)
     app.include_router(rater_router(shelf))
     app.include_router(owner_router(shelf))
     with TestClient(app) as client:
@@ -166,7 +171,7 @@ def test_an_owner_makes_a_test_and_reads_what_came_of_it(owner: TestClient, tmp_
     made = upload(owner).json()
     assert (made["name"], made["systems"], made["num_clips"]) == ("trees", ["alpha", "beta"], 4)
     assert owner.get("/v1/listening/tests").json()["data"] == [made]
-    _, answers = Shelf(tmp_path).open("trees")
+    _, answers = ListeningTests(tmp_path).open("trees")
     rate_everything(answers, answers.join(), {"alpha": 2, "beta": 1})
     results = owner.get("/v1/listening/tests/trees/results").json()
     assert [score["value"] for score in results["axes"][0]["scores"]] == [1.0, 0.0]
