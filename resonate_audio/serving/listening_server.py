@@ -23,7 +23,13 @@ def create_listening_app(folder: Path) -> FastAPI:
     folder = folder.resolve()
     tests = ListeningTests(folder.parent, only=folder.name)
     tests.open(folder.name)
-    app = FastAPI(title="Listening test", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="Listening test",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        max_body_size=MAX_BODY_BYTES,
+    )
     guard_pages(app)
     answer_refusals(app)
 

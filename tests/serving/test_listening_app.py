@@ -210,3 +210,10 @@ def test_what_is_wrong_with_a_new_test_is_named(
 def test_there_are_no_results_of_what_is_not_there(owner: TestClient) -> None:
     for path in ("results", "files/ratings.csv"):
         assert owner.get(f"/v1/listening/tests/nothing/{path}").status_code == 404
+
+
+def test_a_body_without_end_is_refused(raters: TestClient) -> None:
+    token = join(raters) | {"Content-Type": "application/json"}
+    body = b'{"trial": 0, "choice": "' + b"A" * 100_000 + b'"}'
+    response = raters.post("/v1/listening/session/answers", content=body, headers=token)
+    assert response.status_code == 413
