@@ -41,9 +41,8 @@ def mix(
     values = {"weights": read_weights(weights), "temperature": temperature, "seed": seed}
     config = parse_config(MixConfig, values, "resonate data mix")
     for share in mix_manifests(manifests, output, config, overwrite):
-        say(
-            f"{share.path}: {share.num_clips} clips, {share.num_lines} lines ({share.times:.2f} times)"
-        )
+        times = f"{share.times:.2f} times"
+        say(f"{share.path}: {share.num_clips} clips, {share.num_lines} lines ({times})")
     print(output)
 
 
