@@ -149,7 +149,7 @@ def test_a_clip_of_no_prompt_and_a_changed_file_are_refused(tmp_path: Path, judg
         (tmp_path / "t" / "manifest.jsonl").write_text(extra)
         with pytest.raises(ManifestError, match="1 clips are of no prompt"):
             score_system(tmp_path / "t", [open_metric(judge)], store)
-        with pytest.raises(ManifestError, match="prompt_set is prompts .* and made"):
+        with pytest.raises(ManifestError, match=r"prompt_set is prompts .* and made"):
             score_system(made(tmp_path / "u", 3), [open_metric(judge)], store, prompts(4))
 
 
