@@ -68,7 +68,7 @@ def awm_step(
     rows_per_batch: int,
 ) -> Metrics:
     """Gradients of one update over its takes, noised afresh."""
-    tally = Tally()
+    tally = Tally(update.ranks)
     parts = noised_takes(experience.rollout, update, config.times_per_take, rows_per_batch)
     for part in parts:
         old = None  # before the first update it is the policy itself

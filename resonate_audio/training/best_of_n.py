@@ -94,7 +94,7 @@ def best_of_n_step(
     rows_per_batch: int,
 ) -> Metrics:
     """Gradients of one update: flow matching on its takes, weighted by reward."""
-    tally, rollout = Tally(), experience.rollout
+    tally, rollout = Tally(update.ranks), experience.rollout
     weights = torch.zeros(len(rollout.latents))
     reward, groups = experience.rewards.total[update.rows], rollout.groups[update.rows]
     if isinstance(config, RWRConfig):

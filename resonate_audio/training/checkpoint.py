@@ -14,6 +14,7 @@ from torch import Tensor
 from resonate_audio.core.errors import TrainingError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.model.checkpoint import save_tensors
+from resonate_audio.training.distributed import like
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,10 @@ def unpack_optimizer(
 ) -> None:
     """Put the state made by `pack_optimizer` back."""
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
     for name, value in tensors.items():
         index, _, field = name.partition(".")
-        state.setdefault(int(index), {})[field] = value
+        parameter = parameters[int(index)]
+        moment = like(value, parameter) if value.shape == parameter.shape else value
+        state.setdefault(int(index), {})[field] = moment
     optimizer.load_state_dict({"state": state, "param_groups": groups})

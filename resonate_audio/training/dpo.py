@@ -111,17 +111,21 @@ def dpo_step(
     rows_per_batch: int,
 ) -> Metrics:
     """Gradients of one update over the pairs of its prompts; both of a pair get one noise."""
-    tally, rollout = Tally(), experience.rollout
+    tally, rollout = Tally(update.ranks), experience.rollout
     reward, groups = experience.rewards.total[update.rows], rollout.groups[update.rows]
     pairs = make_pairs(reward, groups)
     winners, losers = update.rows[pairs.winners], update.rows[pairs.losers]
     total = len(winners) * config.times_per_take
     batches = torch.split(torch.stack([winners, losers]), rows_per_batch, dim=1)
-    for batch in batches * config.times_per_take:
-        better, both = batch[0], batch.flatten()
-        data = rollout.latents[both.to(rollout.latents.device)]
-        levels, noise = fresh_noise(data[: len(better)], update.generator)
+    batches = batches * config.times_per_take
+    for number, batch in enumerate(batches):
+        update.on_pass(number + 1 == len(batches))
+        own, part = update.own_part(batch.shape[1])
+        winning = rollout.latents[batch[0].to(rollout.latents.device)]
+        levels, noise = (drawn[own] for drawn in fresh_noise(winning, update.generator))
         levels, noise = levels.repeat(2), noise.repeat(2, 1, 1)
+        both = batch[:, own].flatten()
+        data = rollout.latents[both.to(rollout.latents.device)]
         state, target = noised(data, noise, levels), velocity_target(data, noise)
         features = rollout.row_features(both)
         reference = policy.bind_reference(features, NO_GUIDANCE)(state, levels)
@@ -129,7 +133,7 @@ def dpo_step(
         winner, loser = row_mean_square(velocity - target).chunk(2)
         winner_before, loser_before = row_mean_square(reference - target).chunk(2)
         compared = dpo_loss(winner, loser, winner_before, loser_before, config.beta)
-        share = len(better) / total
+        share = part * batch.shape[1] / total
         (share * compared.pairs.mean()).backward()  # type: ignore[no-untyped-call]
         tally.add(share, loss=compared.pairs.mean(), margin=compared.margin.mean())
         tally.add(share, accuracy=compared.correct.float().mean())

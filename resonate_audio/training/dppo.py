@@ -78,7 +78,7 @@ def dppo_step(
     rows_per_batch: int,
 ) -> Metrics:
     """Gradients of one update over every trained step of its takes."""
-    tally, schedule = Tally(), experience.rollout.schedule
+    tally, schedule = Tally(update.ranks), experience.rollout.schedule
     for replay in replays(policy, experience, update, rows_per_batch):
         taken = replay.taken
         if update.first:

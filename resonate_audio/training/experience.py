@@ -15,7 +15,8 @@ from resonate_audio.core.types import Latents, Prompts, Rewards, TextFeatures, W
 from resonate_audio.pipeline import Resonate
 from resonate_audio.rewards.base import Reward
 from resonate_audio.training.advantage import AdvantageConfig, Advantages, group_advantages
-from resonate_audio.training.judging import JudgeDesk, join_rewards
+from resonate_audio.training.distributed import ALONE, Ranks
+from resonate_audio.training.judging import JudgeDesk, wait_for_scores
 from resonate_audio.training.policy import Policy
 from resonate_audio.training.rollout import Bind, Rollout, SamplerConfig, Takes, sample_rollout
 
@@ -28,6 +29,7 @@ class Experience:
 
     rollout: Rollout
     audio: Waveform
+    """Of all rows in the first process, of its own in the others."""
     rewards: Rewards
     advantages: Advantages
     seconds: dict[str, float] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class TakeMaker:
     num_frames: int
     seed: int
     desk: JudgeDesk
+    ranks: Ranks = ALONE
     _features: dict[str, TextFeatures] = field(default_factory=dict, init=False, repr=False)
 
     def encode(self, texts: Sequence[str]) -> TextFeatures:
@@ -92,10 +95,12 @@ class TakeMaker:
             bind: whose takes they are.
 
         Raises:
-            RewardError: the judge failed on a batch; nothing is put in its place.
+            RewardError: the judge failed on a batch, in this process or in another; nothing is
+                put in its place.
         """
         began = time.perf_counter()
-        texts, waves, scores = prompts.row_texts(), list[Waveform](), list[Future[Rewards]]()
+        texts = prompts.row_texts()[self.ranks.rank :: self.ranks.world]
+        waves, scores = list[Waveform](), list[Future[Rewards]]()
         decoding = 0.0
 
         def hear(takes: Takes) -> None:
@@ -117,11 +122,13 @@ class TakeMaker:
             self.seed,
             iteration,
             hear,
+            self.ranks,
         )
         sampled = time.perf_counter()
-        rewards = join_rewards([score.result() for score in scores])
+        rewards = wait_for_scores(scores, self.ranks)
         judged = time.perf_counter()
-        audio = Waveform(torch.cat([wave.samples for wave in waves]), waves[0].sample_rate_hz)
+        samples = self.ranks.join_at_first(torch.cat([wave.samples for wave in waves]))
+        audio = Waveform(samples, waves[0].sample_rate_hz)
         seconds = {
             "rollout": sampled - began - decoding,
             "decode": decoding,

@@ -30,7 +30,7 @@ class NoisedTakes:
     """Noise minus data."""
     features: TextFeatures
     share: float
-    """Of all items of the update; the shares add up to 1."""
+    """Of all items of the update in all processes; the shares add up to 1."""
 
 
 def noised_takes(
@@ -38,18 +38,21 @@ def noised_takes(
 ) -> Iterator[NoisedTakes]:
     """Noise every take of an update ``times_per_take`` times, at logit-normal levels."""
     total = len(update.rows) * times_per_take
-    for _ in range(times_per_take):
-        for rows in torch.split(update.rows, rows_per_batch):
-            data = rollout.latents[rows.to(rollout.latents.device)]
-            levels, noise = fresh_noise(data, update.generator)
-            yield NoisedTakes(
-                row=rows,
-                state=noised(data, noise, levels),
-                levels=levels,
-                target=velocity_target(data, noise),
-                features=rollout.row_features(rows),
-                share=len(rows) / total,
-            )
+    batches = torch.split(update.rows, rows_per_batch) * times_per_take
+    for number, batch in enumerate(batches):
+        update.on_pass(number + 1 == len(batches))
+        own, share = update.own_part(len(batch))
+        data = rollout.latents[batch.to(rollout.latents.device)]
+        levels, noise = (drawn[own] for drawn in fresh_noise(data, update.generator))
+        rows, data = batch[own], data[own]
+        yield NoisedTakes(
+            row=rows,
+            state=noised(data, noise, levels),
+            levels=levels,
+            target=velocity_target(data, noise),
+            features=rollout.row_features(rows),
+            share=share * len(batch) / total,
+        )
 
 
 def fresh_noise(

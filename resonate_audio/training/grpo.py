@@ -104,7 +104,7 @@ def grpo_step(
     Raises:
         TrainingError: the clip range is within what rounding does to log p.
     """
-    tally, schedule = Tally(), experience.rollout.schedule
+    tally, schedule = Tally(update.ranks), experience.rollout.schedule
     for replay in replays(policy, experience, update, rows_per_batch):
         if update.first:
             check_clip(config.clip, replay.mismatch.item(), "algorithm.clip")

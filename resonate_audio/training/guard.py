@@ -97,7 +97,7 @@ def guard_step(
     Raises:
         TrainingError: the clip range is within what rounding does to the log-ratio.
     """
-    tally, schedule = Tally(), experience.rollout.schedule
+    tally, schedule = Tally(update.ranks), experience.rollout.schedule
     for replay in replays(policy, experience, update, rows_per_batch):
         items, taken = replay.items, replay.taken
         if update.first:

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from resonate_audio.core.errors import RewardError
+from resonate_audio.core.errors import ResonateError, RewardError
 from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.rewards.base import Reward
+from resonate_audio.training.distributed import Ranks
 
 
 class JudgeDesk:
@@ -47,6 +48,43 @@ class JudgeDesk:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def wait_for_scores(scores: Sequence[Future[Rewards]], ranks: Ranks) -> Rewards:
+    """Scores of the rows of all processes, from one gather: all see the same groups.
+
+    Args:
+        scores: of this process's rows, batch by batch.
+        ranks: who takes part.
+
+    Raises:
+        ResonateError: the judge of any process failed; all processes raise it together.
+    """
+    try:
+        own: Rewards | ResonateError = join_rewards([score.result() for score in scores])
+    except ResonateError as error:
+        if ranks.world == 1:
+            raise
+        own = type(error)(f"judge of process {ranks.rank}: {error}")
+    tables: list[Rewards] = []
+    for table in ranks.gather(own):
+        if isinstance(table, ResonateError):
+            raise table
+        tables.append(table)
+    return interleave_rewards(tables)
+
+
+def interleave_rewards(tables: Sequence[Rewards]) -> Rewards:
+    """Scores where row r is in table r mod the number of tables."""
+    if len(tables) == 1:
+        return tables[0]
+    joined = join_rewards(tables)
+    place = torch.cat(
+        [torch.arange(len(t.total)) * len(tables) + rank for rank, t in enumerate(tables)]
+    )
+    order = place.argsort()
+    parts = {name: values[order] for name, values in joined.parts.items()}
+    return Rewards(joined.total[order], parts, joined.judge)
 
 
 def join_rewards(batches: Sequence[Rewards]) -> Rewards:

@@ -14,6 +14,7 @@ from torch import Tensor
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.model.flow_transformer import FlowTransformer
+from resonate_audio.training.distributed import plain_state
 
 ADAPTER = "default"
 """peft's own name for the only adapter."""
@@ -84,7 +85,7 @@ def merged_state(model: FlowTransformer) -> dict[str, Tensor]:
     """Weights under their plain names, adapters added in; the model itself stays as it is."""
     state = {
         name.replace(".base_layer.", "."): value.detach().clone()
-        for name, value in model.state_dict().items()
+        for name, value in plain_state(model).items()
         if ".lora_" not in name
     }
     for name, layer in adapter_layers(model).items():

@@ -106,7 +106,7 @@ def nft_step(
     rows_per_batch: int,
 ) -> Metrics:
     """Gradients of one update over its takes, noised afresh; the old policy is the remembered."""
-    tally = Tally()
+    tally = Tally(update.ranks)
     parts = noised_takes(experience.rollout, update, config.times_per_take, rows_per_batch)
     for part in parts:
         old = policy.bind_remembered(part.features, NO_GUIDANCE)(part.state, part.levels)

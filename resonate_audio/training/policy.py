@@ -17,6 +17,7 @@ from resonate_audio.flow.guidance import guided
 from resonate_audio.flow.path import Velocity
 from resonate_audio.model.checkpoint import fingerprint_weights
 from resonate_audio.model.flow_transformer import FlowTransformer
+from resonate_audio.training.distributed import like
 from resonate_audio.training.lora import LoraSettings, add_lora, without_lora
 
 
@@ -115,7 +116,7 @@ class Policy:
         current = trained_weights(self.model)
         if decay and self.remembered:
             for name, value in current.items():
-                value.lerp_(self.remembered[name], decay)
+                value.lerp_(like(self.remembered[name], value), decay)
         self.remembered = current
 
     @contextmanager
@@ -195,4 +196,4 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """Copy some weights into a model, in place."""
     parameters = dict(model.named_parameters())
     for name, value in weights.items():
-        parameters[name].copy_(value)
+        parameters[name].copy_(like(value, parameters[name]))

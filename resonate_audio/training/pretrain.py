@@ -19,6 +19,7 @@ from resonate_audio.flow.objective import cfm_loss, make_frame_mask
 from resonate_audio.flow.times import logit_normal_times
 from resonate_audio.model.checkpoint import write_weights
 from resonate_audio.model.flow_transformer import FlowTransformer, FlowTransformerConfig
+from resonate_audio.training.distributed import Ranks, check_split, plain_state
 from resonate_audio.training.run import Draw, Losses, Task
 
 
@@ -26,7 +27,7 @@ class FlowConfig(FrozenConfig):
     """What the flow-matching loss is taken over."""
 
     frames_per_batch: int = Field(10_000, ge=1)
-    """Latent frames of one batch: short windows get more rows."""
+    """Latent frames of one batch, over all processes: short windows get more rows."""
     condition_dropout: float = Field(0.1, ge=0, le=1)
     """Share of rows trained with the empty prompt (tokens and pooled together)."""
     time_mean: float = 0.0
@@ -46,6 +47,19 @@ class FlowBatch:
     times: Float[Tensor, " row"]
     features: TextFeatures
     mask: Bool[Tensor, "row frame"] | None
+    share: float = 1.0
+    """Of the whole batch's rows."""
+
+    def part_of(self, ranks: Ranks) -> FlowBatch:
+        """The rows of one process; a row that weighs nothing where there are too few."""
+        if ranks.world == 1:
+            return self
+        own = ranks.mine(torch.arange(len(self.data), device=self.data.device))
+        share = len(own) / len(self.data)
+        own = own if len(own) else own.new_zeros(1)
+        features = TextFeatures(self.features.tokens[own], self.features.pooled[own])
+        mask = None if self.mask is None else self.mask[own]
+        return FlowBatch(self.data[own], self.noise[own], self.times[own], features, mask, share)
 
 
 class PretrainTask(Task):
@@ -68,6 +82,12 @@ class PretrainTask(Task):
         rows = [max(1, config.frames_per_batch // bucket.num_frames) for bucket in data.buckets]
         self.plan = BatchPlan(sizes, rows, seed)
 
+    def check_ranks(self, ranks: Ranks) -> None:
+        """Refuse batches that the processes cannot share evenly."""
+        for rows, bucket in zip(self.plan.rows_per_batch, self.data.buckets, strict=True):
+            frames = self.config.frames_per_batch
+            check_split(rows, ranks, f"flow.frames_per_batch {frames} ({bucket.num_frames} a row)")
+
     def draw_batch(self, draw: Draw) -> FlowBatch:
         """Sample latents, captions, dropped prompts, noise levels and noise of one batch."""
         batch = self.plan.batch(draw.index)
@@ -84,8 +104,8 @@ class PretrainTask(Task):
         return FlowBatch(data, noise, times, self.data.captions.features(captions), mask)
 
     def loss(self, phase: str, draw: Draw) -> tuple[Float[Tensor, ""], Losses]:
-        """Flow-matching loss of one batch."""
-        batch = self.draw_batch(draw)
+        """Flow-matching loss of one batch, or of a process's share of it."""
+        batch = self.draw_batch(draw).part_of(draw.ranks)
         conditions = self.model.condition(batch.features)
         result = cfm_loss(
             lambda z, t: self.model(z, t, conditions),
@@ -94,7 +114,7 @@ class PretrainTask(Task):
             batch.times,
             batch.mask,
         )
-        return result.mean, {}
+        return batch.share * result.mean, {}
 
     def sample(self, folder: Path, step: int) -> None:
         """Hand the averaged model to the listener, if there is one."""
@@ -103,7 +123,7 @@ class PretrainTask(Task):
 
     def export(self, folder: Path) -> None:
         """Write the averaged weights."""
-        write_weights(folder / "model.safetensors", self.model.state_dict(), {})
+        write_weights(folder / "model.safetensors", plain_state(self.model), {})
 
 
 def sample_latents(

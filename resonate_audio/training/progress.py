@@ -46,6 +46,21 @@ class Stream(Protocol):
         """Whether someone is watching."""
 
 
+class Silence:
+    """A stream that nobody reads."""
+
+    def write(self, text: str, /) -> int:
+        """Forget the text."""
+        return len(text)
+
+    def flush(self) -> None:
+        """There is nothing to show."""
+
+    def isatty(self) -> bool:
+        """Nobody is watching."""
+        return False
+
+
 class ProgressLine:
     """One line that follows the run: rewritten in place on a terminal, appended elsewhere."""
 

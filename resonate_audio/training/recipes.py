@@ -37,6 +37,7 @@ from resonate_audio.model.presets import PRESETS, ModelConfig
 from resonate_audio.model.text_encoder import TextEncoder
 from resonate_audio.model.vae import MelVAE
 from resonate_audio.training.crops import CropConfig, CropSource
+from resonate_audio.training.distributed import current_ranks, joined_ranks
 from resonate_audio.training.linear_vae import clip_mels, fit_linear_vae
 from resonate_audio.training.listen import ListenConfig, Listener
 from resonate_audio.training.pretrain import (
@@ -163,13 +164,21 @@ def train_vocoder(recipe: VocoderRecipe, say: Say) -> RunResult:
 
 
 def train_flow(recipe: PretrainRecipe, say: Say) -> RunResult:
-    """Run a pre-training recipe."""
-    waves = open_waves(recipe, say)
+    """Run a pre-training recipe, in one process or in those that torchrun started."""
+    with joined_ranks(recipe.run.device) as ranks:
+        say = ranks.say(say)
+        with ranks.first_alone():  # it decodes; the others read what it wrote
+            waves = open_waves(recipe, say)
+        return _train_flow(recipe, waves, say)
+
+
+def _train_flow(recipe: PretrainRecipe, waves: WaveformSet, say: Say) -> RunResult:
 
     def build(device: torch.device) -> Task:
         vae = load_vae(recipe, device)
         encoder = load_text_encoder(recipe, device)
-        data = encode_data(recipe, waves, vae, encoder, say)
+        with current_ranks().first_alone():
+            data = encode_data(recipe, waves, vae, encoder, say)
         scales = channel_scales(recipe, vae)
         model = build_transformer(recipe.model.transformer, data, scales).to(device)
         if recipe.weights.transformer is not None:

@@ -5,19 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from resonate_audio.core.errors import ResonateError, TrainingError
+from resonate_audio.core.errors import ConfigError, ResonateError, RewardError, TrainingError
 from resonate_audio.core.types import Prompts
 from resonate_audio.data.batches import BatchPlan
 from resonate_audio.model.folder import Networks, write_networks
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.detectors import find_hack_signs, rewards_diverge
 from resonate_audio.training.advantage import AdvantageConfig
+from resonate_audio.training.distributed import (
+    ALONE,
+    Ranks,
+    check_split,
+    sum_in_next_pass,
+    unsharded,
+)
 from resonate_audio.training.experience import Experience, Metrics, TakeMaker
 from resonate_audio.training.live_table import LiveTable
 from resonate_audio.training.lora import merged_state
@@ -43,6 +51,17 @@ class Update:
     """Nothing was learnt from this rollout yet: the policy is the one that made it."""
     generator: torch.Generator
     """On the policy's device, for fresh noise."""
+    ranks: Ranks = ALONE
+    on_pass: Callable[[bool], None] = lambda last: None
+    """Called before each forward pass with whether it is the update's last."""
+
+    def own_part(self, size: int) -> tuple[Int[Tensor, " own"], float]:
+        """Which of ``size`` items are this process's, and their share of them.
+
+        A process without any gets one that weighs nothing: all make equally many passes.
+        """
+        own = self.ranks.mine(torch.arange(size))
+        return (own, len(own) / size) if len(own) else (torch.zeros(1, dtype=torch.long), 0.0)
 
 
 LearningStep = Callable[[Policy, Experience, Update], Metrics]
@@ -96,6 +115,15 @@ class ReinforceTask(Task):
         self.batches = BatchPlan([len(plan.texts)], [plan.prompts_per_step], maker.seed)
         self.observe: Callable[[int, Experience], None] = lambda step, experience: None
         self.evaluate: Callable[[Path, int], Mapping[str, float]] = lambda folder, step: {}
+
+    def check_ranks(self, ranks: Ranks) -> None:
+        """Refuse batches of takes that the processes cannot share evenly."""
+        check_split(self.maker.sampler.rows_per_batch, ranks, "sampler.rows_per_batch")
+        rows = self.plan.prompts_per_step * self.plan.takes
+        if rows < ranks.world:
+            raise ConfigError(
+                f"prompts_per_step · takes is {rows}: fewer takes than the {ranks.world} processes"
+            )
 
     def collect(self, step: int) -> Experience:
         """The judged rollout of one step."""
@@ -159,12 +187,18 @@ class ReinforceTrainer(Trainer):
         output = self.run_config.output
         return (self.metrics_path, output / TAKES_LOG, output / EVALUATION_LOG)
 
+    def join_losses(self, values: Float[Tensor, " step"]) -> Float[Tensor, " step"]:
+        """Its metrics are those of all processes already."""
+        return values
+
     def open_progress(self) -> ProgressLine:
         """A table of rewards, trust region and seconds; plain lines without a terminal."""
         return LiveTable(self.run_config.num_steps, self.step)
 
     def _sample(self) -> None:
         super()._sample()
+        if not self.ranks.first:
+            return
         series = read_run(self.run_config.output).series
         for name, scores in series.items():
             if name.startswith(HELD_OUT) and rewards_diverge(series.get("reward/mean", ()), scores):
@@ -190,17 +224,21 @@ class ReinforceTrainer(Trainer):
         metrics = self._learn(experience)
         seconds = experience.seconds | {"update": time.perf_counter() - began}
         metrics |= {f"seconds/{name}": torch.tensor(value) for name, value in seconds.items()}
-        metrics |= reward_metrics(experience) | sign_metrics(experience)
-        self.task.observe(self.step, experience)
+        metrics |= reward_metrics(experience)
+        if self.ranks.first:  # which has the sound of all rows
+            metrics |= sign_metrics(experience)
+            self.task.observe(self.step, experience)
         self._pending.append((self.step, metrics))
         self.advance()
 
     def _collect(self) -> Experience:
         self.model.eval()
         try:
-            return self.task.collect(self.step)
-        except ResonateError:
-            if self.step:
+            with unsharded(self.model):
+                return self.task.collect(self.step)
+        except ResonateError as error:
+            together = self.ranks.world == 1 or isinstance(error, RewardError)
+            if self.step and together:
                 self.save()  # the weights are those of the last whole step
             raise
         finally:
@@ -209,17 +247,17 @@ class ReinforceTrainer(Trainer):
     def _learn(self, experience: Experience) -> Losses:
         optimizer = self.optimizers["model"]
         self.set_rate(optimizer)
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        on_pass = partial(sum_in_next_pass, self.model)
         logged: dict[str, list[Tensor]] = {}
         for number, rows in enumerate(self.task.shares(experience)):
             optimizer.zero_grad(set_to_none=True)
             seed = self.run_config.seed
             generator = generator_for(seed, self.step, self.device, f"update {number}")
-            update = Update(rows, number == 0, generator)
+            update = Update(rows, number == 0, generator, self.ranks, on_pass)
             metrics = self.task.plan.learn(self.task.policy, experience, update)
-            norm = nn.utils.clip_grad_norm_(parameters, self.config.optim.clip_norm)
+            norm = self.clip_gradients(self.model)
             optimizer.step()
-            for name, value in (metrics | {"grad_norm": norm.detach()}).items():
+            for name, value in (metrics | {"grad_norm": norm}).items():
                 logged.setdefault(name, []).append(value.detach().float())
         return {name: torch.stack(values).mean() for name, values in logged.items()}
 

@@ -21,6 +21,7 @@ from resonate_audio.rewards.base import Reward
 from resonate_audio.training.advantage import AdvantageConfig
 from resonate_audio.training.awm import AWMConfig, awm_step
 from resonate_audio.training.best_of_n import RAFTConfig, RWRConfig, best_of_n_step
+from resonate_audio.training.distributed import current_ranks, joined_ranks
 from resonate_audio.training.dpo import DPOConfig, dpo_step
 from resonate_audio.training.dppo import DPPOConfig, dppo_step
 from resonate_audio.training.evaluate import EvaluationConfig, Evaluator, TakeKeeper
@@ -109,10 +110,9 @@ def train_reinforce(recipe: ReinforceRecipe, say: Say) -> RunResult:
         raise ConfigError(
             f"prompts_per_step {recipe.prompts_per_step}: {recipe.prompts} has only {len(texts)}"
         )
-    say(
-        f"{len(texts)} prompts, {recipe.prompts_per_step} of them a step, {recipe.takes} takes each"
-    )
-    with JudgeDesk() as desk:
+    count, takes = recipe.prompts_per_step, recipe.takes
+    with JudgeDesk() as desk, joined_ranks(recipe.run.device) as ranks:
+        ranks.say(say)(f"{len(texts)} prompts, {count} of them a step, {takes} takes each")
         return train(partial(build_task, recipe, texts, desk), recipe, ReinforceTrainer)
 
 
@@ -120,7 +120,9 @@ def build_task(
     recipe: ReinforceRecipe, texts: tuple[str, ...], desk: JudgeDesk, device: torch.device
 ) -> ReinforceTask:
     """Load model and judges, and put the task together."""
-    folder = find_model(recipe.model, None, False)
+    ranks = current_ranks()
+    with ranks.first_alone():  # it may have to download
+        folder = find_model(recipe.model, None, False)
     networks, encoder = load_model(folder)
     duration_s = recipe.duration_s or networks.config.default_duration_s
     Sampling(duration_s).check(networks.config)
@@ -129,7 +131,7 @@ def build_task(
     policy = Policy(model, recipe.sampler.guidance_scale, recipe.lora, precision, recipe.train_only)
     resonate = Resonate(networks, encoder, device=device, transformer=model)
     num_frames, seed = networks.config.num_frames(duration_s), recipe.run.seed
-    maker = TakeMaker(policy, resonate, recipe.sampler, num_frames, seed, desk)
+    maker = TakeMaker(policy, resonate, recipe.sampler, num_frames, seed, desk, ranks)
     reward = open_reward(recipe.reward, device=device, timeout_s=recipe.reward_timeout_s)
     inside = folder / TEXT_ENCODER
     travels = inside if inside.is_dir() else None

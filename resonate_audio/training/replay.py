@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from resonate_audio.core.errors import TrainingError
 from resonate_audio.flow.sde import SDESchedule, Transition, sde_step
+from resonate_audio.training.distributed import ALONE, Ranks
 from resonate_audio.training.divergence import gaussian_kl, velocity_distance
 from resonate_audio.training.experience import Experience, Metrics
 from resonate_audio.training.fresh import NO_GUIDANCE, NoisedTakes
@@ -52,8 +53,9 @@ def replays(
     Later updates are compared with the rollout's own numbers.
     """
     rollout = experience.rollout
-    total = len(update.rows) * len(rollout.window)
-    for items in rollout.transitions(update.rows, rows_per_batch):
+    num_passes = len(rollout.window) * -(-len(update.rows) // rows_per_batch)
+    for number, items in enumerate(rollout.transitions(update.rows, rows_per_batch)):
+        update.on_pass(number + 1 == num_passes)
         levels = rollout.schedule.levels[items.step]
         velocity = policy.bind(items.features)(items.state, levels)
         taken = sde_step(
@@ -69,7 +71,7 @@ def replays(
             old_log_prob=now_log_prob if update.first else items.log_prob,
             advantage=advantage,
             levels=levels,
-            share=len(items.row) / total,
+            share=items.share,
             mismatch=(now_log_prob - items.log_prob).abs().max(),
         )
 
@@ -78,6 +80,7 @@ def replays(
 class Tally:
     """Means and maxima over the batches of one update, left on the device."""
 
+    ranks: Ranks = ALONE
     means: Metrics = field(default_factory=dict)
     maxima: Metrics = field(default_factory=dict)
 
@@ -108,8 +111,15 @@ class Tally:
             )
 
     def result(self) -> Metrics:
-        """Everything that was counted."""
-        return self.means | self.maxima
+        """Everything that was counted, by all processes."""
+        return _joined(self.means, self.ranks.sum) | _joined(self.maxima, self.ranks.max)
+
+
+def _joined(values: Metrics, join: Callable[[Tensor], Tensor]) -> Metrics:
+    if not values:
+        return {}
+    joined = join(torch.stack([value.float() for value in values.values()]))
+    return dict(zip(values, joined, strict=True))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from resonate_audio.core.errors import ConfigError
 from resonate_audio.core.types import Prompts, TextFeatures
 from resonate_audio.flow.path import Velocity
 from resonate_audio.flow.sde import SamplerKind, SDESchedule, make_schedule, sde_step
+from resonate_audio.training.distributed import ALONE, Ranks
 from resonate_audio.training.run import generator_for
 
 Bind = Callable[[TextFeatures], Velocity]
@@ -38,7 +39,7 @@ class SamplerConfig(FrozenConfig):
     same_noise: bool = False
     """Start all takes of a prompt from the same noise."""
     rows_per_batch: int = Field(24, ge=1)
-    """Takes that are computed together."""
+    """Takes that are computed together, over all processes."""
 
     @model_validator(mode="after")
     def _window_fits(self) -> SamplerConfig:
@@ -84,23 +85,29 @@ class Transitions:
     log_prob: Float[Tensor, " item"]
     """Log-density of the step when it was sampled, mean over dimensions."""
     features: TextFeatures
+    share: float
+    """Of all items of all processes; the shares add up to 1."""
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """Takes of prompts; row = prompt × takes + take."""
+    """Takes of prompts; row = prompt × takes + take.
+
+    With several processes row r belongs to process r mod world, which alone has its steps.
+    """
 
     prompts: Prompts
     features: TextFeatures
     """One row per *prompt*."""
     schedule: SDESchedule
     window: range
-    path: Float[Tensor, "row time frame channel"]
+    path: Float[Tensor, "own time frame channel"]
     """States before each step of the window and after the last, float32."""
-    means: Float[Tensor, "row step frame channel"]
-    log_probs: Float[Tensor, "row step"]
+    means: Float[Tensor, "own step frame channel"]
+    log_probs: Float[Tensor, "own step"]
     latents: Float[Tensor, "row frame channel"]
-    """Where the takes ended: normalised latents."""
+    """Where the takes of all processes ended: normalised latents."""
+    ranks: Ranks = ALONE
 
     @property
     def groups(self) -> Int[Tensor, " row"]:
@@ -117,13 +124,19 @@ class Rollout:
         """Every trained step of some takes, at most ``size`` at a time, step by step.
 
         One step of many takes comes before the next step, so that a batch of ``size`` rows is
-        computed here just as it was in the rollout.
+        computed here just as it was in the rollout. Of each batch a process gives its own rows,
+        or one that weighs nothing, so that all make equally many passes.
         """
+        total = len(rows) * len(self.window)
         for number, step in enumerate(self.window):
-            for part in torch.split(rows, size):
-                there = part.to(self.path.device)
+            for batch in torch.split(rows, size):
+                part = batch[batch % self.ranks.world == self.ranks.rank]
+                share = len(part) / total
+                part = part if len(part) else batch.new_full((1,), self.ranks.rank)
+                there = part.to(self.path.device) // self.ranks.world
                 yield Transitions(
                     row=part,
+                    share=share,
                     step=torch.full_like(there, step),
                     state=self.path[there, number],
                     next_state=self.path[there, number + 1],
@@ -153,6 +166,7 @@ def sample_rollout(
     seed: int,
     iteration: int,
     on_takes: Callable[[Takes], None] = lambda takes: None,
+    ranks: Ranks = ALONE,
 ) -> Rollout:
     """Draw takes of each prompt.
 
@@ -168,12 +182,16 @@ def sample_rollout(
         seed: of the run.
         iteration: number of this rollout in the run.
         on_takes: given each batch of takes once it is sampled; decoding and judging may start.
+        ranks: whose rows to sample; batches start at multiples of their number.
     """
     window = config.draw_window(generator_for(seed, iteration, "cpu", "window"))
     device = features.tokens.device
     schedule = config.schedule(window).to(device)
     done: list[Takes] = []
-    for rows in torch.split(torch.arange(prompts.num_rows), config.rows_per_batch):
+    for batch in torch.split(torch.arange(prompts.num_rows), config.rows_per_batch):
+        rows = ranks.mine(batch)
+        if not len(rows):
+            continue
         asked = rows.to(device) // prompts.takes
         velocity = bind(TextFeatures(features.tokens[asked], features.pooled[asked]))
         noise = TakeNoise.of(rows, prompts.takes, shape, seed, iteration, config.same_noise)
@@ -187,7 +205,8 @@ def sample_rollout(
         path=torch.cat([takes.path for takes in done]),
         means=torch.cat([takes.means for takes in done]),
         log_probs=torch.cat([takes.log_probs for takes in done]),
-        latents=torch.cat([takes.latents for takes in done]),
+        latents=ranks.join_rows(torch.cat([takes.latents for takes in done])),
+        ranks=ranks,
     )
 
 

@@ -37,6 +37,21 @@ from resonate_audio.training.checkpoint import (
     unpack,
     unpack_optimizer,
 )
+from resonate_audio.training.distributed import (
+    ALONE,
+    Parallel,
+    Ranks,
+    copy_from_first,
+    current_ranks,
+    joined_ranks,
+    like,
+    load_whole,
+    shard,
+    sum_gradients,
+    sum_in_next_pass,
+    unsharded,
+    whole,
+)
 from resonate_audio.training.ema import (
     EmaConfig,
     averaged_state,
@@ -52,6 +67,7 @@ from resonate_audio.training.optim import (
 )
 from resonate_audio.training.progress import (
     ProgressLine,
+    Silence,
     append_metrics,
     keep_metrics_until,
     plot_metrics,
@@ -77,6 +93,8 @@ class RunConfig(FrozenConfig):
     recompute_blocks: bool = False
     """Flow transformers only: a third more time, a fraction of the memory, the same gradients up to
     the order of their sums."""
+    parallel: Parallel = "ddp"
+    """With several processes: ``ddp`` gives each all weights, ``fsdp`` its part of each."""
     micro_batches: int = Field(1, ge=1)
     """Batches whose gradients are averaged in one update."""
     log_every: int = Field(50, ge=1)
@@ -106,6 +124,8 @@ class Draw:
     """Number of the batch since the run began: step · micro_batches + micro-batch."""
     generator: torch.Generator
     """On the training device, freshly seeded from the run's seed and ``index``."""
+    ranks: Ranks = ALONE
+    """Whose rows of the batch to compute: the losses of all processes add up to the batch's."""
 
 
 class Task:
@@ -130,6 +150,18 @@ class Task:
 
     def export(self, folder: Path) -> None:
         """Write what the run is for; called at its end with the averaged weights in place."""
+
+    def check_ranks(self, ranks: Ranks) -> None:
+        """Refuse a number of processes that the task cannot be split over.
+
+        Raises:
+            ConfigError: names what does not fit.
+        """
+        if ranks.world > 1:
+            raise ConfigError(
+                f"{ranks.world} processes: this part of a model is trained in one; start it "
+                "without torchrun"
+            )
 
     def extra_state(self) -> dict[str, Tensor]:
         """What the next step depends on besides the phases' weights; kept in checkpoints."""
@@ -201,6 +233,7 @@ class Trainer:
         self.config = config
         self.run_config = config.run
         self.device = device
+        self.ranks = current_ranks()
         self.step = 0
         self.optimizers = {
             name: make_optimizer(module.parameters(), config.optim)
@@ -236,13 +269,23 @@ class Trainer:
             self.set_rate(optimizer)
             optimizer.zero_grad(set_to_none=True)
             for micro in range(self.run_config.micro_batches):
+                sum_in_next_pass(module, micro + 1 == self.run_config.micro_batches)
                 self._accumulate(phase, micro, logged)
-            trained = [p for p in module.parameters() if p.grad is not None]
-            norm = nn.utils.clip_grad_norm_(trained, self.config.optim.clip_norm)
+            norm = self.clip_gradients(module)
             optimizer.step()
-            logged["grad_norm" if module is self.model else f"{phase}_grad_norm"] = norm.detach()
+            # what is logged here is summed over the processes later
+            name = "grad_norm" if module is self.model else f"{phase}_grad_norm"
+            logged[name] = norm / self.ranks.world
         self._pending.append((self.step, logged))
         self.advance()
+
+    def clip_gradients(self, module: nn.Module) -> Float[Tensor, ""]:
+        """Sum a module's gradients over the processes, limit their norm, say what it was."""
+        if self.ranks.world > 1:
+            sum_gradients([p for p in module.parameters() if p.requires_grad], self.ranks)
+        trained = [p for p in module.parameters() if p.grad is not None]
+        norm = nn.utils.clip_grad_norm_(trained, self.config.optim.clip_norm).detach()
+        return whole({"norm": norm})["norm"]
 
     def set_rate(self, optimizer: torch.optim.Optimizer) -> None:
         """Give an optimiser the learning rate of this step."""
@@ -258,7 +301,8 @@ class Trainer:
     def _accumulate(self, phase: str, micro: int, logged: Losses) -> None:
         parts = self.run_config.micro_batches
         index = self.step * parts + micro
-        draw = Draw(self.step, index, generator_for(self.run_config.seed, index, self.device))
+        generator = generator_for(self.run_config.seed, index, self.device)
+        draw = Draw(self.step, index, generator, self.ranks)
         amp = self.run_config.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=amp):
             loss, extra = self.task.loss(phase, draw)
@@ -283,9 +327,14 @@ class Trainer:
         for name in names:
             steps = [step for step, losses in pending if name in losses]
             values = torch.stack([losses[name] for _, losses in pending if name in losses]).cpu()
+            values = self.join_losses(values)
             check_finite(name, steps, values)
             means[name] = values.mean().item()
         return means
+
+    def join_losses(self, values: Float[Tensor, " step"]) -> Float[Tensor, " step"]:
+        """Add up the shares of all processes."""
+        return self.ranks.sum(values)
 
     def log(self, progress: ProgressLine) -> dict[str, float]:
         """Write one metrics line and move the progress line."""
@@ -295,24 +344,30 @@ class Trainer:
             elapsed = time.monotonic() - progress.started
             speed = (self.step - progress.start_step) / max(elapsed, 1e-9)
             line = {"step": self.step, **losses, "learning_rate": rate, "steps_per_s": speed}
-            append_metrics(self.metrics_path, line)
+            if self.ranks.first:
+                append_metrics(self.metrics_path, line)
             progress.show(self.step, losses | {"steps/s": speed})
         return losses
 
     # --- checkpoint ---------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint of everything the next step depends on."""
+        """Write a checkpoint of everything the next step depends on; all processes call it.
+
+        It is the same file whatever the number of processes, so another number can go on.
+        """
         tensors = {"rng.cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
         plain: dict[str, Any] = {}
         for name, module in self.task.phases.items():
             moments, plain[name] = pack_optimizer(self.optimizers[name])
-            tensors |= pack(f"module.{name}", module.state_dict())
-            tensors |= pack(f"optimizer.{name}", moments)
-        tensors |= pack("average", self.average or {})
-        tensors |= pack("extra", self.task.extra_state())
+            tensors |= pack(f"module.{name}", whole(module.state_dict()))
+            tensors |= pack(f"optimizer.{name}", whole(moments))
+        tensors |= pack("average", whole(self.average or {}))
+        tensors |= pack("extra", whole(self.task.extra_state()))
+        if not self.ranks.first:
+            return
         config = self.config.model_dump(mode="json")
         checkpoint = Checkpoint(self.step, config, tensors, plain)
         save_checkpoint(self.checkpoint_folder, checkpoint, self.run_config.keep_last)
@@ -326,12 +381,12 @@ class Trainer:
         check_same_recipe(checkpoint.config, self.config.model_dump(mode="json"))
         tensors = checkpoint.tensors
         for name, module in self.task.phases.items():
-            module.load_state_dict(unpack(f"module.{name}", tensors))
+            load_whole(module, unpack(f"module.{name}", tensors))
             moments = unpack(f"optimizer.{name}", tensors)
             unpack_optimizer(self.optimizers[name], moments, checkpoint.plain[name])
         if self.average is not None:
             saved = unpack("average", tensors)
-            self.average = {name: saved[name].to(old) for name, old in self.average.items()}
+            self.average = {name: like(saved[name], old) for name, old in self.average.items()}
         self.task.load_extra_state(unpack("extra", tensors))
         torch.set_rng_state(tensors["rng.cpu"])
         if self.device.type == "cuda" and "rng.cuda" in tensors:
@@ -348,10 +403,20 @@ class Trainer:
             plot_metrics(self.metrics_path, self.run_config.output / "loss.png")
 
     def _sample(self) -> None:
-        with self.averaged_weights():
-            values = self.task.sample(self.run_config.output / "samples", self.step)
-        if values:
-            append_metrics(self.metrics_path, {"step": self.step, **values})
+        with self.averaged_weights(), unsharded(self.model):
+            if self.ranks.first:
+                values = self.task.sample(self.run_config.output / "samples", self.step)
+                if values:
+                    append_metrics(self.metrics_path, {"step": self.step, **values})
+            self.ranks.wait()
+
+    def _finish(self) -> None:
+        self._sample()
+        with self.averaged_weights(), unsharded(self.model):
+            if self.ranks.first:
+                self.task.export(self.run_config.output / "export")
+                self.draw()
+            self.ranks.wait()
 
     # --- the run ------------------------------------------------------------------------------
 
@@ -361,27 +426,32 @@ class Trainer:
         Raises:
             TrainingError: a loss was not finite, or the last checkpoint is of another recipe.
         """
-        prepare_folder(self.config)
-        drop_unfinished(self.checkpoint_folder)
-        checkpoint = load_latest(self.checkpoint_folder)
-        if checkpoint:
-            self.restore(checkpoint)
-        for log in self.logs:
-            keep_metrics_until(log, self.step)
-        self.progress = progress = self.open_progress()
+        checkpoint = self._open_folder()
+        silent = ProgressLine(self.run_config.num_steps, self.step, Silence())
+        self.progress = progress = self.open_progress() if self.ranks.first else silent
         if checkpoint:
             progress.say(f"resumed {self.run_config.output} at step {self.step}")
         with stop_on_signal(self._stop):
             losses = self._loop(progress)
         finished = self.step >= self.run_config.num_steps
         if finished:
-            self._sample()
-            with self.averaged_weights():
-                self.task.export(self.run_config.output / "export")
-            self.draw()
+            self._finish()
         progress.close()
         progress.say(f"{'finished' if finished else 'stopped'} at step {self.step}")
         return RunResult(self.step, finished, losses)
+
+    def _open_folder(self) -> Checkpoint | None:
+        """Make the run's folder, or go on from the checkpoint that is in it."""
+        if self.ranks.first:
+            prepare_folder(self.config)
+            drop_unfinished(self.checkpoint_folder)
+        self.ranks.wait()
+        checkpoint = load_latest(self.checkpoint_folder)
+        if checkpoint:
+            self.restore(checkpoint)
+        for log in self.logs if self.ranks.first else ():
+            keep_metrics_until(log, self.step)
+        return checkpoint
 
     def _loop(self, progress: ProgressLine) -> dict[str, float]:
         run, losses, saved_at = self.run_config, {}, self.step
@@ -397,18 +467,19 @@ class Trainer:
                 losses = self.log(progress) or losses
                 self.save()
                 saved_at = self.step
-            if self.step % run.plot_every == 0:
+            if self.step % run.plot_every == 0 and self.ranks.first:
                 self.draw()
         losses = self.log(progress) or losses
         if self.step > saved_at:
             self.save()
-        self.draw()
+        if self.ranks.first:
+            self.draw()
         return losses
 
     def _should_stop(self, progress: ProgressLine) -> bool:
         limit = self.run_config.max_hours
         late = limit is not None and time.monotonic() - progress.started > limit * 3600
-        return late or self._stop.is_set()
+        return self.ranks.any(late or self._stop.is_set())
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -516,6 +587,23 @@ def recompute_blocks(module: nn.Module) -> None:
     module.recompute_blocks = True
 
 
+def spread(task: Task, config: RunConfig, ranks: Ranks, device: torch.device) -> None:
+    """Bring the task's modules into every process, whole or in parts.
+
+    Raises:
+        ConfigError: ``fsdp`` with one process or together with ``compile``.
+    """
+    if config.parallel == "fsdp" and (ranks.world == 1 or config.compile):
+        raise ConfigError(
+            "run.parallel fsdp: needs run.compile false and several processes; start with "
+            "torchrun --nproc-per-node N -m resonate_audio train …"
+        )
+    for module in task.phases.values():
+        copy_from_first(module, ranks)
+        if config.parallel == "fsdp":
+            shard(module, ranks, device)
+
+
 def train(
     build: Callable[[torch.device], TaskT],
     config: TrainerConfig,
@@ -524,12 +612,24 @@ def train(
     """Set up the machine, build the task from the run's seed, and run it."""
     if config.run.num_threads is not None:
         torch.set_num_threads(config.run.num_threads)
+    with joined_ranks(config.run.device) as ranks:
+        return _train_together(build, config, trainer, ranks)
+
+
+def _train_together(
+    build: Callable[[torch.device], TaskT],
+    config: TrainerConfig,
+    trainer: Callable[[TaskT, TrainerConfig, torch.device], Trainer],
+    ranks: Ranks,
+) -> RunResult:
     device = resolve_device(config.run.device)
     if device.type == "cuda":
         torch.backends.cuda.matmul.fp32_precision = "tf32"
         torch.backends.cudnn.conv.fp32_precision = "tf32"  # type: ignore[attr-defined]
     with seeded(config.run.seed, device):
         task = build(device)
+    task.check_ranks(ranks)
+    spread(task, config.run, ranks, device)
     if config.run.recompute_blocks:
         for module in task.phases.values():
             recompute_blocks(module)

@@ -1,5 +1,7 @@
 """A judge for processes of their own: likes loud sounds."""
 
+import os
+
 import numpy as np
 
 
@@ -18,3 +20,11 @@ def deaf_after_a_while(samples: np.ndarray, sample_rate_hz: int, prompts: list[s
 
 
 calls = 0
+
+
+def deaf_second_process(
+    samples: np.ndarray, sample_rate_hz: int, prompts: list[str]
+) -> list[float]:
+    """Fails on the third call of the second process of several."""
+    deaf = os.environ.get("RANK") == "1"
+    return (deaf_after_a_while if deaf else loudness)(samples, sample_rate_hz, prompts)
