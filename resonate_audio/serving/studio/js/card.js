@@ -15,6 +15,7 @@ export function describeSound(sound) {
     steps: sound.num_inference_steps,
     guidance: sound.guidance_scale,
     seed: sound.seed,
+    isCut: Boolean(sound.prompt_cut),
     made: sound.created ? new Date(sound.created * 1000) : null,
   };
 }
@@ -32,6 +33,7 @@ export function soundCard(sound, blob, extra = []) {
     el("header", {}, el("h3", {}, sound.prompt)),
     player.element,
     el("p", { class: "facts-line" }, factsOf(sound), sound.negative ? ` · not: ${sound.negative}` : ""),
+    sound.isCut && el("p", { class: "facts-line" }, "The text is longer than the model reads; its end was not heard."),
     el(
       "footer",
       {},

@@ -18,6 +18,9 @@ export async function generate(screen) {
   const blank = empty("Nothing made yet", "Write what you want to hear, or begin with one of these.", examples(form));
   const draw = () => form.replaceChildren(...controls(settings, models, draw));
   draw();
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     run(settings, draw, form, progress, results, blank);
