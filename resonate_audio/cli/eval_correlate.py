@@ -57,7 +57,12 @@ def correlate(
       resonate eval correlate scores.csv out/audiogen_m out/real --axis REL --metric aqa
     """
     from resonate_audio.evaluation.correlation import correlate as correlate_clips
-    from resonate_audio.evaluation.rated_clips import REAL, join, read_rated_clips, read_values
+    from resonate_audio.evaluation.rated_clips import (
+        REAL,
+        join,
+        read_all_values,
+        read_rated_clips,
+    )
     from resonate_audio.evaluation.statistics import StatisticsConfig
 
     config = StatisticsConfig(seed=seed)
@@ -68,7 +73,7 @@ def correlate(
     ]
     if not rated:
         raise InputError(f"{ratings}: no rated clip is left without {REAL}")
-    table = {key: parts for path in values for key, parts in read_values(path).items()}
+    table = read_all_values(values)
     metrics = metric or sorted({name for parts in table.values() for name in parts})
     found: dict[tuple[str, str], Correlations] = {}
     for one_axis in axis or list(rated[0].means):
@@ -76,7 +81,10 @@ def correlate(
             clips, joined = join(rated, table, one_axis, name)
             found[one_axis, name] = correlate_clips(clips, config)
             for key in joined.left_out:
-                say(f"{name}: left out, the clip failed and there is no worst value: {key}")
+                say(f"note: {name}: left out, it has no value (failed without a worst): {key}")
+    if table.keys() - {clip.key for clip in rated}:
+        others = len(table.keys() - {clip.key for clip in rated})
+        say(f"note: {others} scored clips are not among the rated ones")
     print_table(
         ("axis", "metric", "clips", "LCC", "SRCC", "KTAU", "SRCC within prompt", "pairs right"),
         [row_of(one_axis, name, result) for (one_axis, name), result in found.items()],

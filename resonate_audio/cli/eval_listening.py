@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,6 +44,8 @@ def mos(
       resonate eval mos ratings.csv --axis OVL --axis REL
     """
     said = load(ratings, scale, without or [])
+    if not said:
+        raise InputError(f"{ratings}: no rating is left without {', '.join(without or [])}")
     known = sorted({rating.axis for rating in said})
     unknown = [name for name in axis or [] if name not in known]
     if unknown:
@@ -138,6 +141,10 @@ def tell(result: dict[str, Any]) -> None:
             f"[{found.low:+.2f}, {found.high:+.2f}], p {found.p_holm:.4f} (Holm, "
             f"{found.num_prompts} prompts)"
         )
+    compared = {(found.first, found.second) for found in result["differences"]}
+    for pair in combinations(sorted(score.system for score in result["scores"]), 2):
+        if pair not in compared:
+            say(f"{axis}: {pair[0]} and {pair[1]} have no prompt in common: not compared")
     for check in result["raters"]:
         for doubt in check.doubts:
             say(f"{axis}: rater {check.rater} {doubt}")

@@ -413,7 +413,8 @@ def intraclass_correlation(table: Float[np.ndarray, "clip rater"]) -> Intraclass
     ICC(2,k) = (R - E) / (R + (C - E) / n).                       [Shrout & Fleiss 1979]
 
     Raises:
-        InputError: fewer than two clips have a score of every rater, or there is one rater.
+        InputError: fewer than two clips have a score of every rater, or there is one rater; or
+            all scores are equal.
     """
     whole = table[np.isfinite(table).all(axis=1)]
     n, k = whole.shape
@@ -426,6 +427,8 @@ def intraclass_correlation(table: Float[np.ndarray, "clip rater"]) -> Intraclass
     clips = k * np.square(rows - grand).sum() / (n - 1)
     raters = n * np.square(columns - grand).sum() / (k - 1)
     rest = np.square(whole - rows[:, None] - columns[None] + grand).sum() / ((n - 1) * (k - 1))
+    if clips + rest == 0:
+        raise InputError("ICC needs clips or raters whose scores differ")
     single = (clips - rest) / (clips + (k - 1) * rest + k * (raters - rest) / n)
     average = (clips - rest) / (clips + (raters - rest) / n)
     return IntraclassCorrelation(

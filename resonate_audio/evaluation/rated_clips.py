@@ -116,12 +116,34 @@ def read_values(path: Path) -> Values:
     return values
 
 
+def read_all_values(paths: Sequence[Path]) -> Values:
+    """Read several files or folders; one clip may have some metrics in one and some in another.
+
+    Raises:
+        ManifestError: as `read_values`, or two of them have the same metric of the same clip.
+    """
+    table: Values = {}
+    for path in paths:
+        for key, parts in read_values(path).items():
+            there = table.setdefault(key, {})
+            twice = sorted(there.keys() & parts.keys())
+            if twice:
+                raise ManifestError(f"{path}: {twice[0]} of {key} was given before; leave one out")
+            there.update(parts)
+    return table
+
+
 def values_of(scores: SystemScores) -> Values:
     """What a scored system's metrics say of its clips, by the names of their files.
 
-    A clip without a file goes by its prompt's id.
+    A clip without a file goes by its prompt's id. Values that only a whole set has are none of a
+    clip's.
     """
-    columns = {card.name: scores.values(card.name) for card in scores.cards}
+    columns = {
+        card.name: scores.values(card.name)
+        for card in scores.cards
+        if card.name not in scores.set_values
+    }
     values: Values = {}
     for index, clip in enumerate(scores.clips):
         name = PurePosixPath(clip.file).stem if clip.file else clip.id
