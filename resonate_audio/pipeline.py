@@ -396,7 +396,7 @@ class Resonate:
         num_samples = round(sampling.duration_s * self.config.mel.sample_rate_hz)
         samples = self.to_waveform(latents).samples[:, :num_samples]
         return [
-            self._finish(row_samples, batch, row, sampling)
+            self.finish(row_samples, batch, row, sampling)
             for row, row_samples in enumerate(samples)
         ]
 
@@ -420,9 +420,10 @@ class Resonate:
         _check_finite(samples, "the waveform")
         return Waveform(samples, self.config.mel.sample_rate_hz)
 
-    def _finish(
+    def finish(
         self, samples: Float[Tensor, " sample"], batch: Batch, row: int, sampling: Sampling
     ) -> Audio:
+        """Bring one row's peak into range and write down how it was made."""
         safe, gain = peak_safe(np.ascontiguousarray(samples.numpy()))
         recipe = Recipe(
             prompt=batch.prompts[row],

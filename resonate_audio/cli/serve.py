@@ -1,0 +1,169 @@
+"""`resonate serve`: models, or a judge, over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from resonate_audio.cli.console import say
+from resonate_audio.cli.listen import NEEDS_SERVE, listening_socket
+from resonate_audio.core.config import parse_config
+from resonate_audio.core.errors import InputError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from resonate_audio.serving.config import ServeConfig
+
+PORT = 8123
+KEY_VARIABLE = "RESONATE_API_KEY"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+STANDARD_HOME = Path("~/.local/share/resonate")
+
+
+def serve(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Bundled name, folder, hub id, or NAME=one of these; the first is the default.",
+            show_default="nano",
+        ),
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option("--reward", help="Serve this judge instead: nano-lalm, aqa:MODEL, …"),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Other than loopback needs a key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = PORT,
+    home: Annotated[
+        Path, typer.Option(help="Folder of jobs, library and listening tests.")
+    ] = STANDARD_HOME,
+    runs: Annotated[
+        Path | None, typer.Option(help="Folder of training runs that the studio shows.")
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="cpu, cuda, cuda:1, mps; one worker each.", show_default="the fastest"),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Any other setting, such as max_queued_rows=64 or cors_origins=[URL]."
+        ),
+    ] = None,
+    open_page: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the studio in a browser.")
+    ] = False,
+) -> None:
+    """Serve models over HTTP, with the studio at /, until interrupted.
+
+    The key, if there is to be one, is read from the environment: RESONATE_API_KEY.
+
+    [bold]Examples[/bold]
+
+      resonate serve --model nano --model mine=checkpoints/mine
+
+      RESONATE_API_KEY=… resonate serve --host 0.0.0.0
+
+      resonate serve --reward nano-lalm --port 8000
+    """
+    quiet()
+    key = os.environ.get(KEY_VARIABLE) or None
+    if host not in LOOPBACK and key is None:
+        raise InputError(
+            f"--host {host}: others could reach the server; set {KEY_VARIABLE} to a key first"
+        )
+    try:
+        import fastapi  # noqa: F401  (the message below is for all that follows)
+        import uvicorn  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise InputError(f"{NEEDS_SERVE} ({error.name} is missing)") from error
+    values: dict[str, Any] = {"api_key": key, "home": home.expanduser(), "runs": runs}
+    values |= {"devices": tuple(device)} if device else {}
+    values |= {"models": dict(map(split_model, model))} if model else {}
+    config = read_settings(values, limit or [])
+    app = judge_app(reward, config) if reward else model_app(config)
+    run_server(app, host, port, config.shutdown_s, open_page)
+
+
+def quiet() -> None:
+    """Log what happens, but no prompts: a cut one is told to its client."""
+    from resonate_audio.pipeline import PromptCutWarning
+
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.getLogger("resonate.serve").setLevel(logging.INFO)
+    warnings.simplefilter("ignore", PromptCutWarning)
+
+
+def split_model(text: str) -> tuple[str, str]:
+    """Name and source of ``NAME=SOURCE``, or of a source that names itself."""
+    name, equals, source = text.partition("=")
+    return (name, source) if equals else (Path(text).name if Path(text).is_dir() else text, text)
+
+
+def read_settings(values: dict[str, Any], overrides: list[str]) -> ServeConfig:
+    """The settings of a server.
+
+    Raises:
+        ConfigError: one is unknown or out of range.
+    """
+    from resonate_audio.core.config import apply_overrides
+    from resonate_audio.pipeline import choose_device
+    from resonate_audio.serving.config import ServeConfig
+
+    values = {"devices": (str(choose_device(None)),)} | apply_overrides(values, overrides)
+    for name in values["devices"]:
+        choose_device(name)
+    return parse_config(ServeConfig, values, "resonate serve")
+
+
+def model_app(config: ServeConfig) -> FastAPI:
+    """The app of models and studio."""
+    from resonate_audio.serving.app import create_app
+
+    return create_app(config)
+
+
+def judge_app(spec: str, config: ServeConfig) -> FastAPI:
+    """The app of a judge.
+
+    Raises:
+        ConfigError: there is no such judge.
+    """
+    from resonate_audio.rewards import open_reward
+    from resonate_audio.serving.judge_app import create_judge_app
+
+    return create_judge_app(open_reward(spec, config.devices[0]), spec, config)
+
+
+def run_server(app: FastAPI, host: str, port: int, shutdown_s: float, open_page: bool) -> None:
+    """Serve until a signal; open requests are finished within ``shutdown_s``.
+
+    Raises:
+        InputError: the address cannot be used.
+    """
+    import webbrowser
+
+    import uvicorn
+
+    with listening_socket(host, port) as socket:
+        place = f"[{host}]" if ":" in host else host
+        address = f"http://{place}:{socket.getsockname()[1]}/"
+        say(f"listening on {address} (stop with Ctrl-C)")
+        if open_page:
+            webbrowser.open(address)  # the socket is open: the browser waits until we answer
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(shutdown_s)),
+        )
+        uvicorn.Server(config).run(sockets=[socket])

@@ -1,0 +1,109 @@
+"""The server as one app: API, studio, listening tests, behind one guard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.routing import Match
+
+from resonate_audio.serving.config import ServeConfig
+from resonate_audio.serving.errors import ApiError, answer_errors
+from resonate_audio.serving.guard import Guard
+from resonate_audio.serving.listening_app import (
+    ListeningTests,
+    answer_refusals,
+    owner_router,
+    rater_router,
+)
+from resonate_audio.serving.pages import add_pages, page_headers
+from resonate_audio.serving.routes import audio_router, jobs_router, library_router, models_router
+from resonate_audio.serving.runs_app import runs_router
+from resonate_audio.serving.service import Service
+
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+EXPOSED = ["X-Resonate-Seed", "X-Resonate-Model", "X-Resonate-Duration", "X-Resonate-Sample-Rate",
+           "X-Resonate-Peak", "X-Resonate-Prompt-Cut", "Retry-After"]  # fmt: skip
+
+
+def create_app(config: ServeConfig) -> FastAPI:
+    """The whole server.
+
+    Args:
+        config: models, limits, key, folders.
+
+    Raises:
+        ResonateError: a model is not there, broken, or larger than the memory budget.
+    """
+    service = Service(config)
+    app = FastAPI(
+        title="Resonate Audio",
+        description="Text in, sound out.",
+        version=_version(),
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan(service),
+    )
+    app.state.service = service
+    answer_errors(app)
+    answer_refusals(app)
+    for make_router in (audio_router, jobs_router, library_router, models_router):
+        app.include_router(make_router(service))
+    tests = ListeningTests(config.home / "listening")
+    app.include_router(rater_router(tests))
+    app.include_router(owner_router(tests))
+    app.include_router(runs_router(config.runs))
+    refuse_rest(app)
+    add_pages(app)
+    if config.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(config.cors_origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED,
+        )
+    app.add_middleware(Guard, config=config, metrics=service.metrics, headers=page_headers())
+    return app
+
+
+def refuse_rest(app: FastAPI) -> None:
+    """Answer what is left under ``/v1``, so that the pages do not take it for a file of theirs."""
+
+    @app.api_route("/v1/{rest:path}", methods=METHODS, include_in_schema=False)
+    def refuse(request: Request) -> None:
+        others = (route for route in app.routes if route is not request.scope.get("route"))
+        if any(route.matches(request.scope)[0] is Match.PARTIAL for route in others):
+            raise ApiError(405, f"{request.method} is not what this address takes")
+        raise ApiError(404, "there is nothing at this address")
+
+
+def _lifespan(service: Service) -> Any:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        try:
+            yield
+        finally:
+            service.stop()
+
+    return lifespan
+
+
+def openapi_text() -> str:
+    """The description of the API as `docs/openapi.json` holds it."""
+    app = create_app(ServeConfig(home=Path("home")))
+    return json.dumps(app.openapi(), indent=2, sort_keys=True) + "\n"
+
+
+def _version() -> str:
+    try:
+        return version("resonate-audio")
+    except PackageNotFoundError:
+        return "unknown"

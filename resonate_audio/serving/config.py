@@ -1,0 +1,79 @@
+"""What a server may do and how much of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic import Field, SecretStr, field_validator
+
+from resonate_audio.core.config import FrozenConfig
+
+NAME = re.compile(r"[A-Za-z0-9][\w.@/-]{0,199}")
+MEGABYTE = 1_000_000
+
+
+class ServeConfig(FrozenConfig):
+    """Settings of `resonate serve`."""
+
+    home: Path
+    """Folder of jobs, made sounds and listening tests; made when it is not there."""
+    models: dict[str, str] = Field(default_factory=lambda: {"nano": "nano"}, min_length=1)
+    """Name that clients use → bundled name, folder or hub id; the first is the default."""
+    devices: tuple[str, ...] = Field(default=("cpu",), min_length=1)
+    """One worker each."""
+    dtype: str | None = None
+    """Number format of flow transformers; by default what the device does well."""
+    api_key: SecretStr | None = None
+    """Without one, everybody who reaches the server may use it."""
+    runs: Path | None = None
+    """Folder of training runs that the studio shows."""
+    memory_budget_mb: float = Field(8000.0, gt=0)
+    """Estimated room of the models that stay loaded on one device."""
+    max_batch_rows: int = Field(16, ge=1, le=64)
+    """Rows that are computed together."""
+    max_queued_rows: int = Field(256, ge=1)
+    """Rows that wait or are computed; more are refused with 429."""
+    max_open_jobs: int = Field(100, ge=1)
+    """Requests and jobs that wait or are computed."""
+    max_duration_s: float = Field(60.0, gt=0)
+    """Longest sound, where a model would make longer ones."""
+    max_body_mb: float = Field(1.0, gt=0)
+    """Largest request, uploads of listening tests apart."""
+    deadline_s: float = Field(120.0, gt=0)
+    """How long a request may wait for its sounds; jobs have no such limit."""
+    body_timeout_s: float = Field(20.0, gt=0)
+    """How long a client may pause while it sends a request."""
+    shutdown_s: float = Field(30.0, ge=0)
+    """How long open requests are finished for after a signal to stop."""
+    keep_jobs_s: float = Field(86_400.0, gt=0)
+    """How long a finished job can be asked for; its sounds stay in the library."""
+    max_sounds: int = Field(10_000, ge=1)
+    """Sounds that the library keeps; the oldest go first."""
+    cors_origins: tuple[str, ...] = ()
+    """Other sites whose pages may call this server, such as ``https://example.org``."""
+    hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+    """Names that requests may call the server by while it has no key: a page elsewhere whose
+    name was made to point here (DNS rebinding) is refused."""
+    log_prompts: bool = False
+    """Write prompts into the log."""
+
+    @field_validator("models")
+    @classmethod
+    def _check_names(cls, models: dict[str, str]) -> dict[str, str]:
+        for name in models:
+            if not NAME.fullmatch(name):
+                raise ValueError(f"model name {name!r}: expected letters, digits, . _ - @ and /")
+        return models
+
+    @field_validator("api_key")
+    @classmethod
+    def _check_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not re.fullmatch(r"[!-~]{8,200}", key.get_secret_value()):
+            raise ValueError("expected 8 to 200 visible ASCII signs without spaces")
+        return key
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The limit in bytes."""
+        return int(self.max_body_mb * MEGABYTE)

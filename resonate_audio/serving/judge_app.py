@@ -1,0 +1,369 @@
+"""A judge behind the wire form of OpenAI's chat completions, as remote judges are asked.
+
+The question's text is turned back into its caption, the judge scores the sound for it, and the
+score p becomes log-probabilities of "yes" and "no" with P(yes) / (P(yes) + P(no)) = p. Rows that
+wait together and are of one length are scored together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import io
+import math
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from fastapi import FastAPI
+from pydantic import BaseModel, Field
+
+from resonate_audio.audio.io import decode_audio
+from resonate_audio.core.errors import AudioError, RewardError
+from resonate_audio.core.types import Audio, Rewards, Waveform
+from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.question import CAPTION, NO, WORDINGS, YES
+from resonate_audio.rewards.remote_answer import ID_PREFIX, LEAST_LOGPROB
+from resonate_audio.serving.config import MEGABYTE, ServeConfig
+from resonate_audio.serving.errors import ApiError, answer_errors
+from resonate_audio.serving.guard import Guard
+from resonate_audio.serving.metrics import Metrics
+from resonate_audio.serving.pages import page_headers
+
+MAX_SOUND_MB, MAX_SOUND_S, MAX_CAPTION = 20.0, 60.0, 2000
+MAX_SAMPLES = 20_000_000
+"""Of all channels together, before anything is decoded."""
+BATCH_ROWS = 8
+SPELLINGS = (*YES, *NO)
+FIRST_ID = 100
+"""Token id of the first spelling; the others follow."""
+OTHER_ID = 1
+
+
+class InputAudio(BaseModel):
+    """A sound file in base64."""
+
+    data: str
+    format: str = "wav"
+
+
+class Part(BaseModel):
+    """One part of a turn: the question, or the sound."""
+
+    type: Literal["text", "input_audio"]
+    text: str | None = None
+    input_audio: InputAudio | None = None
+
+
+class Turn(BaseModel):
+    """One turn of a chat."""
+
+    role: str
+    content: str | list[Part]
+
+
+class ChatRequest(BaseModel):
+    """What is read of a chat completion; other settings are those of OpenAI and change nothing."""
+
+    model: str
+    messages: list[Turn] = Field(min_length=1, max_length=10)
+    logprobs: bool = False
+    top_logprobs: int = Field(0, ge=0, le=1000)
+    logprob_token_ids: list[int] | None = Field(None, max_length=1000)
+    stream: Literal[False] = False
+
+
+class TokenizeRequest(BaseModel):
+    """vLLM's question how a text is split."""
+
+    model: str
+    prompt: str = Field(max_length=MAX_CAPTION)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judge's answer about one sound."""
+
+    mass: float
+    """Probability of yes and no together, where the judge tells; else 1."""
+    log_odds: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A sound and its caption that wait for the judge."""
+
+    audio: Audio
+    caption: str
+    answer: asyncio.Future[Verdict]
+
+    @property
+    def kind(self) -> tuple[int, int]:
+        """Sounds of one kind can be scored together."""
+        return self.audio.sample_rate_hz, len(self.audio.samples)
+
+
+class Bench:
+    """The sounds that wait for one judge."""
+
+    def __init__(self, judge: Reward, max_waiting: int) -> None:
+        self._judge, self._max_waiting = judge, max_waiting
+        self._waiting: list[Asked] = []
+        self._news = asyncio.Event()
+
+    async def ask(self, audio: Audio, caption: str) -> Verdict:
+        """Wait for the judge's answer.
+
+        Raises:
+            ApiError: too many wait already, or the judge gives no answer.
+        """
+        if len(self._waiting) >= self._max_waiting:
+            message = f"{len(self._waiting)} sounds wait for the judge; try again in 1 s"
+            raise ApiError(429, message, code="queue_full", headers={"Retry-After": "1"})
+        asked = Asked(audio, caption, asyncio.get_running_loop().create_future())
+        self._waiting.append(asked)
+        self._news.set()
+        return await asked.answer
+
+    async def work(self) -> None:
+        """Score what waits, until cancelled."""
+        while True:
+            await self._news.wait()
+            self._waiting = [one for one in self._waiting if not one.answer.done()]
+            if not self._waiting:
+                self._news.clear()
+                continue
+            kind = self._waiting[0].kind
+            rows = [one for one in self._waiting if one.kind == kind][:BATCH_ROWS]
+            self._waiting = [one for one in self._waiting if one not in rows]
+            await self._score(rows)
+
+    async def _score(self, rows: Sequence[Asked]) -> None:
+        samples = torch.stack([torch.from_numpy(one.audio.samples) for one in rows])
+        audio = Waveform(samples, rows[0].audio.sample_rate_hz)
+        verdicts: list[Verdict | ApiError]
+        try:
+            rewards = await self._judge.score(audio, [one.caption for one in rows])
+            verdicts = [_read_verdict(rewards, row) for row in range(len(rows))]
+        except RewardError as error:
+            verdicts = [ApiError(422, f"{self._judge.name}: {error}")] * len(rows)
+        for one, verdict in zip(rows, verdicts, strict=True):
+            if one.answer.done():
+                continue
+            if isinstance(verdict, ApiError):
+                one.answer.set_exception(verdict)
+            else:
+                one.answer.set_result(verdict)
+
+
+def _read_verdict(rewards: Rewards, row: int) -> Verdict | ApiError:
+    total = float(rewards.total[row])
+    # A single judge's parts are named judge/part by the ensemble around it.
+    parts = {name.rpartition("/")[2]: float(part[row]) for name, part in rewards.parts.items()}
+    if not 0 <= total <= 1:
+        return ApiError(
+            422,
+            f"the judge gives {total:.4g}; only scores from 0 to 1 can be told as P(yes)",
+            code="not_a_probability",
+        )
+    log_odds = parts.get("log_odds", _logit(total))
+    return Verdict(min(1.0, parts.get("answer_mass", 1.0)), log_odds)
+
+
+def _logit(p: float) -> float:
+    if p in (0.0, 1.0):
+        return math.copysign(-LEAST_LOGPROB, p - 0.5)
+    return math.log(p) - math.log1p(-p)
+
+
+def create_judge_app(judge: Reward, name: str, config: ServeConfig) -> FastAPI:
+    """An app that answers as a remote audio LLM does.
+
+    Args:
+        judge: gives scores from 0 to 1.
+        name: what clients call the model.
+        config: key, limits.
+    """
+    metrics, bench = Metrics(), Bench(judge, config.max_queued_rows)
+    app = FastAPI(
+        title="Resonate Audio judge",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan(bench),
+    )
+    answer_errors(app)
+
+    @app.post("/v1/chat/completions")
+    async def chat(body: ChatRequest) -> dict[str, Any]:
+        """Score the sound of the last turn for the caption in its question."""
+        check_model(body.model, name)
+        question, sound = read_turn(body.messages[-1])
+        audio = await asyncio.to_thread(decode_sound, sound)
+        verdict = await bench.ask(audio, find_caption(question))
+        return complete(name, list_tokens(verdict, body.logprob_token_ids))
+
+    @app.post("/tokenize")
+    def tokenize(body: TokenizeRequest) -> dict[str, Any]:
+        """Ids of the spellings of yes and no; any other text is more than one token."""
+        check_model(body.model, name)
+        known = body.prompt in SPELLINGS
+        tokens = [FIRST_ID + SPELLINGS.index(body.prompt)] if known else [OTHER_ID, OTHER_ID]
+        return {"count": len(tokens), "max_model_len": MAX_CAPTION, "tokens": tokens}
+
+    @app.get("/v1/models")
+    def models() -> dict[str, Any]:
+        """The judge as the only model."""
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "resonate"}]
+        return {"object": "list", "data": data}
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        """200 while the server runs."""
+        return {"status": "ok"}
+
+    largest_mb = max(config.max_body_mb, MAX_SOUND_MB * 4 / 3 + 1)
+    guarded = config.model_copy(update={"max_body_mb": largest_mb})
+    app.add_middleware(Guard, config=guarded, metrics=metrics, headers=page_headers())
+    return app
+
+
+def _lifespan(bench: Bench) -> Any:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        work = asyncio.create_task(bench.work())
+        try:
+            yield
+        finally:
+            work.cancel()
+
+    return lifespan
+
+
+def check_model(given: str, name: str) -> None:
+    """Refuse another model's name, as OpenAI's servers do.
+
+    Raises:
+        ApiError: 404.
+    """
+    if given != name:
+        message = f"model: {given[:100]!r} is not served here; there is {name}"
+        raise ApiError(404, message, "model", "model_not_found")
+
+
+def read_turn(turn: Turn) -> tuple[str, InputAudio]:
+    """The question and the sound of a turn.
+
+    Raises:
+        ApiError: one is missing, or there are several.
+    """
+    parts = [] if isinstance(turn.content, str) else turn.content
+    texts = [part.text for part in parts if part.type == "text" and part.text is not None]
+    sounds = [part.input_audio for part in parts if part.type == "input_audio" and part.input_audio]
+    if len(texts) != 1 or len(sounds) != 1:
+        raise ApiError(
+            422, "messages: expected one text and one input_audio in the last turn", "messages"
+        )
+    return texts[0], sounds[0]
+
+
+def decode_sound(sound: InputAudio) -> Audio:
+    """Decode a sound within limits of size and length, which are read before anything else.
+
+    Raises:
+        ApiError: not base64, not audio, too large or too long.
+    """
+    import soundfile
+
+    field = "input_audio.data"
+    if len(sound.data) > MAX_SOUND_MB * MEGABYTE * 4 / 3 + 4:
+        raise ApiError(413, f"{field}: larger than {MAX_SOUND_MB:g} MB", field)
+    try:
+        data = base64.b64decode(sound.data, validate=True)
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            size, length_s = file.frames * file.channels, file.frames / file.samplerate
+    except (binascii.Error, ValueError) as error:
+        raise ApiError(422, f"{field}: not base64 ({error})", field) from error
+    except (soundfile.LibsndfileError, RuntimeError, ZeroDivisionError) as error:
+        raise ApiError(422, f"{field}: not an audio file that can be read", field) from error
+    if length_s > MAX_SOUND_S or size > MAX_SAMPLES:
+        raise ApiError(422, f"{field}: {length_s:.0f} s; {MAX_SOUND_S:g} s at most", field)
+    try:
+        return decode_audio(data, field)
+    except AudioError as error:
+        raise ApiError(422, str(error), field) from error
+
+
+def find_caption(question: str) -> str:
+    """The caption in a question of ours.
+
+    Raises:
+        ApiError: it is asked in other words.
+    """
+    for wording in WORDINGS.values():
+        before, _, after = wording.partition(CAPTION)
+        if question.startswith(before) and question.endswith(after):
+            caption = question[len(before) : len(question) - len(after)].strip()
+            if 0 < len(caption) <= MAX_CAPTION:
+                return caption
+    raise ApiError(
+        422,
+        f"messages: expected the question {' or '.join(WORDINGS)} with a caption of 1 to "
+        f"{MAX_CAPTION} signs",
+        "messages",
+    )
+
+
+def list_tokens(verdict: Verdict, ids: Sequence[int] | None) -> list[dict[str, Any]]:
+    """Tokens with log-probabilities: those asked for by id, else every spelling."""
+    asked = range(FIRST_ID, FIRST_ID + len(SPELLINGS)) if ids is None else ids
+    known = [number for number in asked if 0 <= number - FIRST_ID < len(SPELLINGS)]
+    yes = [number for number in known if SPELLINGS[number - FIRST_ID] in YES]
+    counts = {True: len(yes), False: len(known) - len(yes)}
+    # log P(yes) = log σ(x) and log P(no) = log σ(-x) with x the log odds.
+    logs = {
+        is_yes: math.log(max(verdict.mass, 1e-300))
+        - _softplus(-verdict.log_odds if is_yes else verdict.log_odds)
+        for is_yes in (True, False)
+    }
+    listed = []
+    for number in known:
+        is_yes = number in yes
+        text = SPELLINGS[number - FIRST_ID] if ids is None else f"{ID_PREFIX}{number}"
+        logprob = max(LEAST_LOGPROB, logs[is_yes] - math.log(counts[is_yes]))
+        listed.append({"token": text, "logprob": logprob, "bytes": None})
+    return sorted(listed, key=lambda item: -float(str(item["logprob"])))
+
+
+def _softplus(x: float) -> float:
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def complete(name: str, listed: list[dict[str, Any]]) -> dict[str, Any]:
+    """A chat completion of one token.
+
+    Raises:
+        ApiError: no token was asked for that means yes or no.
+    """
+    if not listed:
+        raise ApiError(422, "logprob_token_ids: none of them is yes or no", "logprob_token_ids")
+    first = listed[0]
+    text = str(first["token"])
+    if text.startswith(ID_PREFIX):
+        text = SPELLINGS[int(text.removeprefix(ID_PREFIX)) - FIRST_ID]
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "logprobs": {"content": [first | {"top_logprobs": listed}]},
+        "finish_reason": "length",
+    }
+    return {
+        "id": "chatcmpl-judge",
+        "object": "chat.completion",
+        "created": 0,
+        "model": name,
+        "choices": [choice],
+        "usage": {"prompt_tokens": 0, "completion_tokens": 1, "total_tokens": 1},
+    }
