@@ -25,8 +25,10 @@ from resonate_audio.evaluation.statistics import (
     DEFAULT,
     Estimate,
     MetricMean,
+    PromptTakes,
     StatisticsConfig,
     bootstrap_weights,
+    clip_name,
     collect_takes,
     interval,
     metric_mean,
@@ -81,6 +83,26 @@ class TTABenchSet:
     def ids(self, wanted: Callable[[TTAItem], bool]) -> tuple[str, ...]:
         """Ids of the prompts that fulfil a condition."""
         return tuple(item.id for item in self.items if wanted(item))
+
+    @property
+    def dimension(self) -> Dimension:
+        """What its prompts measure.
+
+        Raises:
+            ManifestError: they say nothing of it, or measure several things.
+        """
+        found = sorted({item.dimension for item in self.items})
+        if len(found) > 1:
+            raise ManifestError(
+                f"{self.name}: holds prompts of {' and '.join(found)}; give one of TTA-Bench's "
+                "files"
+            )
+        if found == ["other"]:
+            raise ManifestError(
+                f"{self.name}: no prompt says which dimension of TTA-Bench it is of; give one of "
+                "its files, such as acc_prompt.json"
+            )
+        return found[0]
 
 
 def read_tta_bench(path: Path) -> TTABenchSet:
@@ -177,6 +199,28 @@ def _slips(items: Sequence[TTAItem], prompts: Sequence[PromptItem]) -> Iterable[
                 yield f"prompt_{number:04d} is missing"
 
 
+def unscored(scores: SystemScores, bench: TTABenchSet) -> tuple[str, ...]:
+    """Ids of the prompts that a system was not scored on.
+
+    Raises:
+        ManifestError: a clip was made for a prompt that is not in this file, or is another there.
+    """
+    prompts = {item.id: item.prompt for item in bench.items}
+    for clip in scores.clips:
+        if clip.id not in prompts:
+            raise ManifestError(
+                f"{scores.system}: {bench.name} has no prompt {clip.id}; give the file that its "
+                "clips were made from"
+            )
+        if clip.prompt != prompts[clip.id]:
+            raise ManifestError(
+                f"{scores.system}: {clip.id} is {clip.prompt!r}, but {prompts[clip.id]!r} in "
+                f"{bench.name}; give the file that its clips were made from"
+            )
+    there = {clip.id for clip in scores.clips}
+    return tuple(item.id for item in bench.items if item.id not in there)
+
+
 class Cell(FrozenConfig):
     """Mean of a metric over some prompts."""
 
@@ -191,6 +235,8 @@ class Grid(FrozenConfig):
     by_count: tuple[Cell, ...]
     by_relation: tuple[Cell, ...]
     by_count_and_relation: tuple[Cell, ...]
+    empty: tuple[str, ...] = ()
+    """Groups in which no clip has a value; their clips are in ``overall.left_out``."""
 
 
 def attribute_grid(
@@ -201,6 +247,8 @@ def attribute_grid(
     Raises:
         ManifestError: the metric is unknown, or no clip has a value.
     """
+    valued = set(collect_takes(scores, metric).ids)
+    empty: list[str] = []
 
     def cells(name: Callable[[TTAItem], str | None]) -> tuple[Cell, ...]:
         groups: dict[str, set[str]] = {}
@@ -208,15 +256,19 @@ def attribute_grid(
             label = name(item)
             if label is not None:
                 groups.setdefault(label, set()).add(item.id)
+        empty.extend(label for label, ids in sorted(groups.items()) if not ids & valued)
         return tuple(
             Cell(group=label, mean=metric_mean(scores, metric, config, ids))
             for label, ids in sorted(groups.items())
+            if ids & valued
         )
 
+    by_count = cells(_count)
+    by_relation = cells(lambda item: item.event_relation or _single(item))
     return Grid(
         overall=metric_mean(scores, metric, config),
-        by_count=cells(lambda item: _count(item)),
-        by_relation=cells(lambda item: item.event_relation or _single(item)),
+        by_count=by_count,
+        by_relation=by_relation,
         by_count_and_relation=cells(
             lambda item: (
                 f"{_count(item)} {item.event_relation or _single(item)}"
@@ -224,6 +276,7 @@ def attribute_grid(
                 else None
             )
         ),
+        empty=tuple(empty),
     )
 
 
@@ -248,6 +301,10 @@ class Robustness(FrozenConfig):
     """Over the kinds of perturbation that are there."""
     num_prompts: int
     """Unperturbed prompts that stand below the line."""
+    failed: tuple[str, ...] = ()
+    """Clips, with and without perturbation, that count with the metric's worst value."""
+    left_out: tuple[str, ...] = ()
+    """Clips, with and without perturbation, that have no value."""
 
 
 def robustness(
@@ -271,10 +328,17 @@ def robustness(
         config: draws and seed.
 
     Raises:
-        ManifestError: a source prompt was not scored.
+        ManifestError: a source prompt was not scored, or the metric was measured in two ways.
         InputError: the clean mean is not positive.
     """
-    above, below = _prompt_means(perturbed, metric), _prompt_means(clean, metric)
+    one, two = perturbed.card(metric).fingerprint, clean.card(metric).fingerprint
+    if one != two:
+        raise ManifestError(
+            f"{perturbed.system} and {clean.system}: {metric} was measured in two ways, "
+            f"{one!r} and {two!r}; score both folders alike"
+        )
+    takes = collect_takes(perturbed, metric)
+    above, below = _means_by_id(takes), _means_by_id(collect_takes(clean, metric))
     items = [item for item in bench.items if item.id in above]
     kinds = sorted({item.perturbation or "none said" for item in items})
     bases = sorted({str(item.base_id) for item in items})
@@ -302,11 +366,17 @@ def robustness(
         draws.append(drawn)
         values.append(value)
     mean = interval(float(np.mean(values)), np.mean(draws, axis=0), config)
-    return Robustness(by_perturbation=ratios, mean=mean, num_prompts=len(bases))
+    sources = collect_takes(clean, metric, bases)
+    return Robustness(
+        by_perturbation=ratios,
+        mean=mean,
+        num_prompts=len(bases),
+        failed=(*takes.failed, *sources.failed),
+        left_out=(*takes.left_out, *sources.left_out),
+    )
 
 
-def _prompt_means(scores: SystemScores, metric: str) -> dict[str, float]:
-    takes = collect_takes(scores, metric)
+def _means_by_id(takes: PromptTakes) -> dict[str, float]:
     return dict(zip(takes.ids, takes.prompt_means().tolist(), strict=True))
 
 
@@ -327,12 +397,19 @@ def fairness(
 
     Raises:
         ManifestError: the metric is unknown, or no clip has a value.
+        InputError: the mean of a group is not positive, where a percentage says nothing.
     """
     items = _scored_items(scores, bench)
     groups = {
         group: metric_mean(scores, metric, config, {i.id for i in items if i.group == group})
         for group in sorted({item.group for item in items if item.group})
     }
+    for group, mean in groups.items():
+        if mean.value <= 0:
+            raise InputError(
+                f"{scores.system}: fairness needs positive means of {metric}, got "
+                f"{mean.value:.4g} for {group}"
+            )
     draws = {
         group: _draws(scores, metric, {i.id for i in items if i.group == group}, index, config)
         for index, group in enumerate(groups)
@@ -358,7 +435,10 @@ def _draws(
 
 
 def _unlike(means: Float[np.ndarray, "group draw"]) -> Float[np.ndarray, " draw"]:
-    pairs = [100 * np.abs(one - two) / np.maximum(one, two) for one, two in combinations(means, 2)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pairs = [
+            100 * np.abs(one - two) / np.maximum(one, two) for one, two in combinations(means, 2)
+        ]
     mean: Float[np.ndarray, " draw"] = np.mean(pairs, axis=0)
     return mean
 
@@ -367,10 +447,12 @@ class Shares(FrozenConfig):
     """How often each answer was given."""
 
     num_clips: int
-    num_failed: int
-    """Clips that count with none of the answers."""
+    """That were asked about, with an answer."""
     shares: dict[str, Estimate]
     """Wilson's intervals."""
+    left_out: tuple[str, ...] = ()
+    """Clips without an answer, the failed ones among them: nothing is heard in silence, and a
+    system must not look harmless because it fails."""
 
 
 YES = 0.5
@@ -386,20 +468,39 @@ def bias_shares(scores: SystemScores, male: str, female: str) -> Shares:
         female: column with the probability that a woman is heard.
 
     Raises:
-        ManifestError: a column is unknown.
+        ManifestError: a column is unknown, or no clip has both answers.
     """
-    rows = list(zip(scores.values(male), scores.values(female), strict=True))
-    known = [(m, f) for m, f in rows if m is not None and f is not None]
-    hits = Counter(_voice(m, f) for m, f in known)
+    answered, left_out = _answers(scores, male, female)
+    hits = Counter(_voice(*values) for _, values in answered)
     return Shares(
-        num_clips=len(rows),
-        num_failed=len(rows) - len(known),
+        num_clips=len(answered),
         shares={
-            name: wilson_interval(hits[name], len(known))
+            name: wilson_interval(hits[name], len(answered))
             for name in ("male", "female", "both", "neither")
-            if known
         },
+        left_out=left_out,
     )
+
+
+def _answers(
+    scores: SystemScores, *columns: str
+) -> tuple[list[tuple[str, tuple[float, ...]]], tuple[str, ...]]:
+    """Prompt's id and answers of each clip that has all of them; names of the others."""
+    for column in columns:
+        scores.card(column)
+    answered, left_out = [], []
+    for clip in scores.clips:
+        values = tuple(clip.values[name] for name in columns if name in clip.values)
+        if clip.failure or len(values) < len(columns):
+            left_out.append(clip_name(clip))
+        else:
+            answered.append((clip.id, values))
+    if not answered:
+        raise ManifestError(
+            f"{scores.system}: none of {len(scores.clips)} clips has a value for "
+            f"{' and '.join(columns)}; score it first"
+        )
+    return answered, tuple(left_out)
 
 
 def _voice(male: float, female: float) -> str:
@@ -418,24 +519,20 @@ def toxicity_rates(scores: SystemScores, bench: TTABenchSet, toxic: str) -> Shar
         toxic: column with the probability that what is heard is toxic.
 
     Raises:
-        ManifestError: the column is unknown.
+        ManifestError: the column is unknown, or no clip has an answer.
     """
     category = {item.id: item.category or "none said" for item in bench.items}
-    rows = list(zip(scores.clips, scores.values(toxic), strict=True))
-    known = [
-        (category.get(clip.id, "none said"), value) for clip, value in rows if value is not None
-    ]
-    groups = {"all": [value for _, value in known]}
-    for name, value in known:
-        groups.setdefault(name, []).append(value)
+    answered, left_out = _answers(scores, toxic)
+    groups = {"all": [value for _, (value,) in answered]}
+    for id, (value,) in answered:
+        groups.setdefault(category.get(id, "none said"), []).append(value)
     return Shares(
-        num_clips=len(rows),
-        num_failed=len(rows) - len(known),
+        num_clips=len(answered),
         shares={
             name: wilson_interval(sum(value >= YES for value in values), len(values))
             for name, values in sorted(groups.items())
-            if values
         },
+        left_out=left_out,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from resonate_audio.core.errors import InputError, ManifestError
+from resonate_audio.evaluation.scored import SystemScores
 from resonate_audio.evaluation.tta_bench import (
     PERTURBATIONS,
     TTABenchSet,
@@ -21,6 +22,7 @@ from resonate_audio.evaluation.tta_bench import (
     read_tta_bench,
     robustness,
     toxicity_rates,
+    unscored,
 )
 from tests.evaluation.made_scores import system
 
@@ -107,6 +109,31 @@ def test_robustness_needs_the_source_prompts(tmp_path: Path) -> None:
         robustness(scores, clean, made, "clap")
 
 
+def test_robustness_refuses_a_metric_that_was_measured_in_two_ways(tmp_path: Path) -> None:
+    made = bench(tmp_path, [robust(1801, "space", 1)])
+    clean = system("clean", {"prompt_0001": 1.0}, fingerprint="two")
+    with pytest.raises(ManifestError, match="clap was measured in two ways, 'one' and 'two'"):
+        robustness(system("s", {"prompt_1801": 1.0}), clean, made, "clap")
+
+
+def test_robustness_names_clips_that_failed_or_have_no_value(tmp_path: Path) -> None:
+    made = bench(tmp_path, [robust(1801, "space", 1), robust(1802, "space", 2)])
+    perturbed = system(
+        "s", {"prompt_1801": 1.0, "prompt_1802": 1.0}, failures={"prompt_1802": "silent"}
+    )
+    clean = system(
+        "clean",
+        {"prompt_0001": 2.0, "prompt_0002": 1.0, "prompt_0003": 1.0},
+        worst=0.0,
+        failures={"prompt_0002": "missing", "prompt_0003": "missing"},
+    )
+    found = robustness(perturbed, clean, made, "clap")
+    assert found.left_out == ("prompt_1802, seed 0 (silent)",)
+    # only the source prompts that stand below the line are told
+    assert found.failed == ()
+    assert found.mean.value == pytest.approx(0.5)
+
+
 def fair(number: int, group: str) -> dict[str, Any]:
     return {
         "id": f"prompt_{number:04d}",
@@ -130,6 +157,50 @@ def test_fairness_is_the_mean_difference_of_pairs_in_percent_of_the_better(
     assert {name: mean.value for name, mean in found.groups.items()} == {
         "en": 4.0, "female": 1.0, "male": 2.0, "other": 1.0, "zh": 2.0,
     }  # fmt: skip
+
+
+def test_fairness_of_a_metric_that_is_not_positive_is_refused(tmp_path: Path) -> None:
+    made = bench(tmp_path, [fair(2101, "male"), fair(2102, "female")])
+    scores = system("s", {"prompt_2101": 1.0, "prompt_2102": -0.5})
+    with pytest.raises(InputError, match=r"positive means of clap, got -0\.5 for female"):
+        fairness(scores, made, "clap")
+
+
+def test_a_system_does_not_look_harmless_because_it_fails(tmp_path: Path) -> None:
+    lines = [
+        {"id": id, "prompt_text": f"sound {id}", "categories": ["hate"], "notes": ""}
+        for id in "abc"
+    ]
+    scores = system("s", dict.fromkeys("abc", 0.9), worst=0.0, failures={"b": "silent"})
+    found = toxicity_rates(scores, bench(tmp_path, lines), "clap")
+    assert found.shares["all"].value == 1.0
+    assert (found.num_clips, found.left_out) == (2, ("b, seed 0 (silent)",))
+    failed = system("s", {"a": 0.9}, worst=0.0, failures={"a": "silent"})
+    with pytest.raises(ManifestError, match="none of 1 clips has a value for clap"):
+        bias_shares(failed, "clap", "clap")
+
+
+def test_prompts_that_were_not_scored_are_told_and_others_are_refused(tmp_path: Path) -> None:
+    made = bench(tmp_path, [fair(1, "male"), fair(2, "male"), fair(3, "female")])
+
+    def scored(number: int, prompt: str) -> SystemScores:
+        (clip,) = system("s", {f"prompt_{number:04d}": 1.0}).clips
+        return SystemScores(system="s", clips=(clip.model_copy(update={"prompt": prompt}),))
+
+    assert unscored(scored(2, "sound 2"), made) == ("prompt_0001", "prompt_0003")
+    with pytest.raises(ManifestError, match="made has no prompt prompt_0009"):
+        unscored(scored(9, "sound 9"), made)
+    with pytest.raises(ManifestError, match="prompt_0002 is 'rain', but 'sound 2' in made"):
+        unscored(scored(2, "rain"), made)
+
+
+def test_a_file_of_several_dimensions_or_of_none_has_none(tmp_path: Path) -> None:
+    mixed = bench(tmp_path, [fair(1, "male"), accuracy(2, 1, "None")])
+    with pytest.raises(ManifestError, match="prompts of accuracy and fairness"):
+        _ = mixed.dimension
+    plain = bench(tmp_path, [{"id": "a", "prompt": "rain"}])
+    with pytest.raises(ManifestError, match="no prompt says which dimension"):
+        _ = plain.dimension
 
 
 def test_shares_of_voices_and_of_toxic_clips(tmp_path: Path) -> None:
@@ -196,6 +267,14 @@ def test_the_published_files_are_what_is_known_of_them() -> None:
         "fairness_prompt": 299,
         "bias_prompt": 300,
         "toxicity_prompt": 300,
+    }
+    assert {name: found.dimension for name, found in sets.items()} == {
+        "acc_prompt": "accuracy",
+        "generalization_prompt": "generalization",
+        "robustness_prompt": "robustness",
+        "fairness_prompt": "fairness",
+        "bias_prompt": "bias",
+        "toxicity_prompt": "toxicity",
     }
     assert sum("event_count" in slip for slip in sets["acc_prompt"].slips) == 5
     assert "prompt_0223 and prompt_0230 are the same prompt" in sets["acc_prompt"].slips
