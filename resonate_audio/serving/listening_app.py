@@ -20,6 +20,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import FormData, UploadFile
 
+from resonate_audio.serving.errors import ApiError, error_response
 from resonate_audio.serving.listening import (
     PREFERENCE,
     SLUG,
@@ -324,6 +325,4 @@ def answer_refusals(app: FastAPI) -> None:
 
     @app.exception_handler(AnswerError)
     def refuse(request: Request, error: AnswerError) -> JSONResponse:
-        kind = "authentication_error" if error.status == 401 else "invalid_request_error"
-        body = {"message": str(error), "type": kind, "param": error.field, "code": None}
-        return JSONResponse({"error": body}, error.status)
+        return error_response(ApiError(error.status, str(error), error.field))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
 
+from resonate_audio.serving.errors import answer_errors
 from resonate_audio.serving.listening_app import ListeningTests, answer_refusals, rater_router
 from resonate_audio.serving.pages import add_pages, guard_pages
 
@@ -31,14 +31,8 @@ def create_listening_app(folder: Path) -> FastAPI:
         max_body_size=MAX_BODY_BYTES,
     )
     guard_pages(app)
+    answer_errors(app)
     answer_refusals(app)
-
-    @app.exception_handler(RequestValidationError)
-    def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"][1:]) or "body"
-        told = {"message": f"{name}: {first['msg']}", "type": "invalid_request_error"}
-        return JSONResponse({"error": told | {"param": name, "code": None}}, 422)
 
     @app.get("/", include_in_schema=False)
     def begin() -> RedirectResponse:

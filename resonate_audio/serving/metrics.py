@@ -14,7 +14,7 @@ SECOND_BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 class Histogram:
     """How many values lay at or under each bound."""
 
-    def __init__(self, bounds: Iterable[float]) -> None:
+    def __init__(self, bounds: Iterable[int | float]) -> None:
         self.bounds = tuple(bounds)
         self.counts = [0] * (len(self.bounds) + 1)
         self.total = 0.0

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
 
 from resonate_audio.core.errors import InputError
-from resonate_audio.serving.listening_answers import AnswerError
+from resonate_audio.serving.errors import ApiError
 from resonate_audio.serving.runs import list_runs, open_run, take_file
 
 
@@ -29,7 +29,7 @@ def runs_router(root: Path | None) -> APIRouter:
         try:
             run = open_run(_given(root), id)
         except InputError as error:
-            raise AnswerError(404, "run", "there is no such run") from error
+            raise ApiError(404, "run: there is no such run", "run") from error
         return Response(run.model_dump_json(), media_type="application/json")
 
     @router.get("/{id}/takes/{number}")
@@ -38,7 +38,7 @@ def runs_router(root: Path | None) -> APIRouter:
         try:
             return FileResponse(take_file(_given(root), id, number))
         except InputError as error:
-            raise AnswerError(404, "take", "there is no such sound") from error
+            raise ApiError(404, "take: there is no such sound", "take") from error
 
     return router
 

@@ -12,12 +12,12 @@ from listening_tests import make_test, rate_everything, tone
 
 pytest.importorskip("fastapi", reason="needs the extra: pip install resonate-audio[serve]")
 
+from pydantic import SecretStr
 from test_runs import write_run
 
 from resonate_audio.audio.io import write_audio
-from resonate_audio.serving.studio_app import create_studio_app
-from resonate_audio.serving.studio_jobs import Studio
-from resonate_audio.serving.studio_library import Library
+from resonate_audio.serving.app import create_app
+from resonate_audio.serving.config import ServeConfig
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 PHONE = {"width": 360, "height": 740}
@@ -32,14 +32,14 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[str]:
     home = tmp_path_factory.mktemp("studio")
     write_run(home / "runs" / HOSTILE.replace("/", ""))
-    _, _, answers = make_test(home / "tests")
+    _, _, answers = make_test(home / "listening")
     for score in (4, 5):
         rate_everything(answers, answers.join(), {"alpha": score, "beta": 2})
-    studio = Studio(["nano"], Library(home), device="cpu")
-    with served(create_studio_app(studio, home / "tests", home / "runs")) as found:
+    models = {"nano": "nano", "tiny": str(tiny_model)}
+    with served(create_app(ServeConfig(home=home, models=models, runs=home / "runs"))) as found:
         yield found
 
 
@@ -75,7 +75,7 @@ def test_a_locked_seed_stays_and_the_next_sound_is_the_same(page: Any, address: 
     page.get_by_label("Seed").fill("41")
     page.get_by_role("button", name="Lock").click()
     for count in (1, 2):
-        page.get_by_role("button", name="Generate").click()
+        page.get_by_label("What to hear").press("Control+Enter")
         page.locator("article").nth(count - 1).wait_for(timeout=60_000)
     assert page.get_by_label("Seed").input_value() == "41"
     assert page.get_by_text("seed 41").count() == 2
@@ -102,7 +102,8 @@ def test_a_blind_vote_reveals_both_sounds(page: Any, address: str) -> None:
     assert page.locator(".facts-line", has_text="guidance").count() == 0
     page.get_by_role("button", name="Switch while it plays").click()
     page.get_by_role("button", name="B is better").click()
-    assert page.locator(".facts-line", has_text="guidance").count() == 2
+    for model in ("nano", "tiny"):
+        assert page.locator(".facts-line", has_text=f"{model} · ").count() == 1
     assert page.get_by_text("You chose B").is_visible()
 
 
@@ -110,9 +111,10 @@ def test_a_grid_has_a_sound_in_every_cell(page: Any, address: str) -> None:
     page.goto(f"{address}#/grid")
     page.get_by_label("Prompts").fill(f"rain\n{HOSTILE}")
     page.get_by_label("Seeds").fill("3 4")
+    page.get_by_label("tiny").check()
     page.get_by_label("Steps").fill("1")
     page.get_by_role("button", name="Fill the grid").click()
-    page.locator(".cell .play").nth(3).wait_for(timeout=60_000)
+    page.locator(".cell .play").nth(7).wait_for(timeout=60_000)
 
 
 def test_the_library_finds_a_sound_and_takes_its_settings_back(page: Any, address: str) -> None:
@@ -194,3 +196,18 @@ def test_no_screen_keeps_anybody_out(
         page.locator("#screen .loading").wait_for(state="detached")
         assert (screen, check_access(page)) == (screen, [])
         assert page.evaluate("() => document.documentElement.scrollWidth") <= size["width"]
+
+
+def test_a_server_with_a_key_asks_for_it_once(browser: Any, tmp_path: Path) -> None:
+    config = ServeConfig(home=tmp_path, api_key=SecretStr("open-sesame"))
+    with served(create_app(config)) as address:
+        page = browser.new_context().new_page()
+        page.goto(address)
+        page.get_by_label("Key").fill("open-sesame")
+        page.get_by_role("button", name="Go on").click()
+        page.get_by_label("What to hear").fill("rain")
+        page.get_by_label("Steps").fill("1")
+        page.get_by_role("button", name="Generate").click()
+        page.locator("article .spectrogram").wait_for(timeout=60_000)
+        page.get_by_role("link", name="Library").click()
+        page.get_by_role("button", name="Open: rain").wait_for()

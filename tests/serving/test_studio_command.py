@@ -41,15 +41,15 @@ def test_a_fresh_studio_answers_with_the_bundled_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--host", "0.0.0.0"], "set a key first"),
+        (["--host", "0.0.0.0"], "to a key first"),
         (["--runs", "/nowhere"], "no such folder"),
-        (["--port", "1", "--host", "192.0.2.1"], "set a key first"),
+        (["--port", "1", "--host", "192.0.2.1"], "to a key first"),
     ],
 )
 def test_what_cannot_be_served_is_named(
     tmp_path: Path, options: list[str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("RESONATE_KEY", raising=False)
+    monkeypatch.delenv("RESONATE_API_KEY", raising=False)
     app = typer.Typer()
     app.command()(studio)
     result = CliRunner().invoke(app, ["--no-open", "--home", str(tmp_path), *options])
