@@ -6,6 +6,7 @@ system, no file name, no other rater.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -20,6 +21,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import FormData, UploadFile
 
+from resonate_audio.core.errors import AudioError
 from resonate_audio.serving.errors import ApiError, error_response
 from resonate_audio.serving.listening import (
     PREFERENCE,
@@ -42,6 +44,8 @@ from resonate_audio.serving.listening_results import (
 )
 
 MAX_UPLOADS, MAX_UPLOAD_BYTES, MAX_CLIP_S = 1000, 200_000_000, 120.0
+MAX_SAMPLES = 100_000_000
+"""Of all sounds of an upload, as many as its bytes hold in 16 bits: small files may be long."""
 Token = Annotated[str, Header(alias="X-Rater-Token", max_length=200)]
 
 
@@ -188,7 +192,7 @@ def owner_router(tests: ListeningTests) -> APIRouter:
         """
         async with request.form(max_files=MAX_UPLOADS, max_fields=20) as form:
             name, design, given = await read_form(form)
-        create_test(tests.home / name, design, given)
+        await asyncio.to_thread(create_test, tests.home / name, design, given)
         return describe_test(name, *tests.open(name))
 
     @router.post("/tests/{name}/invitations", status_code=201)
@@ -246,7 +250,7 @@ async def read_form(form: FormData) -> tuple[str, Any, list[GivenClip]]:
         raise AnswerError(422, "name", "expected small letters, digits and hyphens, 64 at most")
     design = parse_design(_object(form, "design"), "design")
     prompts = _object(form, "prompts")
-    given, left = [], MAX_UPLOAD_BYTES
+    given, left, room = [], MAX_UPLOAD_BYTES, MAX_SAMPLES
     for field, value in form.multi_items():
         system = field.removeprefix("system:").strip()
         if not isinstance(value, UploadFile):
@@ -257,7 +261,13 @@ async def read_form(form: FormData) -> tuple[str, Any, list[GivenClip]]:
         left -= len(data)
         if left < 0:
             raise AnswerError(413, "body", f"expected {MAX_UPLOAD_BYTES:,} bytes of sound at most")
-        given.append(_given_clip(system, value.filename or "", data, prompts))
+        stem = Path((value.filename or "").replace("\\", "/")).stem[:200]
+        if not stem:
+            raise AnswerError(422, field[:100], "a sound has no file name")
+        room -= count_samples(data, stem)
+        if room < 0:
+            raise AnswerError(413, stem, f"expected {MAX_SAMPLES:,} samples in all at most")
+        given.append(await asyncio.to_thread(_given_clip, system, stem, data, prompts))
     return name, design, given
 
 
@@ -271,17 +281,30 @@ def _object(form: FormData, field: str) -> Mapping[str, Any]:
     return value
 
 
-def _given_clip(system: str, file: str, data: bytes, prompts: Mapping[str, Any]) -> GivenClip:
+def count_samples(data: bytes, name: str) -> int:
+    """Samples of all channels, from the head of a file: before anything is decoded.
+
+    Raises:
+        AnswerError: it is too long.
+        AudioError: it is no audio file.
+    """
+    import soundfile
+
+    try:
+        head = soundfile.info(io.BytesIO(data))
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise AudioError(f"{name}: not an audio file that can be read ({error})") from error
+    if head.duration > MAX_CLIP_S:
+        raise AnswerError(422, name, f"{head.duration:.0f} s; {MAX_CLIP_S:g} s at most")
+    return int(head.frames) * int(head.channels)
+
+
+def _given_clip(system: str, name: str, data: bytes, prompts: Mapping[str, Any]) -> GivenClip:
     from resonate_audio.audio.io import decode_audio
 
-    stem = Path(file.replace("\\", "/")).stem[:200]
-    if not stem:
-        raise AnswerError(422, f"system:{system}", "a sound has no file name")
-    audio = decode_audio(data, stem)
-    if audio.duration_s > MAX_CLIP_S:
-        raise AnswerError(422, stem, f"{audio.duration_s:.0f} s; {MAX_CLIP_S:g} s at most")
+    audio = decode_audio(data, name)
     own = audio.recipe.prompt if audio.recipe else ""
-    return GivenClip(system, stem, str(prompts.get(stem, own)), audio)
+    return GivenClip(system, name, str(prompts.get(name, own)), audio)
 
 
 def _ratings_csv(folder: Path, test: ListeningTest, answers: Answers) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from listening_tests import make_test, rate_everything, tone
 
@@ -16,6 +17,8 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from resonate_audio.audio.io import FORMATS, encode_audio
+from resonate_audio.core.types import Audio
+from resonate_audio.serving.errors import answer_errors
 from resonate_audio.serving.listening import Design
 from resonate_audio.serving.listening_app import (
     ListeningTests,
@@ -38,6 +41,7 @@ def raters(tmp_path: Path) -> Iterator[TestClient]:
 @pytest.fixture
 def owner(tmp_path: Path) -> Iterator[TestClient]:
     app = FastAPI()
+    answer_errors(app)
     answer_refusals(app)
     shelf = ListeningTests(tmp_path)
     app.include_router(rater_router(shelf))
@@ -217,3 +221,18 @@ def test_a_body_without_end_is_refused(raters: TestClient) -> None:
     body = b'{"trial": 0, "choice": "' + b"A" * 100_000 + b'"}'
     response = raters.post("/v1/listening/session/answers", content=body, headers=token)
     assert response.status_code == 413
+
+
+def test_a_small_file_that_is_long_is_refused_before_it_is_decoded(owner: TestClient) -> None:
+    silence = Audio(np.zeros(8000 * 130, np.float32), 8000)
+    long = encode_audio(silence, FORMATS[".flac"])
+    assert len(long) < 100_000
+    response = upload(owner, files=[("system:alpha", ("long.flac", long, "audio/flac"))])
+    assert (response.status_code, response.json()["error"]["param"]) == (422, "long")
+
+
+@pytest.mark.parametrize("data", [b"", b"no sound", b"RIFF"])
+def test_an_upload_that_is_no_sound_is_named(owner: TestClient, data: bytes) -> None:
+    response = upload(owner, files=[("system:alpha", ("x.wav", data, "audio/wav"))])
+    assert response.status_code == 422
+    assert response.json()["error"]["message"].startswith("x: not an audio file")
