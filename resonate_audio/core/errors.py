@@ -7,6 +7,7 @@ ResonateError
 ├── CheckpointError      weights are missing, truncated, misshapen or not weights
 ├── ModelNotFoundError   no model of that name, folder or hub id
 ├── ManifestError        a manifest line is broken (file and line are named)
+├── ShardError           a shard or its index is missing, truncated or of another version
 ├── OutputError          an output exists, is not writable, or the disk is full
 ├── ShapeError           an array does not have the axes the function needs
 ├── RewardError          a judge failed, timed out or gave something that is not a score
@@ -43,6 +44,10 @@ class ModelNotFoundError(ResonateError):
 
 class ManifestError(ResonateError):
     """A manifest line cannot be used; the message names file and line."""
+
+
+class ShardError(ResonateError):
+    """A shard or its index is missing, truncated, damaged or of another version."""
 
 
 class OutputError(ResonateError):
