@@ -19,9 +19,12 @@ from resonate_audio.cli import (
     doctor,
     evaluate,
     generate,
+    listen,
     models,
     replay,
     reward,
+    serve,
+    studio,
     train,
 )
 from resonate_audio.core.errors import ResonateError
@@ -70,8 +73,11 @@ app.command()(convert.convert)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.command()(reward.reward)
+app.command()(serve.serve)
+app.command()(studio.studio)
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="eval")
+app.add_typer(listen.app, name="listen")
 
 
 def run(arguments: Sequence[str]) -> int:
