@@ -38,6 +38,7 @@ from resonate_audio.model.folder import (
     Networks,
     Storage,
     Vocoder,
+    part_folder,
     read_networks,
     write_networks,
 )
@@ -219,7 +220,7 @@ class Resonate:
         networks, encoder = self._networks, None
         if self._folder is not None:
             networks = read_networks(self._folder)
-            inside = self._folder / TEXT_ENCODER
+            inside = part_folder(self._folder, TEXT_ENCODER)
             encoder = inside if inside.is_dir() else None
         write_networks(Path(folder), networks, encoder, storage, overwrite)
 

@@ -102,7 +102,7 @@ def convert_files(
         ConfigError: the networks do not fit each other.
         OutputError: the folder cannot be written.
     """
-    from resonate_audio.model.folder import TEXT_ENCODER, write_networks
+    from resonate_audio.model.folder import TEXT_ENCODER, part_folder, write_networks
 
     loaded: dict[str, nn.Module] = {}
     names: dict[str, str] = {}
@@ -112,7 +112,8 @@ def convert_files(
             raise InputError(f"{path}: a second {part}; {names[part]} is one already")
         loaded[part], names[part] = network, path.name
     networks = assemble(loaded, base)
-    encoder = base / TEXT_ENCODER if base is not None and (base / TEXT_ENCODER).is_dir() else None
+    inside = None if base is None else part_folder(base, TEXT_ENCODER)
+    encoder = inside if inside is not None and inside.is_dir() else None
     write_networks(output, networks, encoder, storage, overwrite)
     return compare_folder(networks, output, names)
 

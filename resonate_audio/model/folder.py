@@ -8,6 +8,9 @@
     vocoder/model.safetensors
     text_encoder/                        only when it travels with the model
         config.json  tokenizer.json  model.safetensors
+
+A model that was taught further may name a bundled model as its ``base`` and hold only the parts
+that differ from it.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +46,8 @@ WEIGHTS_NAME = "model.safetensors"
 TEXT_ENCODER = "text_encoder"
 PARTS = ("transformer", "vae", "vocoder")
 FORMAT_VERSION = 1
+BUNDLED = {"nano": "nano/weights", "nano-grpo": "nano/grpo"}
+"""Embedded models: name and folder inside this package."""
 
 Vocoder = BigVGAN | ISTFTVocoder
 Storage = Literal["float32", "float16", "bfloat16"]
@@ -56,6 +62,8 @@ class ModelIndex(FrozenConfig):
     written_by: str = ""
     """Version of this package that wrote the folder."""
     config: ModelConfig
+    base: str | None = None
+    """Bundled model that has the parts which this folder lacks."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,34 @@ def read_config(folder: Path) -> ModelConfig:
         CheckpointError: the index is missing, not ours, or of a later format.
         ConfigError: a size in it is missing or does not fit.
     """
+    return read_index(folder).config
+
+
+def part_folder(folder: Path, name: str) -> Path:
+    """Where a part of a model lies: in its folder, or in that of its base.
+
+    Raises:
+        CheckpointError: the index is broken, or its base is no bundled model.
+    """
+    if (folder / name).is_dir() or not is_model_folder(folder):
+        return folder / name
+    base = read_index(folder).base
+    if base is None:
+        return folder / name
+    if base not in BUNDLED:
+        raise CheckpointError(
+            f"{folder / INDEX_NAME}: base is {base!r}; expected one of {', '.join(BUNDLED)}"
+        )
+    return Path(str(files("resonate_audio"))) / BUNDLED[base] / name
+
+
+def read_index(folder: Path) -> ModelIndex:
+    """Read ``model_index.json``.
+
+    Raises:
+        CheckpointError: it is missing, not ours, or of a later format.
+        ConfigError: a size in it is missing or does not fit.
+    """
     path = folder / INDEX_NAME
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -111,7 +147,7 @@ def read_config(folder: Path) -> ModelConfig:
             f"{path}: format {values.get('format_version')}, this version reads {FORMAT_VERSION}; "
             "upgrade resonate-audio"
         )
-    return parse_config(ModelIndex, values, str(path)).config
+    return parse_config(ModelIndex, values, str(path))
 
 
 def read_networks(folder: Path) -> Networks:
@@ -136,7 +172,7 @@ def read_part(folder: Path, config: ModelConfig, name: str) -> Any:
         "vae": lambda: build_vae(config.vae),
         "vocoder": lambda: build_vocoder(config.vocoder),
     }
-    path = folder / name / WEIGHTS_NAME
+    path = part_folder(folder, name) / WEIGHTS_NAME
     with skip_random_weights():
         network = builders[name]()
     load_strict(network, read_weights(path), str(path))
@@ -205,10 +241,10 @@ def write_networks(
         (temporary / INDEX_NAME).write_text(index_text(networks.config), encoding="utf-8")
 
 
-def index_text(config: ModelConfig) -> str:
+def index_text(config: ModelConfig, base: str | None = None) -> str:
     """Content of the ``model_index.json`` of a model."""
-    index = ModelIndex(written_by=_version(), config=config)
-    return index.model_dump_json(indent=2) + "\n"
+    index = ModelIndex(written_by=_version(), config=config, base=base)
+    return index.model_dump_json(indent=2, exclude=None if base else {"base"}) + "\n"
 
 
 def stored(state: Mapping[str, Tensor], storage: Storage, source: str) -> State:

@@ -10,16 +10,16 @@ from typing import TypeVar
 
 from resonate_audio.core.errors import ModelNotFoundError, ResonateError
 from resonate_audio.model.folder import (
+    BUNDLED,
     INDEX_NAME,
     PARTS,
     TEXT_ENCODER,
     WEIGHTS_NAME,
     is_model_folder,
+    part_folder,
 )
 from resonate_audio.model.text_encoder import ENCODER_FILES, TextEncoderConfig
 
-BUNDLED = {"nano": "nano/weights"}
-"""Embedded models: name and folder inside this package."""
 MODEL_FILES = (
     INDEX_NAME,
     *(f"{part}/{WEIGHTS_NAME}" for part in PARTS),
@@ -75,7 +75,7 @@ def find_text_encoder(config: TextEncoderConfig, model: Path, local_files_only: 
     Raises:
         ModelNotFoundError: it is neither there nor can it be fetched.
     """
-    inside = model / TEXT_ENCODER
+    inside = part_folder(model, TEXT_ENCODER)
     if inside.is_dir():
         return inside
     return fetch(config.repo_id, config.revision, ENCODER_FILES, local_files_only)

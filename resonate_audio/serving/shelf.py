@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resonate_audio.core.errors import ConfigError
-from resonate_audio.model.folder import PARTS, WEIGHTS_NAME, read_config
+from resonate_audio.model.folder import PARTS, WEIGHTS_NAME, part_folder, read_config
 from resonate_audio.model.hub import find_model, find_text_encoder
 from resonate_audio.model.presets import ModelConfig
 from resonate_audio.pipeline import Batch, Resonate, Sampling
@@ -165,7 +165,7 @@ def describe(name: str, source: str) -> Described:
     folder = find_model(source)
     config = read_config(folder)
     encoder = find_text_encoder(config.text_encoder, folder, local_files_only=False)
-    files = [folder / part / WEIGHTS_NAME for part in PARTS] + [encoder / WEIGHTS_NAME]
+    files = [part_folder(folder, part) / WEIGHTS_NAME for part in PARTS] + [encoder / WEIGHTS_NAME]
     room_mb = sum(map(count_weights, files)) * BYTES_PER_WEIGHT / MEGABYTE
     return Described(name, source, config, room_mb)
 

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.data.prompts import read_prompts
-from resonate_audio.model.folder import TEXT_ENCODER, Networks, read_networks
+from resonate_audio.model.folder import TEXT_ENCODER, Networks, part_folder, read_networks
 from resonate_audio.model.hub import find_model, find_text_encoder
 from resonate_audio.model.text_encoder import TextEncoder
 from resonate_audio.pipeline import Resonate, Sampling
@@ -133,7 +133,7 @@ def build_task(
     num_frames, seed = networks.config.num_frames(duration_s), recipe.run.seed
     maker = TakeMaker(policy, resonate, recipe.sampler, num_frames, seed, desk, ranks)
     reward = open_reward(recipe.reward, device=device, timeout_s=recipe.reward_timeout_s)
-    inside = folder / TEXT_ENCODER
+    inside = part_folder(folder, TEXT_ENCODER)
     travels = inside if inside.is_dir() else None
     task = ReinforceTask(maker, reward, make_plan(recipe, texts), networks, travels)
     task.observe = TakeKeeper(recipe.run.output, recipe.takes_every).keep
