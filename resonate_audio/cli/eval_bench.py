@@ -42,6 +42,8 @@ class Told:
     """Clips that failed or have no value, by what is said of them."""
     results: dict[str, FrozenConfig] = field(default_factory=dict)
     """By metric."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Why a metric that nobody asked for by name has no result."""
 
 
 def bench(
@@ -102,6 +104,8 @@ def bench(
     print_table(told.columns, told.rows, f"{scores.system}: {known.dimension}")
     print(describe(cost))
     name_gaps(known, missing, told.gaps)
+    for reason in told.refused.values():
+        say(f"note: {reason}")
     if json is not None:
         write(json, scores.system, known, missing, told, cost)
 
@@ -156,10 +160,15 @@ def tell(
         return tell_shares(asked.toxic, toxicity_rates(scores, bench, asked.toxic))
     chosen = metrics or single_metrics(scores)
     if asked.clean is not None:
-        return tell_robustness(scores, bench, asked.clean, chosen, config)
-    if bench.dimension == "fairness":
-        return tell_fairness(scores, bench, chosen, config)
-    return tell_grid(scores, bench, chosen, config)
+        told = tell_robustness(scores, bench, asked.clean, chosen, config)
+    elif bench.dimension == "fairness":
+        told = tell_fairness(scores, bench, chosen, config)
+    else:
+        told = tell_grid(scores, bench, chosen, config)
+    refused = list(told.refused.values())
+    if refused and (metrics or not told.results):
+        raise InputError(refused[0])
+    return told
 
 
 def single_metrics(scores: SystemScores) -> list[str]:
@@ -208,7 +217,11 @@ def tell_robustness(
 
     told, unperturbed = Told(("metric", "perturbation", "ratio", "95 %")), read_scores(clean)
     for metric in metrics:
-        found = robustness(scores, unperturbed, bench, metric, config)
+        try:
+            found = robustness(scores, unperturbed, bench, metric, config)
+        except InputError as error:  # a ratio of it says nothing, of others it may
+            told.refused[metric] = str(error)
+            continue
         ratios = found.by_perturbation | {"mean": found.mean}
         told.rows += [(metric, kind, *show(ratio)) for kind, ratio in ratios.items()]
         note(told, metric, found.failed, found.left_out)
@@ -224,7 +237,11 @@ def tell_fairness(
 
     told = Told(("metric", "of", "value", "95 %"))
     for metric in metrics:
-        found = fairness(scores, bench, metric, config)
+        try:
+            found = fairness(scores, bench, metric, config)
+        except InputError as error:
+            told.refused[metric] = str(error)
+            continue
         told.rows += [
             (metric, f"FS {name}", *show(value)) for name, value in found.by_attribute.items()
         ]
@@ -309,6 +326,7 @@ def write(
         "prompts": bench.name,
         "dimension": bench.dimension,
         "results": {name: result.model_dump() for name, result in told.results.items()},
+        "refused": told.refused,
         "efficiency": cost.model_dump(),
         "not_scored": list(missing),
         "slips": list(bench.slips),

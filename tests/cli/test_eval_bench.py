@@ -146,3 +146,28 @@ def test_each_published_file_has_its_table(
 
 def file_of(name: str) -> Path:
     return FILES / f"{name}_prompt.json"
+
+
+def test_a_metric_of_which_ratios_say_nothing_is_told_and_others_are_shown(tmp_path: Path) -> None:
+    path = prompt_file(
+        tmp_path,
+        [
+            {
+                "id": id,
+                "prompt_text": id,
+                "Dimensions of evaluation": "Fairness",
+                "notes": group,
+            }
+            for id, group in (("a", "male"), ("b", "female"))
+        ],
+    )
+    folder = scored(tmp_path / "s", {"a": "a", "b": "b"}, "aqa", "odds")
+    scores = (folder / "scores.jsonl").read_text().replace('"odds":', '"odds":-')
+    (folder / "scores.jsonl").write_text(scores)
+    result = CliRunner().invoke(app, [str(folder), "--prompts", str(path)])
+    assert result.exit_code == 0, result.output
+    assert "aqa     FS gender  50.0000" in result.stdout
+    assert "odds" not in result.stdout
+    assert "note: s: fairness needs positive means of odds, got -0.2 for female" in result.stderr
+    with pytest.raises(InputError, match="positive means of odds"):
+        bench(folder, path, metric=["odds"])
