@@ -270,7 +270,7 @@ class ModelMaker:
     @property
     def facts(self) -> dict[str, str]:
         """Size and settings."""
-        num_weights = sum(weight.numel() for weight in self.pipeline.transformer.parameters())
+        num_weights = count_weights(self.pipeline)
         duration_s = self.duration_s or self.pipeline.config.default_duration_s
         return {
             "model": self.pipeline.name,
@@ -292,6 +292,17 @@ class ModelMaker:
             batch_size=len(takes),
         )
         write_sounds(sounds, paths)
+
+
+def count_weights(pipeline: Resonate) -> int:
+    """Weights of a model's flow transformer, whatever form it computes in."""
+    import torch
+
+    from resonate_audio.model.flow_transformer import FlowTransformer
+
+    with torch.device("meta"):
+        transformer = FlowTransformer(pipeline.config.transformer)
+    return sum(weight.numel() for weight in transformer.parameters())
 
 
 def write_sounds(sounds: Sequence[Audio], paths: Sequence[Path | None]) -> None:

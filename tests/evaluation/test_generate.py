@@ -16,12 +16,14 @@ from resonate_audio.evaluation.generate import (
     CommandMaker,
     ModelMaker,
     Take,
+    count_weights,
     generate_clips,
     list_clips,
     noise_seed,
     plan_takes,
 )
 from resonate_audio.evaluation.prompt_sets import PromptItem, PromptSet
+from resonate_audio.model.folder import read_networks
 from resonate_audio.pipeline import Resonate
 
 PROMPTS = PromptSet("made", tuple(PromptItem(id=f"{n:04d}", prompt=f"sound {n}") for n in range(5)))
@@ -116,6 +118,9 @@ def test_this_package_s_model_gives_each_clip_its_own_noise(
     for one, three in zip(*made, strict=True):
         assert np.abs(one - three).max() <= 2e-3 * np.abs(one).max()
     facts = read_manifest(tmp_path / "one").system.facts
+    assert count_weights(pipeline) == sum(
+        weight.numel() for weight in read_networks(tiny_model).transformer.parameters()
+    )
     assert (facts["nfe"], facts["guidance"]) == ("2", "4.5")
 
 
