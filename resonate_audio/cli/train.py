@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from resonate_audio.cli import train_plan
+
 app = typer.Typer(
     help="Train a part of a model from a recipe; started again, a run goes on where it stopped.",
     no_args_is_help=True,
@@ -149,3 +151,6 @@ def _reinforce(recipe: Path, overrides: list[str] | None, kinds: tuple[str, ...]
 
 def _say(text: str) -> None:
     typer.echo(text, err=True)
+
+
+app.command()(train_plan.plan)

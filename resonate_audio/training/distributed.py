@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -30,6 +31,7 @@ BUCKET_BYTES = 32 * 2**20
 PATIENCE = timedelta(hours=1)
 """How long processes wait for each other, for instance while the first one encodes the data."""
 T = TypeVar("T")
+TensorT = TypeVar("TensorT", bound=Tensor)
 
 
 @dataclass(frozen=True)
@@ -186,31 +188,63 @@ def copy_from_first(module: nn.Module, ranks: Ranks) -> None:
             dist.broadcast(value.detach(), src=0)
 
 
-def sum_gradients(parameters: list[nn.Parameter], ranks: Ranks) -> None:
-    """Sum the gradients of replicas over the processes: once an update, after its last pass.
+class GradientSum:
+    """Sums the gradients of a module over the processes, once an update, while they are computed.
 
-    The buckets are the same in every update, so a restarted run adds in the same order. (torch's
-    DistributedDataParallel makes new ones after its first update, and wants every forward pass to
-    go through one method of one wrapper.) Those of `shard` are summed already.
+    A bucket is sent as soon as the last backward pass of an update has filled it. Buckets are the
+    same in every update and sent in the same order, so a restarted run adds just as the first one
+    did. (torch's DistributedDataParallel makes new buckets after its first update, and wants every
+    forward pass to go through one method of one wrapper.) Sharded modules sum by themselves.
     """
-    if ranks.world == 1 or any(is_sharded(parameter) for parameter in parameters):
-        return
-    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-    pending = []
-    for bucket in split_in_buckets(gradients, BUCKET_BYTES):
-        flat = torch.cat([gradient.flatten() for gradient in bucket])
-        pending.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
-    for bucket, flat, work in pending:
-        work.wait()
-        parts = torch.split(flat, [gradient.numel() for gradient in bucket])
-        torch._foreach_copy_(bucket, [p.view_as(g) for p, g in zip(parts, bucket, strict=True)])
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
+
+    def __init__(self, module: nn.Module, ranks: Ranks) -> None:
+        self.shards = _sharded_parts(module)
+        self.buckets: list[list[nn.Parameter]] = []
+        if ranks.world > 1 and not self.shards:
+            trained = [value for value in module.parameters() if value.requires_grad]
+            self.buckets = split_in_buckets(trained[::-1], BUCKET_BYTES)  # the last are first done
+        for number, bucket in enumerate(self.buckets):
+            for parameter in bucket:
+                when_added: Any = parameter.register_post_accumulate_grad_hook
+                when_added(partial(self._done, number))
+        self._last_pass = False
+        self._missing = [len(bucket) for bucket in self.buckets]
+        self._sent: list[tuple[Tensor, dist.Work]] = []
+
+    def on_pass(self, last: bool) -> None:
+        """Say whether the next backward pass is the last of its update."""
+        self._last_pass = last
+        for part in self.shards:
+            part.set_requires_gradient_sync(last, recurse=False)
+
+    def finish(self) -> None:
+        """Send what is left, wait for the sums and put them into the gradients."""
+        while len(self._sent) < len(self.buckets):
+            self._send(self.buckets[len(self._sent)])
+        for bucket, (flat, work) in zip(self.buckets, self._sent, strict=True):
+            work.wait()
+            parts = torch.split(flat, [parameter.numel() for parameter in bucket])
+            for parameter, part in zip(bucket, parts, strict=True):
+                parameter.grad = part.view_as(parameter)
+        self._missing = [len(bucket) for bucket in self.buckets]
+        self._sent, self._last_pass = [], False
+
+    def _done(self, number: int, parameter: nn.Parameter) -> None:
+        if not self._last_pass:
+            return
+        self._missing[number] -= 1
+        while len(self._sent) < len(self.buckets) and not self._missing[len(self._sent)]:
+            self._send(self.buckets[len(self._sent)])
+
+    def _send(self, bucket: list[nn.Parameter]) -> None:
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        self._sent.append((flat, dist.all_reduce(flat, async_op=True)))
 
 
-def split_in_buckets(tensors: list[Tensor], size: int) -> list[list[Tensor]]:
+def split_in_buckets(tensors: list[TensorT], size: int) -> list[list[TensorT]]:
     """Neighbouring tensors together, at most ``size`` bytes a bucket where they are smaller."""
-    buckets: list[list[Tensor]] = []
+    buckets: list[list[TensorT]] = []
     room = 0
     for tensor in tensors:
         room -= tensor.nbytes
@@ -254,12 +288,6 @@ def is_sharded(value: Tensor) -> bool:
     from torch.distributed.tensor import DTensor
 
     return isinstance(value, DTensor)
-
-
-def sum_in_next_pass(module: nn.Module, wanted: bool) -> None:
-    """Say whether the next backward pass of a sharded module is the last of its update."""
-    for part in _sharded_parts(module):
-        part.set_requires_gradient_sync(wanted, recurse=False)
 
 
 @contextmanager

@@ -205,14 +205,21 @@ class Cost:
     """By each GPU."""
     compute_s: float
     network_s: float
+    hidden_s: float
+    """Part of the work during which gradients are summed at the same time."""
     num_steps: int
     limit: str
     """What the time goes to."""
 
     @property
     def step_s(self) -> float:
-        """Time of one update; gradients are summed after the backward pass, not beside it."""
-        return self.compute_s + self.network_s
+        """Time of one update."""
+        return self.compute_s + self.waiting_s
+
+    @property
+    def waiting_s(self) -> float:
+        """What the network adds to the work."""
+        return max(0.0, self.network_s - self.hidden_s)
 
     @property
     def hours(self) -> float:
@@ -270,6 +277,7 @@ def plan_pretraining(model: ModelConfig, job: PretrainJob, machine: Machine, gpu
     compute_s, sent = pass_seconds(machine, flops, launches), reduce_bytes(count, gpus)
     floor_s = launches * machine.launch_us * 1e-6
     network_s = link_seconds(machine, sent, gpus)
+    hidden_s = compute_s / passes * BACKWARD / (1 + BACKWARD)  # the last backward pass
     return Cost(
         gpus=gpus,
         busy=busy,
@@ -278,8 +286,9 @@ def plan_pretraining(model: ModelConfig, job: PretrainJob, machine: Machine, gpu
         sent_gb=sent / 1e9,
         compute_s=compute_s,
         network_s=network_s,
+        hidden_s=hidden_s,
         num_steps=job.num_steps,
-        limit=name_limit(compute_s > floor_s, network_s > compute_s, busy < gpus),
+        limit=name_limit(compute_s > floor_s, network_s - hidden_s > compute_s / 2, busy < gpus),
     )
 
 
@@ -309,9 +318,10 @@ def plan_reinforcement(model: ModelConfig, job: ReinforceJob, machine: Machine, 
         sent_gb=sent / 1e9,
         compute_s=compute_s,
         network_s=network_s,
+        hidden_s=0.0,
         num_steps=job.num_steps,
         limit=name_limit(
-            compute_s > launches * machine.launch_us * 1e-6, network_s > compute_s, busy < gpus
+            compute_s > launches * machine.launch_us * 1e-6, network_s > compute_s / 2, busy < gpus
         ),
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +22,6 @@ from resonate_audio.training.distributed import (
     ALONE,
     Ranks,
     check_split,
-    sum_in_next_pass,
     unsharded,
 )
 from resonate_audio.training.experience import Experience, Metrics, TakeMaker
@@ -247,15 +245,15 @@ class ReinforceTrainer(Trainer):
     def _learn(self, experience: Experience) -> Losses:
         optimizer = self.optimizers["model"]
         self.set_rate(optimizer)
-        on_pass = partial(sum_in_next_pass, self.model)
+        gradients = self.sums["model"]
         logged: dict[str, list[Tensor]] = {}
         for number, rows in enumerate(self.task.shares(experience)):
             optimizer.zero_grad(set_to_none=True)
             seed = self.run_config.seed
             generator = generator_for(seed, self.step, self.device, f"update {number}")
-            update = Update(rows, number == 0, generator, self.ranks, on_pass)
+            update = Update(rows, number == 0, generator, self.ranks, gradients.on_pass)
             metrics = self.task.plan.learn(self.task.policy, experience, update)
-            norm = self.clip_gradients(self.model)
+            norm = self.clip_gradients("model")
             optimizer.step()
             for name, value in (metrics | {"grad_norm": norm}).items():
                 logged.setdefault(name, []).append(value.detach().float())

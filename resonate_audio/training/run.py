@@ -39,6 +39,7 @@ from resonate_audio.training.checkpoint import (
 )
 from resonate_audio.training.distributed import (
     ALONE,
+    GradientSum,
     Parallel,
     Ranks,
     copy_from_first,
@@ -47,8 +48,6 @@ from resonate_audio.training.distributed import (
     like,
     load_whole,
     shard,
-    sum_gradients,
-    sum_in_next_pass,
     unsharded,
     whole,
 )
@@ -239,6 +238,7 @@ class Trainer:
             name: make_optimizer(module.parameters(), config.optim)
             for name, module in task.phases.items()
         }
+        self.sums = {name: GradientSum(module, self.ranks) for name, module in task.phases.items()}
         self.model = next(iter(task.phases.values()))
         self.average = None if config.ema.kind == "off" else start_average(self.model)
         self._pending: list[tuple[int, Losses]] = []
@@ -269,9 +269,9 @@ class Trainer:
             self.set_rate(optimizer)
             optimizer.zero_grad(set_to_none=True)
             for micro in range(self.run_config.micro_batches):
-                sum_in_next_pass(module, micro + 1 == self.run_config.micro_batches)
+                self.sums[phase].on_pass(micro + 1 == self.run_config.micro_batches)
                 self._accumulate(phase, micro, logged)
-            norm = self.clip_gradients(module)
+            norm = self.clip_gradients(phase)
             optimizer.step()
             # what is logged here is summed over the processes later
             name = "grad_norm" if module is self.model else f"{phase}_grad_norm"
@@ -279,11 +279,10 @@ class Trainer:
         self._pending.append((self.step, logged))
         self.advance()
 
-    def clip_gradients(self, module: nn.Module) -> Float[Tensor, ""]:
-        """Sum a module's gradients over the processes, limit their norm, say what it was."""
-        if self.ranks.world > 1:
-            sum_gradients([p for p in module.parameters() if p.requires_grad], self.ranks)
-        trained = [p for p in module.parameters() if p.grad is not None]
+    def clip_gradients(self, phase: str) -> Float[Tensor, ""]:
+        """Sum a phase's gradients over the processes, limit their norm, say what it was."""
+        self.sums[phase].finish()
+        trained = [p for p in self.task.phases[phase].parameters() if p.grad is not None]
         norm = nn.utils.clip_grad_norm_(trained, self.config.optim.clip_norm).detach()
         return whole({"norm": norm})["norm"]
 
