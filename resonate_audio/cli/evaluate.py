@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from resonate_audio.cli import (
+    eval_bench,
     eval_compare,
     eval_correlate,
     eval_distance,
@@ -24,5 +25,6 @@ app.command()(eval_score.score)
 app.command()(eval_distance.distance)
 app.command()(eval_compare.compare)
 app.command()(eval_report.report)
+app.command()(eval_bench.bench)
 app.command()(eval_correlate.correlate)
 app.command()(eval_listening.mos)
