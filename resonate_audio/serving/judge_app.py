@@ -11,6 +11,7 @@ import asyncio
 import base64
 import binascii
 import io
+import logging
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -33,6 +34,7 @@ from resonate_audio.serving.guard import Guard
 from resonate_audio.serving.metrics import Metrics
 from resonate_audio.serving.pages import page_headers
 
+log = logging.getLogger("resonate.serve")
 MAX_SOUND_MB, MAX_SOUND_S, MAX_CAPTION = 20.0, 60.0, 2000
 MAX_SAMPLES = 20_000_000
 """Of all channels together, before anything is decoded."""
@@ -92,7 +94,7 @@ class Verdict:
     log_odds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Asked:
     """A sound and its caption that wait for the judge."""
 
@@ -150,6 +152,9 @@ class Bench:
             verdicts = [_read_verdict(rewards, row) for row in range(len(rows))]
         except RewardError as error:
             verdicts = [ApiError(422, f"{self._judge.name}: {error}")] * len(rows)
+        except Exception:
+            log.exception("the judge failed")
+            verdicts = [ApiError(500, "the judge failed; the server's log says why")] * len(rows)
         for one, verdict in zip(rows, verdicts, strict=True):
             if one.answer.done():
                 continue

@@ -19,7 +19,6 @@ from resonate_audio.serving.requests import (
     GenerateRequest,
     JobRequest,
     ResponseFormat,
-    SampleRate,
     SoundGenerationRequest,
     parse_output_format,
 )
@@ -193,7 +192,7 @@ def library_router(service: Service) -> APIRouter:
     def hear(
         id: Id,
         response_format: Annotated[ResponseFormat, Query()] = "wav",
-        sample_rate: Annotated[SampleRate | None, Query()] = None,
+        sample_rate: Annotated[int | None, Query(ge=8000, le=48_000)] = None,
     ) -> Response:
         """The sound itself."""
         data = service.store.read_wav(id)
