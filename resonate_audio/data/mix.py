@@ -21,7 +21,8 @@ from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import InputError, ManifestError
 from resonate_audio.data.manifest import Clip, stream_manifest, write_manifest
 
-REPEATED = re.compile(r"~\d+")
+REPEATED = re.compile(r"~\d+$")
+"""What is appended to the id of a repeated clip."""
 
 
 class MixConfig(FrozenConfig):

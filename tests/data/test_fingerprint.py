@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from bells import RATE_HZ as RATE
+from bells import bells
 
 from resonate_audio.data.fingerprint import (
     MOST_DIFFERENT_BITS,
@@ -14,23 +16,6 @@ from resonate_audio.data.fingerprint import (
     fingerprint,
     same_sounds,
 )
-
-RATE = 44_100
-
-
-def bells(seed: int, seconds: float = 3.0, rate_hz: int = RATE) -> np.ndarray:
-    """Struck bells over wind: partials that decay, and noise that swells."""
-    rng = np.random.default_rng(seed)
-    time_s = np.arange(int(seconds * rate_hz)) / rate_hz
-    sound = (
-        0.05 * rng.standard_normal(len(time_s)) * (1 + np.sin(2 * np.pi * time_s * rng.random()))
-    )
-    for _ in range(8):
-        since = time_s - rng.uniform(0, 0.8 * seconds)
-        for partial in rng.uniform(200, 6000, size=3):
-            decay = np.exp(-since * rng.uniform(2, 12)) * (since > 0)
-            sound += 0.2 * decay * np.sin(2 * np.pi * partial * since)
-    return (0.7 * sound / np.abs(sound).max()).astype(np.float32)
 
 
 def through(samples: np.ndarray, container: str, codec: str, rate_hz: int = RATE) -> np.ndarray:
