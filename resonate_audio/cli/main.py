@@ -15,6 +15,7 @@ import typer
 
 from resonate_audio.cli import (
     convert,
+    data,
     demo,
     doctor,
     evaluate,
@@ -76,6 +77,7 @@ app.command()(reward.reward)
 app.command()(serve.serve)
 app.command()(studio.studio)
 app.add_typer(train.app, name="train")
+app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(listen.app, name="listen")
 
