@@ -59,7 +59,7 @@ class Metrics:
     def count_batch(self, num_rows: int, spent_s: float) -> None:
         """Some rows were computed together."""
         with self._lock:
-            self._batch_rows.add(num_rows)
+            self._batch_rows.add(float(num_rows))
             self._batch_s.add(spent_s)
 
     def render(self, gauges: Mapping[str, float]) -> str:
