@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import nn
 
-from resonate_audio.core.errors import ResonateError
+from resonate_audio.core.errors import CheckpointError, ResonateError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.model.checkpoint import load_strict, read_weights, write_weights
 from resonate_audio.model.folder import (
@@ -23,11 +23,15 @@ from resonate_audio.model.folder import (
     Storage,
     build_networks,
     index_text,
+    read_config,
+    read_networks,
     stored,
 )
+from resonate_audio.model.hub import find_model
 from resonate_audio.model.presets import NANO, ModelConfig
 
 BUNDLED_FOLDER = Path(__file__).parent / "weights"
+TAUGHT_FOLDER = Path(__file__).parent / "grpo"
 
 
 def bundle_nano(
@@ -67,6 +71,35 @@ def bundle_nano(
     with atomic_path(target / INDEX_NAME) as temporary:
         temporary.write_text(index_text(config), encoding="utf-8")
     return sizes
+
+
+def bundle_taught(
+    source: Path, target: Path = TAUGHT_FOLDER, base: str = "nano", storage: Storage = "float16"
+) -> int:
+    """Write the transformer of a taught model beside its base, of which it has all other parts.
+
+    Args:
+        source: folder of the taught model, such as ``export`` of a run.
+        target: folder; a card in it stays as it is.
+        base: bundled model that it was taught from.
+        storage: type of the matrices on disk.
+
+    Returns:
+        Bytes on disk.
+
+    Raises:
+        CheckpointError: the model has other sizes than its base.
+        OutputError: the folder cannot be written.
+    """
+    networks, expected = read_networks(source), read_config(find_model(base))
+    if networks.config.transformer != expected.transformer:
+        raise CheckpointError(f"{source}: its transformer has other sizes than that of {base}")
+    path = target / "transformer" / WEIGHTS_NAME
+    state = stored(networks.states()["transformer"], storage, "transformer")
+    write_weights(path, state, {"format": "pt"})
+    with atomic_path(target / INDEX_NAME) as temporary:
+        temporary.write_text(index_text(expected, base), encoding="utf-8")
+    return path.stat().st_size
 
 
 def _load(networks: Networks, part: str, path: Path) -> None:

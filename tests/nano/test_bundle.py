@@ -8,7 +8,9 @@ from tiny_model import TINY, random_networks, write_text_encoder
 
 from resonate_audio.core.errors import CheckpointError
 from resonate_audio.model.checkpoint import write_weights
-from resonate_audio.nano.bundle import bundle_nano
+from resonate_audio.model.folder import read_networks, write_networks
+from resonate_audio.model.hub import find_model
+from resonate_audio.nano.bundle import bundle_nano, bundle_taught
 from resonate_audio.pipeline import Resonate
 
 
@@ -47,3 +49,25 @@ def test_a_part_of_other_sizes_is_refused(tmp_path: Path) -> None:
     sources = trained_parts(tmp_path)
     with pytest.raises(CheckpointError, match=r"model\.safetensors: "):
         bundle_nano({**sources, "vae": sources["vocoder"]}, tmp_path / "weights", TINY)
+
+
+def test_a_taught_model_is_bundled_as_what_differs_from_its_base(tmp_path: Path) -> None:
+    networks = read_networks(find_model("nano"))
+    with torch.no_grad():
+        networks.transformer.text_in.linear.weight.add_(0.01)
+    write_networks(tmp_path / "export", networks, find_model("nano") / "text_encoder")
+    bundle_taught(tmp_path / "export", tmp_path / "taught")
+    names = {path.name for path in (tmp_path / "taught").iterdir()}
+    assert names == {"transformer", "model_index.json"}
+    before, after = (
+        Resonate.from_pretrained(place, device="cpu").generate(
+            "a dog barks", num_inference_steps=1, duration_s=1.0, seeds=1
+        )[0]
+        for place in ("nano", tmp_path / "taught")
+    )
+    assert not (before.samples == after.samples).all()
+
+
+def test_a_taught_model_of_other_sizes_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+    with pytest.raises(CheckpointError, match="other sizes than that of nano"):
+        bundle_taught(tiny_model, tmp_path / "taught")
