@@ -31,14 +31,14 @@ main h2 { font-size: 1.25rem; letter-spacing: -.02em; margin: 0 0 .8rem; }
 .bars li > :first-child, .bars li > :last-child { text-align: right; color: var(--soft); }
 .bars i { display: block; height: 1.1rem; min-width: 1px; border-radius: .2rem;
   background: var(--accent); }
-.kind { display: flex; flex-wrap: wrap; gap: 0 .7rem; align-items: baseline; }
-.kind span { color: var(--soft); font-weight: 400; font-size: .88rem; }
+.kind span { color: var(--soft); font-weight: 400; font-size: .88rem; margin-left: .5rem; }
 .found { margin: 0; padding: 0; list-style: none; font-size: .88rem; overflow-wrap: anywhere; }
 .found li { padding: .3rem 0; border-top: 1px solid var(--line); }
 .found b { font-weight: 560; margin-right: .6rem; }
 .found span { color: var(--soft); }
 .columns { display: grid; gap: 1.5rem 3rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), max-content)); }
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
+tbody th, section:last-child td { white-space: normal; overflow-wrap: anywhere; }
 """
 
 
@@ -58,11 +58,12 @@ def write_check(path: Path, report: CheckReport) -> None:
 def render_check(report: CheckReport) -> str:
     """The page's HTML."""
     counts = report.counts()
-    concerned = f"{len(counts)} kinds of problems" if counts else "no problem"
+    kinds = f"{len(counts)} kind{'s' if len(counts) > 1 else ''} of problems"
+    told = kinds if counts else "no problem"
     return render_page(
         f"check of {Path(report.manifest).name}",
         Path(report.manifest).name,
-        f"Every clip was decoded and compared with the others: {concerned} found.",
+        f"Every clip was decoded and compared with the others: {told} found.",
         f"<main>{_facts(report)}{_problems(report, counts)}{_durations(report)}"
         f"{_columns(report)}{_settings(report.config)}</main>",
         STYLE,
