@@ -164,9 +164,8 @@ def run_round(count: int, ask: Callable[[int], bytes], num_requests: int) -> Tim
 def report(best: dict[str, Timing]) -> None:
     """A line a way, with what it is of the loop."""
     loop = best["loop"]
-    print(
-        f"{'way':<22}{'sounds/s':>10}{'p50 ms':>9}{'p95 ms':>9}{'x loop':>8}{'p50/loop':>10}  same"
-    )
+    heads = ("sounds/s", "p50 ms", "p95 ms", "x loop", "p50/loop")
+    print(f"{'way':<22}" + "".join(f"{head:>10}" for head in heads) + "  same")
     for name, timing in best.items():
         same = sum(timing.files[number] == loop.files[number] for number in loop.files)
         print(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import io
 import logging
 import math
 from collections.abc import AsyncIterator, Sequence
@@ -22,7 +21,6 @@ import torch
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
-from resonate_audio.audio.io import decode_audio
 from resonate_audio.core.errors import AudioError, RewardError
 from resonate_audio.core.types import Audio, Rewards, Waveform
 from resonate_audio.rewards.base import Reward
@@ -33,11 +31,10 @@ from resonate_audio.serving.errors import ApiError, answer_errors
 from resonate_audio.serving.guard import Guard
 from resonate_audio.serving.metrics import Metrics
 from resonate_audio.serving.pages import page_headers
+from resonate_audio.serving.uploads import decode_upload
 
 log = logging.getLogger("resonate.serve")
 MAX_SOUND_MB, MAX_SOUND_S, MAX_CAPTION = 20.0, 60.0, 2000
-MAX_SAMPLES = 20_000_000
-"""Of all channels together, before anything is decoded."""
 BATCH_ROWS = 8
 SPELLINGS = (*YES, *NO)
 FIRST_ID = 100
@@ -275,28 +272,18 @@ def read_turn(turn: Turn) -> tuple[str, InputAudio]:
 
 
 def decode_sound(sound: InputAudio) -> Audio:
-    """Decode a sound within limits of size and length, which are read before anything else.
+    """Decode a sound within limits of size and length.
 
     Raises:
         ApiError: not base64, not audio, too large or too long.
     """
-    import soundfile
-
     field = "input_audio.data"
     if len(sound.data) > MAX_SOUND_MB * MEGABYTE * 4 / 3 + 4:
         raise ApiError(413, f"{field}: larger than {MAX_SOUND_MB:g} MB", field)
     try:
-        data = base64.b64decode(sound.data, validate=True)
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            size, length_s = file.frames * file.channels, file.frames / file.samplerate
+        return decode_upload(base64.b64decode(sound.data, validate=True), field, MAX_SOUND_S)
     except (binascii.Error, ValueError) as error:
         raise ApiError(422, f"{field}: not base64 ({error})", field) from error
-    except (soundfile.LibsndfileError, RuntimeError, ZeroDivisionError) as error:
-        raise ApiError(422, f"{field}: not an audio file that can be read", field) from error
-    if length_s > MAX_SOUND_S or size > MAX_SAMPLES:
-        raise ApiError(422, f"{field}: {length_s:.0f} s; {MAX_SOUND_S:g} s at most", field)
-    try:
-        return decode_audio(data, field)
     except AudioError as error:
         raise ApiError(422, str(error), field) from error
 

@@ -91,7 +91,7 @@ def long_silence() -> bytes:
         (QUESTION, b"RIFF", "input_audio.data"),
         (QUESTION, BEEP[:60], "too short"),
         (QUESTION, b"not a sound at all", "input_audio.data"),
-        (QUESTION, long_silence(), "3600 s; 60 s at most"),
+        (QUESTION, long_silence(), "3600 s of sound; 60 s at most"),
     ],
 )
 def test_what_cannot_be_judged_is_refused_by_name(
