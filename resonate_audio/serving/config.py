@@ -55,8 +55,6 @@ class ServeConfig(FrozenConfig):
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     """Names that requests may call the server by while it has no key: a page elsewhere whose
     name was made to point here (DNS rebinding) is refused."""
-    log_prompts: bool = False
-    """Write prompts into the log."""
 
     @field_validator("models")
     @classmethod

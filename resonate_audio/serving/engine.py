@@ -123,10 +123,15 @@ class Engine:
         for thread in self._threads:
             thread.join()
         self._threads.clear()
-        left = list(self._tasks.values())
+        with self._ready:
+            left = [task for task in self._tasks.values() if not task.is_over]
+            for task in left:
+                task.is_over = True
+                del self._tasks[task.id]
+                self._num_rows -= task.wanted.num_rows
+            self._waiting.clear()
         stopped = Outcome("failed", error=ApiError(503, "the server stopped", code="stopping"))
         for task in left:
-            task.is_over = True
             task.done.set_result(stopped)
         return left
 
