@@ -1,13 +1,18 @@
-"""How well copies are told from other recordings: python benchmarks/fingerprint.py MANIFEST.
+"""How well copies are told from other recordings, and how fast among many.
 
-Every few clips of a manifest are encoded and decoded again, and their codes compared: with their
-own, and with those of all other clips of another ``group``.
+    python benchmarks/fingerprint.py MANIFEST [--clips 600]
+    python benchmarks/fingerprint.py --scale 1000000
+
+With a manifest, every few of its clips are encoded and decoded again, and their codes compared:
+with their own, and with those of all other clips of another ``group``. With a scale, copies that
+differ in 26 and in 40 bits are planted among random codes and sought.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +20,12 @@ import soundfile
 
 from resonate_audio.audio.io import resample
 from resonate_audio.core.errors import AudioError
-from resonate_audio.data.fingerprint import MOST_DIFFERENT_BITS, NUM_BITS, fingerprint
+from resonate_audio.data.fingerprint import (
+    MOST_DIFFERENT_BITS,
+    NUM_BITS,
+    fingerprint,
+    same_sounds,
+)
 from resonate_audio.data.manifest import Clip, Manifest, decode_clips, read_manifest
 
 RATE_HZ = 44_100
@@ -29,12 +39,41 @@ COPIES = {
 
 
 def main() -> None:
-    """Print a table of the distances of copies, and the least of other recordings."""
+    """Run one of the two."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("manifest", type=Path)
+    parser.add_argument("manifest", type=Path, nargs="?")
+    parser.add_argument("--scale", type=int)
     parser.add_argument("--clips", type=int, default=600)
     options = parser.parse_args()
-    clips, sounds = choose(read_manifest(options.manifest), options.clips)
+    if options.scale:
+        seek_planted(options.scale)
+    elif options.manifest:
+        compare_copies(options.manifest, options.clips)
+    else:
+        parser.error("give a manifest or --scale")
+
+
+def seek_planted(count: int, num_copies: int = 1000) -> None:
+    """Print how many planted copies are found among random codes."""
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2, (count, NUM_BITS), dtype=np.uint8)
+    copies = np.repeat(bits[:num_copies], 2, axis=0)
+    for number, row in enumerate(copies):
+        row[rng.choice(NUM_BITS, 40 if number % 2 else 26, replace=False)] ^= 1
+    codes = [row.tobytes() for row in np.packbits(np.concatenate([bits, copies]), axis=1)]
+    begin_s = time.process_time()
+    groups = same_sounds(codes, [10.0] * len(codes))
+    taken_s = time.process_time() - begin_s
+    found = {index - count for group in groups for index in group if index >= count}
+    for kind, differing in enumerate((26, 40)):
+        share = sum(index % 2 == kind for index in found) / num_copies
+        print(f"copies that differ in {differing} bits: {share:.1%} found")
+    print(f"{len(codes)} codes, {taken_s:.1f} s of processor time")
+
+
+def compare_copies(manifest: Path, count: int) -> None:
+    """Print a table of the distances of copies, and the least of other recordings."""
+    clips, sounds = choose(read_manifest(manifest), count)
     codes = [fingerprint(sound, RATE_HZ) for sound in sounds]
     print(f"{len(clips)} clips, {NUM_BITS} bits, copies differ in {MOST_DIFFERENT_BITS} at most\n")
     print("| copy | half of them | 95 of 100 | found |\n|---|---|---|---|")

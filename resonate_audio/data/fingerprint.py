@@ -27,8 +27,8 @@ FLOOR = 1e-4
 BLOCK_FRAMES = 4096
 LEAST_FRAMES = 12
 MOST_DIFFERENT_BITS = 51
-"""A fifth. Of 768 sounds, other recordings differ in 78 bits or more, and 95 in 100 of the same
-one in 26 (Ogg), 33 (MP3) or 42 (Opus) at most; docs/data.md has the table."""
+"""A fifth. Of 306 sounds, other recordings differ in 88 bits or more, and 95 in 100 copies in 31
+at most (Opus; fewer after Ogg, MP3, another rate or gain): benchmarks/fingerprint.py."""
 NUM_KEYS = 32
 MOST_NEIGHBOURS = 64
 """Clips compared with each in a bucket; only crowds of equal sounds are larger, and they chain."""

@@ -121,8 +121,13 @@ def mixed_clips(shares: Sequence[Share], output: Path, seed: int) -> Iterator[Cl
 
 def _placed(share: Share, output: Path, seed: int) -> Iterator[tuple[float, Clip]]:
     """A manifest's lines and where each stands in the mixture, from 0 to 1."""
+    folder = os.path.relpath(share.path.parent.resolve(), output.parent.resolve())
     for number, clip in enumerate(_repeated(share, seed)):
-        yield (number + 0.5) / share.num_lines, _moved(clip, share.path, output)
+        moved = {
+            "audio_path": Path(os.path.normpath(os.path.join(folder, clip.audio_path))).as_posix(),
+            "source": clip.source or share.path.stem,
+        }
+        yield (number + 0.5) / share.num_lines, clip.model_copy(update=moved)
 
 
 def _repeated(share: Share, seed: int) -> Iterator[Clip]:
@@ -138,14 +143,6 @@ def _repeated(share: Share, seed: int) -> Iterator[Clip]:
 def _choose(share: Share, count: int, seed: int) -> frozenset[int]:
     drawn = random.Random(f"{seed}/{share.path.name}").sample(range(share.num_clips), count)
     return frozenset(drawn)
-
-
-def _moved(clip: Clip, manifest: Path, output: Path) -> Clip:
-    path = clip.audio_path
-    if not os.path.isabs(path):
-        path = os.path.relpath(manifest.parent.resolve() / path, output.parent.resolve())
-    source = clip.source or manifest.stem
-    return clip.model_copy(update={"audio_path": Path(path).as_posix(), "source": source})
 
 
 def _refuse_repeats(paths: Sequence[Path]) -> None:
