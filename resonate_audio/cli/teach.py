@@ -95,8 +95,8 @@ def short_recipe(model: str, folder: Path, num_steps: int) -> ReinforceRecipe:
         "takes": 8,
         "reward": TRAINING_JUDGE,
         "train_only": WHERE_TEXT_ENTERS,
-        "sampler": {"num_steps": 10, "same_noise": True, "rows_per_batch": 16},
-        "algorithm": {"kind": "grpo", "clip": 2e-3, "kl": 0.0, "velocity_kl": 0.01},
+        "sampler": {"num_steps": 8, "same_noise": True, "rows_per_batch": 16},
+        "algorithm": {"kind": "grpo", "clip": 2e-3, "kl": 0.0},
         "optim": {
             "learning_rate": 4e-4,
             "betas": [0.9, 0.999],
