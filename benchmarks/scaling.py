@@ -4,8 +4,10 @@
 
 Every line is a real run under torchrun: pre-training of the nano transformer on random latents,
 one thread a process, gradients summed by gloo. The batch is the same for all, so N processes
-have 1/N of the rows each. Times are medians of the updates after the first two. The foreseen time
-is the work by `training.plan.train_flops` at the rate of one process, on as many cores as there
+have 1/N of the rows each. Clock times are the best of the updates after the first two, since others
+may be using the machine; processor seconds are means, of all processes together, and say what more
+processes cost whatever else runs: shared work is the processor time of one over that of all. The
+foreseen time is the work by `training.plan.train_flops` at the rate of one process, on as many cores as there
 are, plus what the sum of the gradients adds at the rate measured beside it. With more processes
 than cores nothing more can be gained: their efficiency is at most cores over processes.
 """
@@ -15,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -61,10 +62,14 @@ def measure(rows: int, frames: int, updates: int, output: Path) -> None:
         flow = FlowConfig(frames_per_batch=rows * frames)
         task = PretrainTask(build_transformer(NANO.transformer, data), data, flow, seed=0)
         trainer = Trainer(task, TrainerConfig(run=RunConfig(output=output)), torch.device("cpu"))
-        times = [timed(trainer.update) for _ in range(WARM_UP + updates)][WARM_UP:]
+        for _ in range(WARM_UP):
+            trainer.update()
+        began = time.process_time()
+        times = [timed(trainer.update) for _ in range(updates)]
+        busy = ranks.sum(torch.tensor([(time.process_time() - began) / updates]))
         sums = [sum_seconds(ranks) for _ in range(4)][1:]
         if ranks.first:
-            found = {"update_s": statistics.median(times), "sum_s": statistics.median(sums)}
+            found = {"update_s": min(times), "sum_s": min(sums), "busy_s": busy.item()}
             output.write_text(json.dumps(found), encoding="utf-8")
 
 
@@ -123,17 +128,21 @@ def main() -> None:
     cores, gflop = os.cpu_count() or 1, train_flops(NANO.transformer, arguments.frames) / 1e9
     print(f"{cores} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
     print(f"batch of {arguments.rows} rows, {gflop * arguments.rows:.1f} GFLOP an update\n")
-    print("processes  update s  GFLOP/s  sum s  foreseen s  speed-up  efficiency  at most")
-    one = 0.0
+    print(
+        "| processes | update s | foreseen s | sum s | efficiency | at most | processor s | shared |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    first: dict[str, float] = {}
     for world in arguments.processes:
         found = run(world, arguments)
-        one = one or found["update_s"]
-        update_s, speed_up = found["update_s"], one / found["update_s"]
-        foreseen = foresee(one, found["sum_s"], world, cores)
+        first = first or found
+        update_s, speed_up = found["update_s"], first["update_s"] / found["update_s"]
+        foreseen = foresee(first["update_s"], found["sum_s"], world, cores)
         print(
-            f"{world:9d}  {update_s:8.3f}  {gflop * arguments.rows / update_s:7.1f}  "
-            f"{found['sum_s']:5.3f}  {foreseen:10.3f}  {speed_up:8.2f}  "
-            f"{speed_up / world:10.0%}  {min(1.0, cores / world):7.0%}"
+            f"| {world} | {update_s:.3f} | {foreseen:.3f} | {found['sum_s']:.3f} "
+            f"| {speed_up / world:.0%} | {min(1.0, cores / world):.0%} "
+            f"| {found['busy_s']:.3f} | {first['busy_s'] / found['busy_s']:.0%} |",
+            flush=True,
         )
 
 

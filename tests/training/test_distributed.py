@@ -14,8 +14,12 @@ import torch
 import yaml
 from test_resume import save_vae
 
+from resonate_audio.core.types import Rewards, TextFeatures
 from resonate_audio.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 from resonate_audio.training.distributed import Ranks, split_in_buckets
+from resonate_audio.training.judging import interleave_rewards
+from resonate_audio.training.pretrain import FlowBatch
+from resonate_audio.training.reinforce import Update
 
 HERE = Path(__file__).parent
 CALM = {"learning_rate": 1e-3, "warmup_steps": 2, "eps": 1e-3}
@@ -81,7 +85,7 @@ def start(
 
 
 def finish(process: "subprocess.Popen[str]", fails: bool = False) -> str:
-    said = process.communicate(timeout=400)[0]
+    said = process.communicate(timeout=1200)[0]
     assert (process.returncode != 0) == fails, said
     return said
 
@@ -148,6 +152,41 @@ def test_takes_of_a_prompt_lie_in_every_process() -> None:
     for rank in range(8):
         groups = Ranks(rank, 8).mine(rows) // 24
         assert groups.bincount().tolist() == [3, 3]
+
+
+def test_scores_of_all_processes_come_back_in_the_order_of_the_rows() -> None:
+    rows = torch.arange(7, dtype=torch.float64)
+    tables = [Rewards(own, {"double": 2 * own}, "judge") for own in parts_of(rows, 3)]
+    joined = interleave_rewards(tables)
+    assert joined.total.tolist() == rows.tolist()
+    assert joined.parts["double"].tolist() == (2 * rows).tolist()
+
+
+@pytest.mark.parametrize("num_rows", [1, 3, 8])
+def test_shares_of_a_batch_add_up_to_one_and_nobody_is_without_a_row(num_rows: int) -> None:
+    zeros = torch.zeros(num_rows, 2, 1)
+    features = TextFeatures(torch.zeros(num_rows, 1, 1), torch.zeros(num_rows, 1))
+    data = torch.arange(float(num_rows))[:, None, None].expand(-1, 2, 1)
+    batch = FlowBatch(data, zeros, torch.zeros(num_rows), features, None)
+    parts = [batch.part_of(Ranks(rank, 4)) for rank in range(4)]
+    assert sum(part.share for part in parts) == pytest.approx(1.0)
+    assert all(len(part.data) for part in parts)
+    seen = torch.cat([part.data[:, 0, 0] for part in parts if part.share])
+    assert sorted(seen.tolist()) == list(range(num_rows))
+
+
+@pytest.mark.parametrize("size", [1, 5, 8])
+def test_every_item_of_an_update_belongs_to_one_process(size: int) -> None:
+    updates = [
+        Update(torch.arange(size), True, torch.Generator(), Ranks(rank, 4)) for rank in range(4)
+    ]
+    parts = [update.own_part(size) for update in updates]
+    assert sum(share for _, share in parts) == pytest.approx(1.0)
+    assert sorted(torch.cat([own for own, share in parts if share]).tolist()) == list(range(size))
+
+
+def parts_of(rows: torch.Tensor, world: int) -> list[torch.Tensor]:
+    return [rows[rank::world] for rank in range(world)]
 
 
 def test_buckets_hold_every_gradient_once_and_no_more_than_their_size() -> None:
@@ -218,7 +257,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused_in_one_line(
 def test_a_process_killed_in_the_middle_and_restarted_by_torchrun_ends_with_the_same_bits(
     pretrain: dict[str, Any], parallel: str
 ) -> None:
-    long = {"num_steps": 40, "save_every": 4, "parallel": parallel}
+    long = {"num_steps": 16, "save_every": 2, "parallel": parallel}
     finish(start(2, "pretrain", pretrain, "whole", **long))
     process = start(2, "pretrain", pretrain, "killed", restarts=1, **long)
     folder = Path(pretrain["run"]["output"]).with_name("killed") / "checkpoints"
@@ -229,7 +268,7 @@ def test_a_process_killed_in_the_middle_and_restarted_by_torchrun_ends_with_the_
     said = finish(process)
     assert "resumed" in said
     first, second = last(pretrain, "whole"), last(pretrain, "killed")
-    assert first.step == second.step == 40
+    assert first.step == second.step == 16
     differ = [n for n, value in first.tensors.items() if not torch.equal(value, second.tensors[n])]
     assert differ == []
 
