@@ -183,11 +183,11 @@ def test_a_classifier_that_is_nowhere_is_refused() -> None:
 
 
 def test_a_function_is_found_by_its_place() -> None:
-    listener = open_embedder("test_embeddings:moments")
+    listener = open_embedder("test_set_embeddings:moments")
     np.testing.assert_array_equal(
         listener.hear(sounds()), moments(sounds().samples.numpy(), RATE_HZ)
     )
-    assert listener.name == "test_embeddings:moments"
+    assert listener.name == "test_set_embeddings:moments"
 
 
 @pytest.mark.parametrize(
@@ -195,8 +195,8 @@ def test_a_function_is_found_by_its_place() -> None:
     [
         ("dog", "there is no such embedder; there are nano-clap, laion-clap, ms-clap"),
         ("no_such_module:dog", "cannot import no_such_module"),
-        ("test_embeddings:dog", "has no function or embedder called dog"),
-        ("test_embeddings:NOT_CALLABLE", "is no function"),
+        ("test_set_embeddings:dog", "has no function or embedder called dog"),
+        ("test_set_embeddings:NOT_CALLABLE", "is no function"),
     ],
 )
 def test_what_cannot_listen_is_refused(text: str, said: str) -> None:
