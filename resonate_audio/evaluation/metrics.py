@@ -76,11 +76,16 @@ class Metric:
 
         The cut comes first, so that nothing rings from what is not heard.
         """
-        length = None if self.window_s is None else round(self.window_s * audio.sample_rate_hz)
-        samples = audio.samples[:, :length]
-        if self.rate_hz is None:
-            return Waveform(samples, audio.sample_rate_hz)
-        return Waveform(sinc_resample(samples, audio.sample_rate_hz, self.rate_hz), self.rate_hz)
+        return prepare_for(audio, self.window_s, self.rate_hz)
+
+
+def prepare_for(audio: Waveform, window_s: float | None, rate_hz: int | None) -> Waveform:
+    """The first seconds of sounds, at another rate if one is given."""
+    length = None if window_s is None else round(window_s * audio.sample_rate_hz)
+    samples = audio.samples[:, :length]
+    if rate_hz is None:
+        return Waveform(samples, audio.sample_rate_hz)
+    return Waveform(sinc_resample(samples, audio.sample_rate_hz, rate_hz), rate_hz)
 
 
 @dataclass(frozen=True)
@@ -231,7 +236,7 @@ def _details(spec: JudgeSpec, opened: Opened, mode: Mode) -> dict[str, str]:
     details = {
         "judge": spec.text if weights is None else f"{spec.kind}{spec.options}",
         "weights": weights or "none that could be seen",
-        "code": hash_code(opened.judge),
+        "code": hash_code([opened.judge, prepare_for, sinc_resample]),
         "mode": mode,
         "window": f"first {WINDOW_S:g} s" if mode == "deterministic" else "all",
         "resampler": "soxr VHQ",
