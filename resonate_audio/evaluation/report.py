@@ -38,6 +38,8 @@ from resonate_audio.evaluation.statistics import (
 from resonate_audio.evaluation.tta_bench import TTAItem, as_tta_bench
 
 SIGN_PREFIX = "sign/"
+LEAST_CHANGE = {"clipped_share": 1e-4}
+"""Changes of a sign under this cannot be heard, however sure they are."""
 CLEAR_SIGN = 0.25
 """Change of a sign, in standard deviations of the baseline's clips, that is worth a word."""
 SINGLE = "single"
@@ -536,16 +538,23 @@ def _reward_warning(scores: SystemScores, clear: Sequence[Cell]) -> Iterator[str
 
 
 def _sign_warnings(changes: Sequence[Change], first: str) -> Iterator[str]:
+    """One line a system: what changed in the sounds, beyond chance and so that it can be heard."""
+    found: dict[str, list[str]] = {}
     for change in changes:
         size = change.standardized
         if change.role != "sound" or size is None or size.low <= 0 <= size.high:
             continue
-        if abs(size.value) >= CLEAR_SIGN:
-            yield (
-                f"{change.system}: {sign_title(change.quantity)} went "
-                f"{'up' if size.value > 0 else 'down'} by {abs(change.change.value):.3g} against "
-                f"{first}. Judges can be pleased by that alone; listen."
+        moved = abs(change.change.value)
+        if abs(size.value) >= CLEAR_SIGN and moved >= LEAST_CHANGE.get(change.quantity, 0.0):
+            direction = "up" if size.value > 0 else "down"
+            found.setdefault(change.system, []).append(
+                f"{sign_title(change.quantity)} went {direction} by {moved:.3g}"
             )
+    for system, signs in found.items():
+        yield (
+            f"{system}: against {first}, {'; '.join(signs)}. Judges can be pleased by that alone; "
+            "listen."
+        )
 
 
 def _failure_warning(scores: SystemScores) -> Iterator[str]:

@@ -198,7 +198,9 @@ def test_a_gain_that_a_held_out_judge_shares_is_not_warned_of() -> None:
 
 def test_a_louder_system_is_warned_of() -> None:
     louder = system("louder", {}, loudness=-19.0)
-    assert "louder: Loudness (LUFS) went up by 4" in " ".join(report_of(BASE, louder).warnings)
+    assert "louder: against base, Loudness (LUFS) went up by 4" in " ".join(
+        report_of(BASE, louder).warnings
+    )
 
 
 def test_changes_stand_in_deviations_of_the_baseline() -> None:
