@@ -105,6 +105,14 @@ class LatentSet:
         """Clips in all buckets."""
         return sum(bucket.num_clips for bucket in self.buckets)
 
+    def statistics(self) -> tuple[Float[Tensor, " channel"], Float[Tensor, " channel"]]:
+        """Mean and standard deviation per channel of sampled latents."""
+        return latent_statistics(self.buckets)
+
+    def empty_prompt(self) -> TextFeatures:
+        """Features of the empty prompt."""
+        return self.captions.features(torch.zeros(1, dtype=torch.long))
+
     def to(self, device: torch.device) -> LatentSet:
         """The same set on another device."""
         buckets = tuple(bucket.to(device) for bucket in self.buckets)

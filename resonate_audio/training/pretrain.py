@@ -14,7 +14,8 @@ from torch import Tensor
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.data.batches import BatchPlan
-from resonate_audio.data.latents import LatentBucket, LatentSet, latent_statistics
+from resonate_audio.data.latents import LatentBucket, LatentSet
+from resonate_audio.data.shard_reader import LatentShards
 from resonate_audio.flow.objective import cfm_loss, make_frame_mask
 from resonate_audio.flow.times import logit_normal_times
 from resonate_audio.model.checkpoint import write_weights
@@ -103,9 +104,13 @@ class PretrainTask(Task):
             mask = make_frame_mask(bucket.num_real_frames[rows], bucket.num_frames)
         return FlowBatch(data, noise, times, self.data.captions.features(captions), mask)
 
+    def own_batch(self, draw: Draw) -> FlowBatch:
+        """The rows of a batch that this process computes."""
+        return self.draw_batch(draw).part_of(draw.ranks)
+
     def loss(self, phase: str, draw: Draw) -> tuple[Float[Tensor, ""], Losses]:
         """Flow-matching loss of one batch, or of a process's share of it."""
-        batch = self.draw_batch(draw).part_of(draw.ranks)
+        batch = self.own_batch(draw)
         conditions = self.model.condition(batch.features)
         result = cfm_loss(
             lambda z, t: self.model(z, t, conditions),
@@ -139,6 +144,16 @@ def choose_captions(
 ) -> Int[Tensor, " row"]:
     """Pick one of each clip's captions, or the empty prompt with probability ``dropout``."""
     uniform = torch.rand(2, len(rows), generator=generator, device=rows.device)
+    return captions_at(bucket, rows, uniform, dropout)
+
+
+def captions_at(
+    bucket: LatentBucket,
+    rows: Int[Tensor, " row"],
+    uniform: Float[Tensor, "2 row"],
+    dropout: float,
+) -> Int[Tensor, " row"]:
+    """The caption that uniform numbers choose: the first which, the second whether any."""
     counts = bucket.num_captions[rows]
     choice = torch.minimum((uniform[0] * counts).long(), counts - 1)
     chosen = bucket.captions[rows, choice]
@@ -147,7 +162,7 @@ def choose_captions(
 
 def build_transformer(
     config: FlowTransformerConfig,
-    data: LatentSet,
+    data: LatentSet | LatentShards,
     channel_scales: Float[Tensor, " channel"] | None = None,
 ) -> FlowTransformer:
     """Make a fresh transformer that knows the latent statistics and the empty prompt.
@@ -160,7 +175,7 @@ def build_transformer(
     """
     model = FlowTransformer(config)
     set_latent_statistics(model, data, channel_scales)
-    empty = data.captions.features(torch.zeros(1, dtype=torch.long))
+    empty = data.empty_prompt()
     with torch.no_grad():
         model.empty_tokens.copy_(empty.tokens[0])
         model.empty_pooled.copy_(empty.pooled[0])
@@ -169,10 +184,12 @@ def build_transformer(
 
 @torch.no_grad()
 def set_latent_statistics(
-    model: FlowTransformer, data: LatentSet, channel_scales: Float[Tensor, " channel"] | None = None
+    model: FlowTransformer,
+    data: LatentSet | LatentShards,
+    channel_scales: Float[Tensor, " channel"] | None = None,
 ) -> None:
     """Store mean and standard deviation of the data, the latter over ``channel_scales``."""
-    mean, std = latent_statistics(data.buckets)
+    mean, std = data.statistics()
     if channel_scales is not None:
         std = std / channel_scales.to(std)
     model.latent_mean.copy_(mean.view(1, 1, -1))

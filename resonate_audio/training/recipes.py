@@ -24,6 +24,8 @@ from resonate_audio.data.latent_cache import (
 )
 from resonate_audio.data.latents import LatentSet
 from resonate_audio.data.manifest import read_manifest
+from resonate_audio.data.shard_order import WINDOW
+from resonate_audio.data.shard_reader import LatentShards
 from resonate_audio.data.waveforms import WaveformSet, cached_waveforms
 from resonate_audio.model.checkpoint import (
     fingerprint_weights,
@@ -31,6 +33,7 @@ from resonate_audio.model.checkpoint import (
     read_weights,
     write_weights,
 )
+from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.model.folder import build_vocoder
 from resonate_audio.model.linear_vae import AnyVAE, LinearVAE, LinearVAEConfig, build_vae
 from resonate_audio.model.presets import PRESETS, ModelConfig
@@ -48,6 +51,7 @@ from resonate_audio.training.pretrain import (
     set_latent_statistics,
 )
 from resonate_audio.training.run import RunResult, Task, TrainerConfig, prepare_folder, train
+from resonate_audio.training.shard_pretrain import ShardPretrainTask
 from resonate_audio.training.vae import VAEObjective, VAETask, set_mel_statistics
 from resonate_audio.training.vocoder import VocoderObjective, VocoderTask
 
@@ -55,13 +59,25 @@ Say = Callable[[str], None]
 
 
 class DataConfig(FrozenConfig):
-    """Which clips to train on."""
+    """Which clips to train on: those of a manifest, or of shards (pre-training only)."""
 
-    manifest: Path
+    manifest: Path | None = None
     splits: tuple[str, ...] | None = None
     """Use only lines with one of these ``split`` values; None uses all."""
+    shards: str | None = None
+    """Folder or address of what ``resonate data encode`` wrote; it is read while training."""
+    shuffle_window: int = Field(WINDOW, ge=1)
+    """Clips that a clip of the shuffled shards may be moved by."""
     cache: Path = Path("cache")
     """Folder for decoded clips and encodings; it may be deleted at any time."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataConfig:
+        if (self.manifest is None) == (self.shards is None):
+            raise ValueError("expected either manifest or shards")
+        if self.shards is not None and self.splits is not None:
+            raise ValueError("splits: shards have none; encode the manifest of one split")
+        return self
 
 
 class WeightsConfig(FrozenConfig):
@@ -167,6 +183,8 @@ def train_flow(recipe: PretrainRecipe, say: Say) -> RunResult:
     """Run a pre-training recipe, in one process or in those that torchrun started."""
     with joined_ranks(recipe.run.device) as ranks:
         say = ranks.say(say)
+        if recipe.data.shards is not None:
+            return train_on_shards(recipe, recipe.data.shards, say)
         with ranks.first_alone():  # it decodes; the others read what it wrote
             waves = open_waves(recipe, say)
         return _train_flow(recipe, waves, say)
@@ -181,14 +199,87 @@ def _train_flow(recipe: PretrainRecipe, waves: WaveformSet, say: Say) -> RunResu
             data = encode_data(recipe, waves, vae, encoder, say)
         scales = channel_scales(recipe, vae)
         model = build_transformer(recipe.model.transformer, data, scales).to(device)
-        if recipe.weights.transformer is not None:
-            load_part(model, recipe.weights.transformer)
-            if scales is not None:
-                set_latent_statistics(model, data, scales)
+        start_from(recipe, model, data, scales)
         listener = make_listener(recipe, encoder, vae, device)
         return PretrainTask(model, data.to(device), recipe.flow, recipe.run.seed, listener)
 
     return train(build, recipe)
+
+
+def train_on_shards(recipe: PretrainRecipe, location: str, say: Say) -> RunResult:
+    """Run a pre-training recipe on clips that were encoded before."""
+    data = LatentShards(location, say)
+    check_shards(recipe, data)
+    say(f"{len(data.shards.samples)} samples in {len(data.shards.sizes)} shards of {location}")
+    needs_vae = bool(recipe.listen.prompts) or recipe.channel_exponent is not None
+
+    def build(device: torch.device) -> Task:
+        vae = load_vae(recipe, device) if needs_vae or recipe.weights.vae else None
+        if vae is not None:
+            check_vae(vae, data)
+        scales = None if vae is None else channel_scales(recipe, vae)
+        model = build_transformer(recipe.model.transformer, data, scales).to(device)
+        start_from(recipe, model, data, scales)
+        listener = None
+        if vae is not None and recipe.listen.prompts:
+            listener = make_listener(recipe, load_text_encoder(recipe, device), vae, device)
+        task = ShardPretrainTask(
+            model, data, recipe.flow, recipe.run.seed, current_ranks(), listener,
+            recipe.data.shuffle_window,
+        )  # fmt: skip
+        return task
+
+    return train(build, recipe)
+
+
+def start_from(
+    recipe: PretrainRecipe,
+    model: FlowTransformer,
+    data: LatentSet | LatentShards,
+    scales: Float[Tensor, " channel"] | None,
+) -> None:
+    """Load the weights that a recipe starts from, if it names any."""
+    if recipe.weights.transformer is not None:
+        load_part(model, recipe.weights.transformer)
+        if scales is not None:
+            set_latent_statistics(model, data, scales)
+
+
+def check_shards(recipe: PretrainRecipe, data: LatentShards) -> None:
+    """Refuse shards whose sizes are not the model's.
+
+    Raises:
+        ConfigError: names what differs.
+    """
+    model, text = recipe.model, recipe.model.text_encoder
+    rates = (data.shards.index.settings.sample_rate_hz, model.mel.sample_rate_hz)
+    pairs = {
+        "sample_rate_hz": rates,
+        "frame_samples": (data.settings.frame_samples, model.frame_samples),
+        "channels": (data.settings.channels, model.transformer.latent_channels),
+        "num_tokens": (data.settings.num_tokens, text.num_tokens),
+        "text_dim": (data.settings.text_dim, text.dim),
+    }
+    for name, (found, expected) in pairs.items():
+        if found != expected:
+            raise ConfigError(
+                f"data.shards {recipe.data.shards}: {name} {found}, the model has {expected}; "
+                f"they were encoded with {data.settings.model}"
+            )
+
+
+def check_vae(vae: AnyVAE, data: LatentShards) -> None:
+    """Refuse a VAE that did not make the latents.
+
+    Raises:
+        ConfigError: it is another one.
+    """
+    found = fingerprint_weights([vae.state_dict()])
+    if found != data.settings.vae:
+        raise ConfigError(
+            f"weights.vae: fingerprint {found}, but the shards were encoded with "
+            f"{data.settings.vae} of {data.settings.model}; name that one"
+        )
 
 
 def channel_scales(recipe: PretrainRecipe, vae: AnyVAE) -> Float[Tensor, " channel"] | None:
@@ -222,7 +313,13 @@ def encode_data(
 
 
 def open_waves(recipe: ModelRecipe, say: Say) -> WaveformSet:
-    """The recipe's clips, decoded at the model's rate."""
+    """The recipe's clips, decoded at the model's rate.
+
+    Raises:
+        ConfigError: the recipe names shards, which hold latents, where sound is needed.
+    """
+    if recipe.data.manifest is None:
+        raise ConfigError("data.manifest is not set: shards of latents train the flow alone")
     manifest = read_manifest(recipe.data.manifest, recipe.data.splits)
     return cached_waveforms(manifest, recipe.model.mel.sample_rate_hz, recipe.data.cache, say)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from shard_corpus import CHANNELS, DIM, make_sample, write_shards
+from shard_corpus import CHANNELS, DIM, write_shards
 
 from resonate_audio.core.errors import ShardError
 from resonate_audio.data.shard_order import ShardPlan
@@ -234,7 +234,3 @@ def test_an_error_met_ahead_is_raised_when_its_turn_comes() -> None:
     with pytest.raises(ShardError, match="torn"):
         read(2)
     read.close()
-
-
-def test_samples_of_the_fixture_have_the_lengths_that_they_say() -> None:
-    assert make_sample(3, 8).num_frames == 8

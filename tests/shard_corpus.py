@@ -33,18 +33,18 @@ LATENTS = LatentSettings(
 )
 
 
-def make_sample(number: int, num_frames: int) -> Sample:
+def make_sample(number: int, num_frames: int, sizes: LatentSettings = LATENTS) -> Sample:
     """A clip whose mean is its number everywhere, with one or two captions."""
     captions = 1 + number % 2
     latents = {
-        "mean": torch.full((num_frames, CHANNELS), float(number)).half(),
-        "std": torch.zeros(num_frames, CHANNELS).half(),
+        "mean": torch.full((num_frames, sizes.channels), float(number)).half(),
+        "std": torch.zeros(num_frames, sizes.channels).half(),
         "num_real_frames": torch.tensor(num_frames - 1),
     }
     text = {
-        "tokens": torch.full((2 * captions, DIM), float(number)).half(),
+        "tokens": torch.full((2 * captions, sizes.text_dim), float(number)).half(),
         "lengths": torch.full((captions,), 2),
-        "pooled": torch.full((captions, DIM), float(number)).half(),
+        "pooled": torch.full((captions, sizes.text_dim), float(number)).half(),
     }
     members = {
         "latents.safetensors": save(latents),
@@ -54,32 +54,38 @@ def make_sample(number: int, num_frames: int) -> Sample:
     return Sample(f"{number:06d}", members, num_frames, num_frames * 0.064)
 
 
-def write_shards(folder: Path, sizes: Sequence[int], frames: Sequence[int] = (4, 8, 4)) -> Path:
+def write_shards(
+    folder: Path,
+    sizes: Sequence[int],
+    frames: Sequence[int] = (4, 8, 4),
+    latents: LatentSettings = LATENTS,
+    rate_hz: int = RATE_HZ,
+) -> Path:
     """Shards of so many clips each, numbered through; their lengths repeat."""
     entries, tables, number = [], [], 0
     for shard, size in enumerate(sizes):
         numbers = range(number, number + size)
-        samples = [make_sample(n, frames[n % len(frames)]) for n in numbers]
+        samples = [make_sample(n, frames[n % len(frames)], latents) for n in numbers]
         entry, table = write_shard(folder / f"shard-{shard:06d}.tar", samples)
         entries.append(entry)
         tables.append(table)
         number += size
     empty = {
-        "tokens": torch.zeros(1, DIM).half(),
+        "tokens": torch.zeros(1, latents.text_dim).half(),
         "lengths": torch.tensor([1]),
-        "pooled": torch.zeros(1, DIM).half(),
+        "pooled": torch.zeros(1, latents.text_dim).half(),
     }
     save_tensors(empty, folder / EMPTY, {})
     settings = ShardSettings(
-        kind="latents", sample_rate_hz=RATE_HZ, manifest="0", clips_per_shard=9, latents=LATENTS
+        kind="latents", sample_rate_hz=rate_hz, manifest="0", clips_per_shard=9, latents=latents
     )
     index = ShardIndex(
         settings=settings,
         num_samples=number,
         seconds=1.0,
         samples_sha256="",
-        latent_mean=(0.0,) * CHANNELS,
-        latent_std=(1.0,) * CHANNELS,
+        latent_mean=(0.0,) * latents.channels,
+        latent_std=(1.0,) * latents.channels,
         shards=tuple(entries),
     )
     write_index(folder, index, tables)

@@ -1,0 +1,178 @@
+"""One function over many items, on the processes of this machine or of a cluster, with Ray Data."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from pydantic import Field
+
+from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.errors import ConfigError, ResonateError
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+LOCAL = "local"
+STARTS = 3
+MAX_BLOCKS = 4000
+"""Items beyond this many share a block; a block is what is given out, and repeated when lost."""
+
+
+class RayConfig(FrozenConfig):
+    """Where Ray works, and with how much."""
+
+    address: str = LOCAL
+    """``local`` starts Ray on this machine and stops it afterwards; ``host:port`` is a cluster."""
+    workers: int = Field(1, ge=1)
+    """Processes, each with networks of its own."""
+    gpus_per_worker: float = Field(0.0, ge=0)
+    store_mb: int = Field(200, ge=80)
+    """Memory for what travels between processes, on this machine only."""
+    timeout_s: float = Field(20.0, gt=0)
+    """Patience with a cluster that does not answer."""
+
+
+def map_with_ray(
+    items: Sequence[ItemT],
+    make_function: Callable[[], Callable[[ItemT], ResultT]],
+    config: RayConfig,
+) -> Iterator[tuple[int, ResultT]]:
+    """Call one function on every item, in processes that keep what the function keeps.
+
+    Ray Data gives an item to a process when it has room, so few are under way at any time. What
+    is lost with a process or a machine is begun anew, as often as it takes; so a function that
+    writes files must write them atomically.
+
+    Args:
+        items: anything that can be pickled; small, so give names of files rather than content.
+        make_function: called once in each process; load networks there.
+        config: where to work.
+
+    Yields:
+        Number of the item and what the function gave, in the order in which they end.
+
+    Raises:
+        ConfigError: Ray is not installed, or nothing answers at the address.
+        ResonateError: the first that the function raises.
+    """
+    with ray_session(config) as ray:
+        rows = [{"number": number, "item": _pack(item)} for number, item in enumerate(items)]
+        blocks = max(1, min(len(rows), MAX_BLOCKS))
+        results = ray.data.from_items(rows, override_num_blocks=blocks).map(
+            _Caller,
+            fn_constructor_args=(make_function,),
+            compute=ray.data.ActorPoolStrategy(
+                size=min(config.workers, len(rows)), max_tasks_in_flight_per_actor=2
+            ),
+            num_cpus=1,
+            num_gpus=config.gpus_per_worker or None,
+        )
+        for row in results.iter_rows():
+            result = _unpack(row["result"])
+            if isinstance(result, ResonateError):
+                raise result
+            yield int(row["number"]), result
+
+
+class _Caller:
+    """What lives in each process; a mistake of the caller travels back as a result."""
+
+    def __init__(self, make_function: Callable[[], Callable[[Any], Any]]) -> None:
+        self.function = make_function()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            result = self.function(_unpack(row["item"]))
+        except ResonateError as error:
+            result = error
+        return {"number": row["number"], "result": _pack(result)}
+
+
+def _pack(value: Any) -> bytes:
+    from ray import cloudpickle
+
+    data: bytes = cloudpickle.dumps(value)
+    return data
+
+
+def _unpack(data: bytes) -> Any:
+    from ray import cloudpickle
+
+    return cloudpickle.loads(data)
+
+
+@contextmanager
+def ray_session(config: RayConfig) -> Iterator[Any]:
+    """Ray, started here or found at an address, and left again.
+
+    Raises:
+        ConfigError: it is not installed, nothing answers, or it does not start.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ConfigError("Ray is not installed: pip install 'resonate-audio[data]'") from error
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if config.address == LOCAL:
+        store = config.store_mb * 2**20
+        options |= {"num_cpus": config.workers, "object_store_memory": store}
+        options |= {"include_dashboard": False}
+    else:
+        check_address(config.address, config.timeout_s)
+        options |= {"address": config.address}
+    start_ray(ray, options, config.address)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def start_ray(ray: Any, options: dict[str, Any], address: str) -> None:
+    """Start or join Ray; on a busy machine it may need more than the 30 s that it allows itself.
+
+    Raises:
+        ConfigError: it does not start.
+    """
+    for attempt in range(1, STARTS + 1):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:  # Ray raises nothing narrower
+            ray.shutdown()
+            if attempt == STARTS:
+                reason = " ".join(str(error).split())
+                raise ConfigError(f"Ray at {address} does not start: {reason}") from error
+
+
+def check_address(address: str, timeout_s: float) -> None:
+    """Find out whether Ray answers, before it tries for minutes.
+
+    Raises:
+        ConfigError: nothing answers, or something else does.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError(f"Ray's address {address}: expected HOST:PORT such as 10.0.0.5:6379")
+    try:
+        socket.create_connection((host, int(port)), timeout=timeout_s).close()
+        command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+        asked = subprocess.run(
+            [*command, "--address", address], capture_output=True, timeout=timeout_s, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired, OverflowError) as error:
+        raise ConfigError(
+            f"Ray's address {address}: nothing answers within {timeout_s:g} s ({error}); "
+            "`ray status` on the head node says whether it runs"
+        ) from error
+    if asked.returncode:
+        raise ConfigError(f"Ray's address {address}: what answers there is not Ray's head node")
