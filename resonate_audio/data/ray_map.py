@@ -19,6 +19,7 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 LOCAL = "local"
 STARTS = 3
+JOIN = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 MAX_BLOCKS = 4000
 """Items beyond this many share a block; a block is what is given out, and repeated when lost."""
 
@@ -33,7 +34,7 @@ class RayConfig(FrozenConfig):
     gpus_per_worker: float = Field(0.0, ge=0)
     store_mb: int = Field(200, ge=80)
     """Memory for what travels between processes, on this machine only."""
-    timeout_s: float = Field(20.0, gt=0)
+    timeout_s: float = Field(60.0, gt=0)
     """Patience with a cluster that does not answer."""
 
 
@@ -124,7 +125,7 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
     if config.address == LOCAL:
         store = config.store_mb * 2**20
         options |= {"num_cpus": config.workers, "object_store_memory": store}
-        options |= {"include_dashboard": False}
+        options |= {"include_dashboard": False, "address": LOCAL}
     else:
         check_address(config.address, config.timeout_s)
         options |= {"address": config.address}
@@ -158,21 +159,34 @@ def check_address(address: str, timeout_s: float) -> None:
     """Find out whether Ray answers, before it tries for minutes.
 
     Raises:
-        ConfigError: nothing answers, or something else does.
+        ConfigError: nothing answers, or something else does, or Ray refuses.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise ConfigError(f"Ray's address {address}: expected HOST:PORT such as 10.0.0.5:6379")
     try:
         socket.create_connection((host, int(port)), timeout=timeout_s).close()
-        command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
-        asked = subprocess.run(
-            [*command, "--address", address], capture_output=True, timeout=timeout_s, check=False
+        asked = subprocess.run(  # another process, because Ray cannot be told to give up
+            [sys.executable, "-c", JOIN, address],
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired, OverflowError) as error:
         raise ConfigError(
-            f"Ray's address {address}: nothing answers within {timeout_s:g} s ({error}); "
+            f"Ray's address {address}: no Ray answers within {timeout_s:g} s ({_brief(error)}); "
             "`ray status` on the head node says whether it runs"
         ) from error
+    if "AuthenticationError" in asked.stderr:
+        raise ConfigError(
+            f"Ray's address {address}: the cluster wants its token; set RAY_AUTH_MODE=token, and "
+            "RAY_AUTH_TOKEN_PATH where it is not in ~/.ray/auth_token"
+        )
     if asked.returncode:
-        raise ConfigError(f"Ray's address {address}: what answers there is not Ray's head node")
+        last = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ConfigError(f"Ray's address {address}: {last}")
+
+
+def _brief(error: Exception) -> str:
+    return "timed out" if isinstance(error, subprocess.TimeoutExpired) else str(error)

@@ -1,7 +1,7 @@
 """Ray starts processes of its own, so each test of it is a program."""
 
 import os
-import signal
+import secrets
 import socket
 import subprocess
 import sys
@@ -67,7 +67,7 @@ def free_port() -> int:
 def test_an_address_where_nothing_answers_is_named_at_once() -> None:
     port = free_port()
     started = time.monotonic()
-    with pytest.raises(ConfigError, match=rf"Ray's address 127\.0\.0\.1:{port}: nothing answers"):
+    with pytest.raises(ConfigError, match=rf"Ray's address 127\.0\.0\.1:{port}: no Ray answers"):
         check_address(f"127.0.0.1:{port}", 5.0)
     assert time.monotonic() - started < 5
 
@@ -84,7 +84,9 @@ def test_something_else_that_answers_is_told_from_ray() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        with pytest.raises(ConfigError, match=f"Ray's address {address}: "):
+        with pytest.raises(
+            ConfigError, match=f"Ray's address {address}: no Ray answers within 2 s"
+        ):
             check_address(address, 2.0)
 
 
@@ -98,7 +100,8 @@ def test_a_lost_worker_loses_no_item_and_a_mistake_keeps_its_line(tmp_path: Path
         text=True,
         check=False,
     )
-    assert done.stdout.splitlines() == ["True", "2 is not a number"], done.stderr
+    said = [line for line in done.stdout.splitlines() if "(raylet)" not in line]  # Ray's own
+    assert said == ["True", "2 is not a number"], done.stderr
     assert (tmp_path / "killed").exists()
     assert len(list(tmp_path.glob("process-*"))) == 3  # two, and the one after the lost one
 
@@ -121,45 +124,52 @@ def test_shards_are_the_same_bytes_with_ray_and_without(tmp_path: Path, tiny_mod
 
 
 @contextmanager
-def cluster(port: int) -> Iterator[str]:
-    """A head node of one CPU, ended by its process group."""
+def cluster(environment: dict[str, str]) -> Iterator[str]:
+    """A head node of one CPU on this machine, ended with all that it started."""
+    address = f"127.0.0.1:{free_port()}"
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
-            *("--port", str(port), "--num-cpus", "1", "--include-dashboard", "false"),
-            *("--object-store-memory", str(80 * 2**20), "--disable-usage-stats"),
+            *("--port", address.partition(":")[2], "--node-ip-address", "127.0.0.1"),
+            *("--num-cpus", "1", "--include-dashboard", "false", "--disable-usage-stats"),
+            *("--object-store-memory", str(80 * 2**20)),
         ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
     )
+    assert process.stdout is not None
     try:
-        for _ in range(120):
-            try:
-                check_address(f"127.0.0.1:{port}", 60.0)
+        for line in process.stdout:
+            if "Ray runtime started" in line:
                 break
-            except ConfigError:
-                time.sleep(1)
-        yield f"127.0.0.1:{port}"
+        yield address
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
+        process.terminate()  # it ends its own
+        process.communicate(timeout=60)
 
 
 @needs_ray
 @pytest.mark.slow
-def test_a_cluster_is_found_by_its_address(tmp_path: Path) -> None:
+def test_a_cluster_is_found_by_its_address_and_wants_its_token(tmp_path: Path) -> None:
     manifest = write_sounds(tmp_path, (0.2, 0.4, 1.3))
-    with cluster(free_port()) as address:
-        done = subprocess.run(
-            command(
-                *("shard", manifest, "-o", tmp_path / "out", "--clips-per-shard", 1),
-                *("--ray", address),
-            ),
-            capture_output=True,
-            text=True,
-            check=False,
+    arguments = command("shard", manifest, "-o", tmp_path / "out", "--clips-per-shard", 1)
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    with cluster(plain | token) as address:
+        refused, done = (
+            subprocess.run(
+                [*arguments, "--ray", address],
+                capture_output=True,
+                text=True,
+                check=False,
+                env=environment,
+            )
+            for environment in (plain | {"RAY_AUTH_MODE": "disabled"}, plain | token)
         )
+    assert refused.returncode == 2
+    assert f"Ray's address {address}: the cluster wants its token" in refused.stderr
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out").glob("*.tar"))) == 3
 
