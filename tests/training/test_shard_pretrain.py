@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 from shard_corpus import CHANNELS, DIM, LATENTS, write_shards
+from test_distributed import CALM, assert_same_training, finish, start
 
 from resonate_audio.core.config import parse_config
 from resonate_audio.core.errors import ConfigError
@@ -167,6 +168,18 @@ def test_a_recipe_trains_on_shards_and_a_resumed_run_ends_the_same(
     (tmp_path / "first" / "export" / "model.safetensors").unlink()
     assert train_flow(first, said.append).finished
     assert (tmp_path / "first" / "export" / "model.safetensors").read_bytes() == exported
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_shards_as_one_does(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    folder = write_fitting(tmp_path / "shards")
+    values = settings | {"data": {"shards": str(folder)}, "flow": {"frames_per_batch": 16}}
+    values |= {"optim": CALM}
+    for world in (1, 2):
+        finish(start(world, "pretrain", values, f"of-{world}"))
+    assert_same_training(values, "of-1", "of-2")
 
 
 @pytest.mark.parametrize(
