@@ -7,9 +7,9 @@ one thread a process, gradients summed by gloo. The batch is the same for all, s
 have 1/N of the rows each. Clock times are the best of the updates after the first two, since others
 may be using the machine; processor seconds are means, of all processes together, and say what more
 processes cost whatever else runs: shared work is the processor time of one over that of all. The
-foreseen time is the work by `training.plan.train_flops` at the rate of one process, on as many cores as there
-are, plus what the sum of the gradients adds at the rate measured beside it. With more processes
-than cores nothing more can be gained: their efficiency is at most cores over processes.
+foreseen time is the work at the rate of one process, on as many cores as there are, plus what the
+sum of the gradients adds at the rate measured beside it. With more processes than cores nothing
+more can be gained: their efficiency is at most cores over processes.
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ def main() -> None:
     print(f"{cores} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
     print(f"batch of {arguments.rows} rows, {gflop * arguments.rows:.1f} GFLOP an update\n")
     print(
-        "| processes | update s | foreseen s | sum s | efficiency | at most | processor s | shared |"
+        "| processes | update s | foreseen s | sum s | efficiency | at most "
+        "| processor s | shared |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     first: dict[str, float] = {}

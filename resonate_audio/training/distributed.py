@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from resonate_audio.core.errors import ConfigError, ResonateError, TrainingError
 from resonate_audio.model.flow_transformer import FlowTransformer
@@ -137,13 +138,27 @@ def joined_ranks(device: str = "auto") -> Iterator[Ranks]:
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    store, rank, world = _meeting_place()
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=world)
     try:
         yield current_ranks()
     except (RuntimeError, ResonateError) as error:
         raise _tell_torchrun(error) from error
     finally:
         dist.destroy_process_group()
+
+
+def _meeting_place() -> tuple[Any, int, int]:
+    """Where torchrun's processes find each other, apart from those of an earlier start.
+
+    torchrun keeps one store over its restarts. Without a prefix of their own, restarted processes
+    found the addresses of dead ones in it: 3 of 5 restarts failed with torch 2.13.
+    """
+    store, rank, world = next(iter(rendezvous("env://", timeout=PATIENCE)))
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    prefixed: Any = dist.PrefixStore  # type: ignore[attr-defined]
+    return prefixed(f"start {start} of {world}", store), rank, world
 
 
 def _tell_torchrun(error: Exception) -> Exception:

@@ -85,7 +85,10 @@ def start(
 
 
 def finish(process: "subprocess.Popen[str]", fails: bool = False) -> str:
-    said = process.communicate(timeout=1200)[0]
+    try:
+        said = process.communicate(timeout=1200)[0]
+    finally:
+        process.kill()
     assert (process.returncode != 0) == fails, said
     return said
 
