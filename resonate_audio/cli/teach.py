@@ -24,35 +24,8 @@ WHERE_TEXT_ENTERS = (
     r"|joint_blocks\.\d+\.latents\.(heads|modulation|attention_out)).*"
 )
 """Weights of which so few takes say anything; see benchmarks/gradient_signal.py."""
-PRACTICE = (
-    "a dog barks",
-    "rain falling",
-    "a rooster crows",
-    "thunder rumbling",
-    "a clock ticking",
-    "a church bell rings",
-    "rain falls while a dog barks",
-    "a cow moos and a rooster crows",
-    "a rooster crows, then a cow moos",
-    "a door slams, then footsteps",
-    "a dog barks, then rain falling",
-    "a church bell rings, then a dog barks",
-)
-NEW_PROMPTS = (
-    "a cow moos",
-    "a sheep bleats",
-    "a crow caws",
-    "wind blowing",
-    "waves on a shore",
-    "a door slams",
-    "glass breaking",
-    "a snare drum",
-    "a cow moos while rain falls",
-    "a clock ticking and thunder rumbling",
-    "a sheep bleats, then a cow moos",
-    "thunder rumbling, then rain falling",
-)
-"""Not practised; both judges score them before and after."""
+NUM_NEW = 60
+"""Prompts that are not practised, of one or two sounds; both judges score them before and after."""
 NUM_RESAMPLES = 2000
 
 
@@ -81,16 +54,18 @@ def teach(model: str, folder: Path, num_steps: int, say: Callable[[str], None]) 
 
 
 def short_recipe(model: str, folder: Path, num_steps: int) -> ReinforceRecipe:
-    """A recipe of seconds a step; its prompt files go to ``folder``."""
+    """A recipe of seconds a step; its new prompts go to ``folder``."""
     from resonate_audio.core.config import parse_config
+    from resonate_audio.data.prompts import read_prompts
+    from resonate_audio.nano.bundle import PROMPTS_FOLDER
     from resonate_audio.training.reinforce_recipe import ReinforceRecipe
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, prompts in (("practice.txt", PRACTICE), ("new.txt", NEW_PROMPTS)):
-        (folder / name).write_text("".join(f"{text}\n" for text in prompts), encoding="utf-8")
+    new = read_prompts(PROMPTS_FOLDER / "held-out.jsonl")[:NUM_NEW]
+    (folder / "new.txt").write_text("".join(f"{text}\n" for text in new), encoding="utf-8")
     values: dict[str, Any] = {
         "model": model,
-        "prompts": str(folder / "practice.txt"),
+        "prompts": str(PROMPTS_FOLDER / "practice.jsonl"),
         "prompts_per_step": 4,
         "takes": 8,
         "reward": TRAINING_JUDGE,
@@ -108,6 +83,7 @@ def short_recipe(model: str, folder: Path, num_steps: int) -> ReinforceRecipe:
             "prompts": str(folder / "new.txt"),
             "held_out": HELD_OUT_JUDGE,
             "guidance_scale": GUIDANCE,
+            "num_inference_steps": 12,
         },
         "takes_every": 4,
         "run": {

@@ -32,6 +32,8 @@ from resonate_audio.model.presets import NANO, ModelConfig
 
 BUNDLED_FOLDER = Path(__file__).parent / "weights"
 TAUGHT_FOLDER = Path(__file__).parent / "grpo"
+PROMPTS_FOLDER = Path(__file__).parent / "prompts"
+"""What nano is reinforced with and measured on; recipes/nano/write_prompts drew them."""
 
 
 def bundle_nano(

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from resonate_audio.cli.teach import (
-    NEW_PROMPTS,
-    PRACTICE,
+    NUM_NEW,
     compare,
     paired_interval,
     points,
     read_result,
     short_recipe,
 )
+from resonate_audio.data.prompts import read_prompts
 
 
 def write_run(folder: Path) -> None:
@@ -71,7 +71,10 @@ def test_lines_without_the_number_are_left_out() -> None:
 
 
 def test_no_prompt_is_both_practised_and_judged(tmp_path: Path) -> None:
-    assert not set(PRACTICE) & set(NEW_PROMPTS)
     recipe = short_recipe("nano", tmp_path, 3)
+    assert recipe.evaluation.prompts is not None
+    practised, judged = (read_prompts(path) for path in (recipe.prompts, recipe.evaluation.prompts))
+    assert len(judged) == NUM_NEW
+    assert not set(practised) & set(judged)
     assert recipe.run.num_steps == 3
     assert recipe.evaluation.held_out not in recipe.reward
