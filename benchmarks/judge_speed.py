@@ -2,11 +2,13 @@
 
     python benchmarks/judge_speed.py [--judge nano-lalm] [--rows 24] [--seconds 5] [--repeats 5]
 
-A judge is asked the paper's question about sounds of noise, in three ways, taken in turn so that a
+A judge is asked the paper's question about sounds of noise, in four ways, taken in turn so that a
 busy moment hits all of them:
 
-* **generate, one by one**: transformers' ``generate`` for one new token with its scores, a sound
-  a call, as the published reward server does it;
+* **answer generated, one by one**: transformers' ``generate`` a sound a call, to the end of the
+  answer, as the published reward server does it: the word and the token that ends the turn;
+* **one token generated, one by one**: the same, stopped after the word;
+  both with the weights as transformers lays them out;
 * **forward, one by one**: `AudioLLM.answers` with one row;
 * **forward, batched**: `AudioLLM.answers` with all rows.
 
@@ -42,12 +44,15 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     llm = AudioLLM.from_folder(options.judge, torch.device("cpu"), torch.float32)
+    plain = AudioLLM.from_folder(options.judge, torch.device("cpu"), torch.float32)
+    plain.model.to(memory_format=torch.contiguous_format)
     generator = torch.Generator().manual_seed(0)
     shape = (options.rows, round(options.seconds * SAMPLE_RATE_HZ))
     waves = 0.1 * torch.randn(shape, generator=generator)
     texts = [TEXTS[row % len(TEXTS)] for row in range(options.rows)]
     ways = {
-        "generate, one by one": lambda: generate_each(llm, waves, texts),
+        "answer generated, one by one": lambda: generate_each(plain, waves, texts, 2),
+        "one token generated, one by one": lambda: generate_each(plain, waves, texts, 1),
         "forward, one by one": lambda: answer_each(llm, waves, texts),
         "forward, batched": lambda: llm.answers(llm.prepare(waves, texts)).log_odds,
     }
@@ -55,15 +60,16 @@ def main() -> None:
 
 
 def generate_each(
-    llm: AudioLLM, waves: Float[Tensor, "row sample"], texts: list[str]
+    llm: AudioLLM, waves: Float[Tensor, "row sample"], texts: list[str], num_tokens: int
 ) -> Float[Tensor, " row"]:
-    """Log-odds from the scores of one generated token, a sound a call."""
+    """Log-odds from the scores of the first generated token, a sound a call."""
     found = []
     for row, text in enumerate(texts):
         inputs = llm.prepare(waves[row : row + 1], [text])
         made = llm.model.generate(
             **inputs,
-            max_new_tokens=1,
+            min_new_tokens=num_tokens,
+            max_new_tokens=num_tokens,
             do_sample=False,
             return_dict_in_generate=True,
             output_scores=True,
