@@ -29,9 +29,11 @@ from resonate_audio.rewards.remote_answer import (
     ID_PREFIX,
     Answer,
     Labels,
+    Score,
     label_ids,
     read_answer,
     read_reply,
+    read_score,
 )
 from resonate_audio.rewards.remote_config import RemoteConfig, parse_remote_spec
 from resonate_audio.rewards.remote_transport import Refused, Transport, TransportStats
@@ -63,6 +65,9 @@ class RemoteAQAReward:
 
     The parts report ``log_odds`` and ``answer_mass`` = P(yes) + P(no) as `AQAReward` does, and
     ``bound_width``, which is 0 where the probabilities of all labels are known exactly.
+
+    A judge of any kind behind ``resonate serve --reward`` tells its score and its parts as they
+    are, and those are taken: they may be any finite numbers.
     """
 
     def __init__(self, config: RemoteConfig) -> None:
@@ -141,17 +146,16 @@ class RemoteAQAReward:
             )
         return largest
 
-    def _collect(self, answers: Sequence[Answer]) -> Rewards:
+    def _collect(self, scores: Sequence[Score]) -> Rewards:
         with self._lock:
-            self._num_rows += len(answers)
-            self._num_bounded_rows += sum(answer.bound_width > 0 for answer in answers)
-        parts = {
-            "log_odds": [answer.log_odds for answer in answers],
-            "answer_mass": [answer.mass for answer in answers],
-            "bound_width": [answer.bound_width for answer in answers],
-        }
-        self._warn_of_low(parts["answer_mass"])
-        return make_rewards([answer.p_yes for answer in answers], self._judge, len(answers), parts)
+            self._num_rows += len(scores)
+            self._num_bounded_rows += sum(score.parts.get("bound_width", 0) > 0 for score in scores)
+        names = [name for name in scores[0].parts] if scores else []
+        names = [name for name in names if all(name in score.parts for score in scores)]
+        parts = {name: [score.parts[name] for score in scores] for name in names}
+        if "answer_mass" in parts:
+            self._warn_of_low(parts["answer_mass"])
+        return make_rewards([score.total for score in scores], self._judge, len(scores), parts)
 
     def _warn_of_low(self, masses: Sequence[float]) -> None:
         mass = math.fsum(masses) / max(len(masses), 1)
@@ -163,16 +167,24 @@ class RemoteAQAReward:
                 stacklevel=2,
             )
 
-    async def _ask(self, client: AsyncClient, row: int, sound: str, prompt: str) -> Answer:
+    async def _ask(self, client: AsyncClient, row: int, sound: str, prompt: str) -> Score:
         body = request_body(self._config, self._ids, sound, prompt)
         reply = await self._transport.post(client, "chat/completions", body, f"row {row}")
         labels = [self._ids, self._texts] if self._ids else [self._texts]
         try:
+            told = read_score(reply.body)
+            if told is not None:
+                return told
             answer = read_answer(read_reply(reply.body), labels, self._config.top_logprobs)
             self._check(answer)
         except RewardError as error:
             raise RewardError(f"{reply.url}: row {row} has no score: {error}") from error
-        return answer
+        parts = {
+            "log_odds": answer.log_odds,
+            "answer_mass": answer.mass,
+            "bound_width": answer.bound_width,
+        }
+        return Score(total=answer.p_yes, parts=parts)
 
     def _check(self, answer: Answer) -> None:
         if answer.mass <= self._config.min_mass:
@@ -288,8 +300,8 @@ def _check_texts(prompts: Sequence[str]) -> None:
 
 
 async def _all_or_first_error(
-    questions: Sequence[Coroutine[None, None, Answer]],
-) -> list[Answer]:
+    questions: Sequence[Coroutine[None, None, Score]],
+) -> list[Score]:
     """Run all; when one fails, stop the others and raise its error."""
     try:
         async with asyncio.TaskGroup() as group:

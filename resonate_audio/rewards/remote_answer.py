@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from resonate_audio.core.errors import RewardError
 
@@ -64,6 +64,17 @@ class Answer:
         return self.upper - self.lower
 
 
+class Score(BaseModel):
+    """A score as it is, of a judge that ``resonate serve --reward`` serves: any finite number."""
+
+    total: FiniteFloat
+    parts: dict[str, FiniteFloat] = {}
+
+
+class _Scored(BaseModel):
+    resonate_score: Score | None = None
+
+
 class _Token(BaseModel):
     token: str
     logprob: float
@@ -83,6 +94,24 @@ class _Choice(BaseModel):
 
 class _Reply(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
+
+
+def read_score(body: bytes) -> Score | None:
+    """The score that a reply tells beside its tokens, or None where it tells only tokens.
+
+    Raises:
+        RewardError: what is told as a score is not a finite number.
+    """
+    try:
+        return _Scored.model_validate_json(body).resonate_score
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["loc"][:1] != ("resonate_score",):
+            return None  # no JSON object at all; reading its tokens says so
+        place = ".".join(str(part) for part in first["loc"])
+        raise RewardError(
+            f"its reply holds a score that is none ({place}: {first['msg']})"
+        ) from error
 
 
 def read_reply(body: bytes) -> list[TokenLogprob]:

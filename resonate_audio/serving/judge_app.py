@@ -1,8 +1,9 @@
 """A judge behind the wire form of OpenAI's chat completions, as remote judges are asked.
 
-The question's text is turned back into its caption, the judge scores the sound for it, and the
-score p becomes log-probabilities of "yes" and "no" with P(yes) / (P(yes) + P(no)) = p. Rows that
-wait together and are of one length are scored together.
+The question's text is turned back into its caption and the judge scores the sound for it. The
+score and its parts stand in the field ``resonate_score`` of the reply, whatever numbers they are;
+a score p from 0 to 1 is told to other clients, too, by log-probabilities of "yes" and "no" with
+P(yes) / (P(yes) + P(no)) = p. Rows that wait together and are of one length are scored together.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import base64
 import binascii
 import logging
 import math
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from pydantic import BaseModel, Field
 
 from resonate_audio.core.errors import AudioError, RewardError
@@ -29,7 +31,7 @@ from resonate_audio.rewards.remote_answer import ID_PREFIX, LEAST_LOGPROB
 from resonate_audio.serving.config import MEGABYTE, ServeConfig
 from resonate_audio.serving.errors import ApiError, answer_errors
 from resonate_audio.serving.guard import Guard
-from resonate_audio.serving.metrics import Metrics
+from resonate_audio.serving.metrics import METRICS_TYPE, Metrics
 from resonate_audio.serving.pages import page_headers
 from resonate_audio.serving.uploads import decode_upload
 
@@ -40,6 +42,8 @@ SPELLINGS = (*YES, *NO)
 FIRST_ID = 100
 """Token id of the first spelling; the others follow."""
 OTHER_ID = 1
+ODDS_SLACK = 1e-4
+"""A judge's own log odds are told where their probability is the score to this."""
 
 
 class InputAudio(BaseModel):
@@ -86,9 +90,12 @@ class TokenizeRequest(BaseModel):
 class Verdict:
     """A judge's answer about one sound."""
 
-    mass: float
+    total: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+    mass: float = 1.0
     """Probability of yes and no together, where the judge tells; else 1."""
-    log_odds: float
+    log_odds: float | None = None
+    """Of a total from 0 to 1; None of any other, which cannot be told as P(yes)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,10 +115,15 @@ class Asked:
 class Bench:
     """The sounds that wait for one judge."""
 
-    def __init__(self, judge: Reward, max_waiting: int) -> None:
-        self._judge, self._max_waiting = judge, max_waiting
+    def __init__(self, judge: Reward, max_waiting: int, metrics: Metrics) -> None:
+        self._judge, self._max_waiting, self._metrics = judge, max_waiting, metrics
         self._waiting: list[Asked] = []
         self._news = asyncio.Event()
+
+    @property
+    def num_waiting(self) -> int:
+        """Sounds that the judge has not begun with."""
+        return len(self._waiting)
 
     async def ask(self, audio: Audio, caption: str) -> Verdict:
         """Wait for the judge's answer.
@@ -143,16 +155,19 @@ class Bench:
     async def _score(self, rows: Sequence[Asked]) -> None:
         samples = torch.stack([torch.from_numpy(one.audio.samples) for one in rows])
         audio = Waveform(samples, rows[0].audio.sample_rate_hz)
-        verdicts: list[Verdict | ApiError]
+        verdicts: Sequence[Verdict | ApiError]
+        began_s = time.monotonic()
         try:
             rewards = await self._judge.score(audio, [one.caption for one in rows])
-            verdicts = [_read_verdict(rewards, row) for row in range(len(rows))]
+            verdicts = [read_verdict(rewards, row) for row in range(len(rows))]
         except RewardError as error:
             verdicts = [ApiError(422, f"{self._judge.name}: {error}")] * len(rows)
         except Exception:
             log.exception("the judge failed")
             verdicts = [ApiError(500, "the judge failed; the server's log says why")] * len(rows)
+        self._metrics.count_batch(len(rows), time.monotonic() - began_s)
         for one, verdict in zip(rows, verdicts, strict=True):
+            self._metrics.count_task("failed" if isinstance(verdict, ApiError) else "completed")
             if one.answer.done():
                 continue
             if isinstance(verdict, ApiError):
@@ -161,18 +176,26 @@ class Bench:
                 one.answer.set_result(verdict)
 
 
-def _read_verdict(rewards: Rewards, row: int) -> Verdict | ApiError:
+def read_verdict(rewards: Rewards, row: int) -> Verdict:
+    """What a judge gave one row, and how to tell it as P(yes) where it is a probability."""
     total = float(rewards.total[row])
-    # A single judge's parts are named judge/part by the ensemble around it.
-    parts = {name.rpartition("/")[2]: float(part[row]) for name, part in rewards.parts.items()}
+    parts = own_parts({name: float(part[row]) for name, part in rewards.parts.items()})
     if not 0 <= total <= 1:
-        return ApiError(
-            422,
-            f"the judge gives {total:.4g}; only scores from 0 to 1 can be told as P(yes)",
-            code="not_a_probability",
-        )
-    log_odds = parts.get("log_odds", _logit(total))
-    return Verdict(min(1.0, parts.get("answer_mass", 1.0)), log_odds)
+        return Verdict(total, parts)
+    log_odds = parts.get("log_odds")
+    # Those of a weighted judge, or of one of several, are not the total's.
+    if log_odds is None or abs(math.exp(-_softplus(-log_odds)) - total) > ODDS_SLACK:
+        return Verdict(total, parts, log_odds=_logit(total))
+    return Verdict(total, parts, min(1.0, parts.get("answer_mass", 1.0)), log_odds)
+
+
+def own_parts(parts: Mapping[str, float]) -> dict[str, float]:
+    """A single judge's parts by its own names: an ensemble around it calls them judge/part."""
+    label = next(iter(parts), "")
+    inside = {name: value for name, value in parts.items() if name != label}
+    if not all(name.startswith(f"{label}/") for name in inside):
+        return dict(parts)
+    return {name.removeprefix(f"{label}/"): value for name, value in inside.items()}
 
 
 def _logit(p: float) -> float:
@@ -185,11 +208,12 @@ def create_judge_app(judge: Reward, name: str, config: ServeConfig) -> FastAPI:
     """An app that answers as a remote audio LLM does.
 
     Args:
-        judge: gives scores from 0 to 1.
+        judge: its scores may be any finite numbers.
         name: what clients call the model.
         config: key, limits.
     """
-    metrics, bench = Metrics(), Bench(judge, config.max_queued_rows)
+    metrics = Metrics()
+    bench = Bench(judge, config.max_queued_rows, metrics)
     app = FastAPI(
         title="Resonate Audio judge",
         docs_url=None,
@@ -205,7 +229,7 @@ def create_judge_app(judge: Reward, name: str, config: ServeConfig) -> FastAPI:
         question, sound = read_turn(body.messages[-1])
         audio = await asyncio.to_thread(decode_sound, sound)
         verdict = await bench.ask(audio, find_caption(question))
-        return complete(name, list_tokens(verdict, body.logprob_token_ids))
+        return complete(name, verdict, list_tokens(verdict, body.logprob_token_ids))
 
     @app.post("/tokenize")
     def tokenize(body: TokenizeRequest) -> dict[str, Any]:
@@ -225,6 +249,12 @@ def create_judge_app(judge: Reward, name: str, config: ServeConfig) -> FastAPI:
     def health() -> dict[str, str]:
         """200 while the server runs."""
         return {"status": "ok"}
+
+    @app.get("/metrics", response_class=Response)
+    def show_metrics() -> Response:
+        """Counters in Prometheus' text form."""
+        gauges = {"queued_sounds": float(bench.num_waiting)}
+        return Response(metrics.render(gauges), media_type=METRICS_TYPE)
 
     largest_mb = max(config.max_body_mb, MAX_SOUND_MB * 4 / 3 + 1)
     guarded = config.model_copy(update={"max_body_mb": largest_mb})
@@ -309,15 +339,23 @@ def find_caption(question: str) -> str:
 
 
 def list_tokens(verdict: Verdict, ids: Sequence[int] | None) -> list[dict[str, Any]]:
-    """Tokens with log-probabilities: those asked for by id, else every spelling."""
+    """Tokens with log-probabilities: those asked for by id, else every spelling.
+
+    Raises:
+        ApiError: the score is a probability, and no token was asked for that means yes or no.
+    """
+    log_odds = verdict.log_odds
+    if log_odds is None:
+        return []
     asked = range(FIRST_ID, FIRST_ID + len(SPELLINGS)) if ids is None else ids
     known = [number for number in asked if 0 <= number - FIRST_ID < len(SPELLINGS)]
     yes = [number for number in known if SPELLINGS[number - FIRST_ID] in YES]
+    if not known:
+        raise ApiError(422, "logprob_token_ids: none of them is yes or no", "logprob_token_ids")
     counts = {True: len(yes), False: len(known) - len(yes)}
     # log P(yes) = log σ(x) and log P(no) = log σ(-x) with x the log odds.
     logs = {
-        is_yes: math.log(max(verdict.mass, 1e-300))
-        - _softplus(-verdict.log_odds if is_yes else verdict.log_odds)
+        is_yes: math.log(max(verdict.mass, 1e-300)) - _softplus(-log_odds if is_yes else log_odds)
         for is_yes in (True, False)
     }
     listed = []
@@ -333,22 +371,19 @@ def _softplus(x: float) -> float:
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
 
-def complete(name: str, listed: list[dict[str, Any]]) -> dict[str, Any]:
-    """A chat completion of one token.
-
-    Raises:
-        ApiError: no token was asked for that means yes or no.
-    """
-    if not listed:
-        raise ApiError(422, "logprob_token_ids: none of them is yes or no", "logprob_token_ids")
-    first = listed[0]
-    text = str(first["token"])
-    if text.startswith(ID_PREFIX):
-        text = SPELLINGS[int(text.removeprefix(ID_PREFIX)) - FIRST_ID]
+def complete(name: str, verdict: Verdict, listed: list[dict[str, Any]]) -> dict[str, Any]:
+    """A chat completion of one token, or of the score as a text where no token can tell it."""
+    text, logprobs = f"{verdict.total:.6g}", None
+    if listed:
+        first = listed[0]
+        text = str(first["token"])
+        if text.startswith(ID_PREFIX):
+            text = SPELLINGS[int(text.removeprefix(ID_PREFIX)) - FIRST_ID]
+        logprobs = {"content": [first | {"top_logprobs": listed}]}
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": text},
-        "logprobs": {"content": [first | {"top_logprobs": listed}]},
+        "logprobs": logprobs,
         "finish_reason": "length",
     }
     return {
@@ -358,4 +393,5 @@ def complete(name: str, listed: list[dict[str, Any]]) -> dict[str, Any]:
         "model": name,
         "choices": [choice],
         "usage": {"prompt_tokens": 0, "completion_tokens": 1, "total_tokens": 1},
+        "resonate_score": {"total": verdict.total, "parts": verdict.parts},
     }

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64)
 SECOND_BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from resonate_audio.audio.io import decode_audio
 from resonate_audio.serving.engine import Task
 from resonate_audio.serving.errors import ApiError, ErrorEnvelope
+from resonate_audio.serving.metrics import METRICS_TYPE
 from resonate_audio.serving.requests import (
     MAX_N,
     GenerateRequest,
@@ -259,7 +260,6 @@ def models_router(service: Service) -> APIRouter:
             "queued_sounds": service.engine.queued_rows,
             "loaded_models": len(service.engine.loaded),
         }
-        kind = "text/plain; version=0.0.4; charset=utf-8"
-        return Response(service.metrics.render(gauges), media_type=kind)
+        return Response(service.metrics.render(gauges), media_type=METRICS_TYPE)
 
     return router

@@ -14,6 +14,7 @@ from resonate_audio.rewards.remote_answer import (
     label_ids,
     read_answer,
     read_reply,
+    read_score,
 )
 
 ONE_EACH = Labels(frozenset({"Yes"}), frozenset({"No"}))
@@ -152,3 +153,22 @@ def test_spellings_of_one_token_become_ids() -> None:
 def test_answers_without_a_token_of_their_own_are_refused(split: dict[str, list[int]]) -> None:
     with pytest.raises(RewardError, match="no token of its own"):
         label_ids(["Yes"], ["No"], split)
+
+
+def test_a_score_beside_the_tokens_may_be_any_finite_number() -> None:
+    told = {"resonate_score": {"total": -31.5, "parts": {"PQ": 7.25}}}
+    score = read_score(json.dumps({"choices": []} | told).encode())
+    assert score is not None
+    assert (score.total, score.parts) == (-31.5, {"PQ": 7.25})
+
+
+def test_a_reply_without_a_score_has_none() -> None:
+    assert read_score(reply([{"token": "Yes", "logprob": -0.1}])) is None
+    assert read_score(b"not JSON") is None
+
+
+@pytest.mark.parametrize("total", ["NaN", "Infinity", '"loud"', "null"])
+def test_a_score_that_is_no_number_is_an_error(total: str) -> None:
+    body = f'{{"resonate_score": {{"total": {total}}}}}'
+    with pytest.raises(RewardError, match=r"a score that is none \(resonate_score\.total"):
+        read_score(body.encode())

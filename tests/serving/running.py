@@ -19,6 +19,8 @@ START = (
     "try: app(sys.argv[1:], standalone_mode=False)\n"
     "except ResonateError as error: sys.exit(f'resonate: {error}')\n"
 )
+START_S = 180
+"""How long a server may take to answer on a machine that is busy with other things."""
 QUICK = {"num_inference_steps": 2, "audio_length": 1.0}
 
 
@@ -32,12 +34,17 @@ class Running:
         with self.log.open("ab") as log:
             offset = log.tell()
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        self.url = self._find_url(offset)
+        try:
+            self.url = self._find_url(offset)
+        except AssertionError:
+            self.process.kill()
+            self.process.wait()
+            raise
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.client = httpx2.Client(base_url=self.url, headers=headers, timeout=120)
 
     def _find_url(self, offset: int) -> str:
-        until_s = time.monotonic() + 60
+        until_s = time.monotonic() + START_S
         while time.monotonic() < until_s:
             said = self.log.read_bytes()[offset:].decode()
             if "listening on " in said:
@@ -47,7 +54,7 @@ class Running:
         raise AssertionError("the server did not start")
 
     def __enter__(self) -> Running:
-        until_s = time.monotonic() + 60
+        until_s = time.monotonic() + START_S
         while True:
             try:
                 assert self.client.get("/health").status_code == 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ import torch
 from running import Running, error_of
 
 from resonate_audio.core.errors import RewardError
-from resonate_audio.core.types import Waveform
+from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.rewards import open_reward
 from resonate_audio.rewards.base import score_now
 from resonate_audio.rewards.question import WORDINGS
 from resonate_audio.rewards.remote import encode_wav, open_remote
+from resonate_audio.serving.judge_app import read_verdict
 
 pytest.importorskip("uvicorn", reason='needs pip install "resonate-audio[serve]"')
 RATE_HZ = 16_000
@@ -51,7 +53,70 @@ def test_a_remote_judge_gives_the_scores_that_the_judge_gives_here(
     torch.testing.assert_close(
         there.parts["log_odds"], here.parts["nano-lalm/log_odds"], atol=1e-3, rtol=1e-4
     )
-    assert there.parts["bound_width"].max() == 0
+
+
+@pytest.fixture(scope="module")
+def meter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A served judge whose scores are decibels and whose name is long."""
+    home = tmp_path_factory.mktemp("meter") / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        with Running(home, "--reward", LEVELS) as running:
+            yield running
+
+
+LEVELS = "level_judge:decibels,-0.5*level_judge:seconds"
+
+
+def test_scores_of_any_size_travel_as_they_are(
+    meter: Running, sounds: Waveform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    here = score_now(open_reward(LEVELS), sounds, PROMPTS)
+    name = LEVELS.replace(",", "%2C")
+    there = score_now(open_remote(f"{meter.url}/v1#model={name}"), sounds, PROMPTS)
+    assert (here.total < -1).all()
+    torch.testing.assert_close(there.total, here.total, atol=1e-5, rtol=0)
+    assert (
+        there.parts.keys() == here.parts.keys() == {"level_judge:decibels", "level_judge:seconds"}
+    )
+
+
+def test_a_score_that_is_no_probability_is_told_in_words_to_other_clients(meter: Running) -> None:
+    answer = chat(meter, QUESTION, BEEP, model=LEVELS, logprobs=True, top_logprobs=20).json()
+    choice = answer["choices"][0]
+    assert choice["logprobs"] is None
+    assert float(choice["message"]["content"]) == pytest.approx(-23.5, abs=0.1)
+    assert answer["resonate_score"]["total"] == pytest.approx(-23.5, abs=0.1)
+
+
+def test_the_odds_of_a_weighted_judge_are_those_of_its_score() -> None:
+    parts = {"nano-lalm": torch.tensor([0.9]), "nano-lalm/log_odds": torch.tensor([2.1972246])}
+    whole = read_verdict(Rewards(torch.tensor([0.9]), parts, "judge"), 0)
+    half = read_verdict(Rewards(torch.tensor([0.45]), parts, "judge"), 0)
+    assert whole.log_odds == pytest.approx(2.1972246)
+    assert half.log_odds == pytest.approx(-0.2006707)
+    assert whole.parts == {"log_odds": pytest.approx(2.1972246)}
+
+
+def test_the_judge_counts_what_it_does(meter: Running) -> None:
+    before = meter.client.get("/metrics").text
+    assert chat(meter, QUESTION, BEEP, model=LEVELS).status_code == 200
+    assert chat(meter, "What is this?", BEEP, model=LEVELS).status_code == 422
+    after = meter.client.get("/metrics")
+    assert after.headers["content-type"].startswith("text/plain; version=0.0.4")
+    for name, more in {
+        'resonate_tasks_total{status="completed"}': 1,
+        'resonate_http_requests_total{method="POST",status="422"}': 1,
+        "resonate_batch_rows_count": 1,
+    }.items():
+        assert counted(after.text, name) - counted(before, name) == more
+    assert counted(after.text, "resonate_queued_sounds") == 0
+
+
+def counted(metrics: str, name: str) -> float:
+    found = [line for line in metrics.splitlines() if line.startswith(f"{name} ")]
+    return float(found[0].rpartition(" ")[2]) if found else 0.0
 
 
 def test_an_unknown_model_is_refused(server: Running, sounds: Waveform) -> None:
