@@ -157,14 +157,13 @@ def generate(
         return
     maker: ClipMaker
     num_steps = steps or (baseline.nfe if baseline else None)
-    strength = guidance if guidance is not None else (baseline.guidance if baseline else None)
     if command is not None:
         maker = command_maker(command, timeout, baseline)
     elif diffusers is not None:
-        maker = diffusers_maker(diffusers, num_steps, strength, duration, batch_size, device, dtype)
+        maker = diffusers_maker(diffusers, num_steps, guidance, duration, batch_size, device, dtype)
     else:
         maker = model_maker(
-            model or "nano", num_steps, strength, duration, batch_size, device, dtype
+            model or "nano", num_steps, guidance, duration, batch_size, device, dtype
         )
     with step_progress("clips") as report:
         made = generate_clips(output, asked, maker, takes, name, facts, keep_going, report)

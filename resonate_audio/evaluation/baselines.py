@@ -17,13 +17,12 @@ class Baseline(FrozenConfig):
     """As the table prints it."""
     params: str
     nfe: int
+    """Steps of its solver: the table lists 25 for Resonate, whose guidance doubles the calls."""
     way: Way
     """``model`` and ``diffusers``: loaded here. ``command``: its own program, once a prompt.
     ``clips``: its own code makes a folder of files named by prompt id."""
     place: str
     """Model, hub id, command template, or where its code lies."""
-    guidance: float | None = None
-    """As its authors have it by default; None: not part of the call."""
     note: str = ""
 
     @property
@@ -39,7 +38,6 @@ TABLE_1 = {
         nfe=200,
         way="diffusers",
         place="cvssp/audioldm-l-full",
-        guidance=2.5,
     ),
     "audioldm2-large": Baseline(
         title="AudioLDM-2-Large",
@@ -47,7 +45,6 @@ TABLE_1 = {
         nfe=200,
         way="diffusers",
         place="cvssp/audioldm2-large",
-        guidance=3.5,
     ),
     "tango-full": Baseline(
         title="Tango-Full",
@@ -97,7 +94,7 @@ TABLE_1 = {
         way="command",
         place="tangoflux {prompt} {file} --duration 10 --steps 50",
         note="pip install from https://github.com/declare-lab/TangoFlux; it takes no seed, so a "
-        "second run gives other sounds",
+        "second run gives other sounds; 10 s are ours, the paper names no length",
     ),
     "resonate-pt": Baseline(
         title="Resonate-PT",
@@ -105,7 +102,6 @@ TABLE_1 = {
         nfe=25,
         way="model",
         place="",
-        guidance=4.5,
         note="give the folder of the converted weights with --model (resonate convert)",
     ),
     "resonate-grpo": Baseline(
@@ -114,12 +110,11 @@ TABLE_1 = {
         nfe=25,
         way="model",
         place="",
-        guidance=4.5,
         note="give the folder of the converted weights with --model (resonate convert)",
     ),
 }
-"""By the name that ``--preset`` takes. What the paper does not say of a baseline, its duration,
-guidance and rate, is as its authors' code has it."""
+"""By the name that ``--preset`` takes. The paper says nothing of any row's guidance, seconds or
+sample rate, so none stands here: they are what each system's own code does by default."""
 
 
 def find_baseline(name: str) -> Baseline:
