@@ -81,7 +81,8 @@ def bundle_taught(
     """Write the transformer of a taught model beside its base, of which it has all other parts.
 
     Args:
-        source: folder of the taught model, such as ``export`` of a run.
+        source: folder of the taught model, such as ``export`` of a run; also one that holds the
+            weights of a transformer alone, as pre-training and fine-tuning write it.
         target: folder; a card in it stays as it is.
         base: bundled model that it was taught from.
         storage: type of the matrices on disk.
@@ -93,7 +94,8 @@ def bundle_taught(
         CheckpointError: the model has other sizes than its base.
         OutputError: the folder cannot be written.
     """
-    networks, expected = read_networks(source), read_config(find_model(base))
+    expected = read_config(find_model(base))
+    networks = _read_taught(source, expected)
     if networks.config.transformer != expected.transformer:
         raise CheckpointError(f"{source}: its transformer has other sizes than that of {base}")
     path = target / "transformer" / WEIGHTS_NAME
@@ -102,6 +104,15 @@ def bundle_taught(
     with atomic_path(target / INDEX_NAME) as temporary:
         temporary.write_text(index_text(expected, base), encoding="utf-8")
     return path.stat().st_size
+
+
+def _read_taught(source: Path, config: ModelConfig) -> Networks:
+    weights = source / WEIGHTS_NAME
+    if not weights.is_file():
+        return read_networks(source)
+    networks = build_networks(config)
+    _load(networks, "transformer", weights)
+    return networks
 
 
 def _load(networks: Networks, part: str, path: Path) -> None:

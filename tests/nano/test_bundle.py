@@ -68,6 +68,17 @@ def test_a_taught_model_is_bundled_as_what_differs_from_its_base(tmp_path: Path)
     assert not (before.samples == after.samples).all()
 
 
+def test_the_weights_of_a_fine_tuned_transformer_are_bundled_too(tmp_path: Path) -> None:
+    transformer = read_networks(find_model("nano")).transformer
+    with torch.no_grad():
+        transformer.text_in.linear.weight.add_(0.01)
+    write_weights(tmp_path / "export" / "model.safetensors", transformer.state_dict(), {})
+    bundle_taught(tmp_path / "export", tmp_path / "taught", storage="float32")
+    found = read_networks(tmp_path / "taught").transformer
+    for name, value in transformer.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
+
+
 def test_a_taught_model_of_other_sizes_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(CheckpointError, match="other sizes than that of nano"):
         bundle_taught(tiny_model, tmp_path / "taught")
