@@ -11,8 +11,7 @@ import math
 import secrets
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch import Tensor
 from resonate_audio.audio.io import peak_safe
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.noise import MAX_SEED, seeded_noise
+from resonate_audio.core.threads import cpu_threads
 from resonate_audio.core.types import Audio, Latents, Mel, Recipe, TextFeatures, Waveform
 from resonate_audio.flow.guidance import guided
 from resonate_audio.flow.ode import OnStep, integrate
@@ -537,17 +537,6 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
         raise InputError(f"dtype {name} on {device.type}: expected {' or '.join(trusted)}")
     chosen: torch.dtype = getattr(torch, name)
     return chosen
-
-
-@contextmanager
-def cpu_threads(num_threads: int) -> Iterator[None]:
-    """Compute with so many CPU threads, and go back afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def software_version() -> str:

@@ -20,6 +20,7 @@ from resonate_audio.core.errors import (
     ModelNotFoundError,
     OutputError,
 )
+from resonate_audio.core.threads import cpu_threads
 from resonate_audio.core.types import Latents
 from resonate_audio.model.checkpoint import read_weights, write_weights
 from resonate_audio.model.folder import Networks
@@ -29,7 +30,6 @@ from resonate_audio.pipeline import (
     Sampling,
     choose_device,
     choose_dtype,
-    cpu_threads,
     make_batch,
 )
 

@@ -15,6 +15,7 @@ import numpy as np
 from resonate_audio.core.config import parse_config, read_yaml
 from resonate_audio.core.errors import ManifestError, ShardError
 from resonate_audio.core.files import atomic_path
+from resonate_audio.core.threads import cpu_threads
 from resonate_audio.data.manifest import Clip, parse_line, read_lines
 from resonate_audio.data.ray_map import RayConfig, map_with_ray
 from resonate_audio.data.shard_workers import (
@@ -25,7 +26,6 @@ from resonate_audio.data.shard_workers import (
     JobRunner,
     LatentWorker,
     ShardPart,
-    cpu_threads,
     make_worker,
 )
 from resonate_audio.data.shards import (

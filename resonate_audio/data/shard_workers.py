@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,6 +19,7 @@ from resonate_audio.audio.mel import MelFrontEnd
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import AudioError
 from resonate_audio.core.files import atomic_path
+from resonate_audio.core.threads import cpu_threads
 from resonate_audio.data.latent_cache import (
     ROWS_PER_CALL,
     encode_captions,
@@ -320,17 +320,6 @@ class JobRunner:
 def make_worker(config: EncodeConfig | AudioConfig) -> Worker:
     """What makes the samples."""
     return LatentWorker(config) if isinstance(config, EncodeConfig) else AudioWorker(config)
-
-
-@contextmanager
-def cpu_threads(num_threads: int) -> Iterator[None]:
-    """Use so many CPU threads, then as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def chunks(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
