@@ -12,7 +12,7 @@ from resonate_audio.cli.console import print_table
 
 if TYPE_CHECKING:
     from resonate_audio.model.presets import ModelConfig
-    from resonate_audio.training.plan import Cost, Machine, PretrainJob, ReinforceJob
+    from resonate_audio.training.plan import Cost, Machine, PretrainJob, ReinforceJob, Stage
 
 COST_COLUMNS = (
     *("GPUs", "TFLOP a step", "GB a GPU", "sent GB", "work s", "network s", "waiting s"),
@@ -71,7 +71,7 @@ def make_tables(
     gpus: Sequence[int],
     hours: float | None = None,
 ) -> Iterator[Table]:
-    """Pre-training, GRPO, its stages, and the disk."""
+    """Pre-training, GRPO, its stages, the disk, and the whole way."""
     from resonate_audio.training import plan as calculator
 
     costs = [calculator.plan_pretraining(model, pretraining, machine, n) for n in gpus]
@@ -103,6 +103,24 @@ def make_tables(
         for cost in costs
     ]
     yield Table("Read while pre-training from latents", ("GPUs", "MB/s, all together"), reads)
+    yield stage_table(calculator.list_stages(model, pretraining, reinforcement), machine)
+
+
+def stage_table(stages: Sequence[Stage], machine: Machine) -> Table:
+    """Bytes and work of the whole way, stage by stage."""
+    rate = machine.peak_tflops * machine.utilisation
+    rows = [
+        (
+            stage.name,
+            f"{stage.reads_gb:,.0f}",
+            f"{stage.writes_gb:,.0f}",
+            f"{stage.pflop:,.0f}",
+            f"{stage.pflop * 1e3 / rate / 3600:,.1f}",
+        )
+        for stage in stages
+    ]
+    columns = ("stage", "reads GB", "writes GB", "PFLOP", "h of one GPU")
+    return Table("The whole way", columns, rows)
 
 
 def cost_table(title: str, costs: Sequence[Cost], one: Cost, hours: float | None) -> Table:

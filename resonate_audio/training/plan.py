@@ -7,6 +7,7 @@ a field of `Machine`. The formulas stand in docs/scale.md, whose tables this mod
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -31,6 +32,8 @@ MLP; counted with saved_tensors_hooks, see tests/training/test_plan.py."""
 LAUNCHES_JOINT, LAUNCHES_SINGLE, LAUNCHES_ENDS = 139, 71, 60
 """Kernels of a forward pass under autocast, views left out; the backward has 1.4 times as many."""
 LAUNCHES_BACKWARD = 1.4
+TEXT_PARAMETERS = {"t5": 308e6, "minilm": 10.6e6}
+"""Of the layers that every token passes: FLAN-T5 large's encoder, six layers of MiniLM."""
 
 
 class Machine(FrozenConfig):
@@ -92,6 +95,7 @@ class ReinforceJob(FrozenConfig):
 # --- work --------------------------------------------------------------------------------------
 
 
+@cache
 def count_parameters(config: FlowTransformerConfig) -> int:
     """Weights of the flow transformer, none of which is allocated."""
     with torch.device("meta"):
@@ -148,6 +152,7 @@ def _ends(config: FlowTransformerConfig, num_frames: int) -> int:
     return latents + text + pooled + condition
 
 
+@cache
 def sound_flops(config: ModelConfig, num_frames: int) -> float:
     """Operations that make a row's latents audible: VAE decoder and vocoder, counted by torch."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -163,6 +168,22 @@ def sound_flops(config: ModelConfig, num_frames: int) -> float:
         vae.decode(latents)
         vocoder(mel)
     return float(counter.get_total_flops())
+
+
+@cache
+def encoding_flops(config: ModelConfig, num_frames: int) -> float:
+    """Operations that make latents and text features of a row, the text's attention left out."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from resonate_audio.model.linear_vae import build_vae
+
+    with torch.device("meta"):
+        vae = build_vae(config.vae)
+        mel = torch.empty(1, config.mel.num_bands, num_frames * config.vae.hops_per_frame)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        vae.encode(mel)
+    text = config.text_encoder
+    return float(counter.get_total_flops()) + 2 * TEXT_PARAMETERS[text.kind] * text.num_tokens
 
 
 # --- memory ------------------------------------------------------------------------------------
@@ -370,12 +391,44 @@ def storage_gb(model: ModelConfig, job: PretrainJob) -> dict[str, float]:
     }
 
 
+def row_bytes_read(model: ModelConfig, clip_s: float) -> int:
+    """Latents and text features of one clip, as training reads them."""
+    config, frames = model.transformer, model.num_frames(clip_s)
+    latent = 2 * 2 * frames * config.latent_channels
+    return latent + 2 * (config.num_text_tokens * config.text_dim + config.pooled_dim)
+
+
 def reading_mb_s(model: ModelConfig, job: PretrainJob, step_s: float) -> float:
     """What all processes together read while they train from latents."""
-    config, frames = model.transformer, model.num_frames(job.clip_s)
-    latent = 2 * 2 * frames * config.latent_channels
-    text = 2 * (config.num_text_tokens * config.text_dim + config.pooled_dim)
-    return job.batch * (latent + text) / step_s / 1e6
+    return job.batch * row_bytes_read(model, job.clip_s) / step_s / 1e6
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the whole way, all machines together."""
+
+    name: str
+    reads_gb: float
+    writes_gb: float
+    pflop: float
+
+
+def list_stages(model: ModelConfig, job: PretrainJob, reinforce: ReinforceJob) -> list[Stage]:
+    """What encoding, pre-training and GRPO read, write and compute; one checkpoint each."""
+    sizes, frames = storage_gb(model, job), model.num_frames(job.clip_s)
+    sound, latents, text, checkpoint = sizes.values()
+    rows = job.batch * job.num_steps
+    learn = (
+        reinforce.rows * reinforce.num_steps * sum(reinforcement_flops(model, reinforce).values())
+    )
+    encode = job.clips * encoding_flops(model, frames)
+    train = rows * train_flops(model.transformer, frames)
+    read_gb = rows * row_bytes_read(model, job.clip_s) / 1e9
+    return [
+        Stage("encode", sound, latents + text, encode / 1e15),
+        Stage("pre-train", read_gb, checkpoint, train / 1e15),
+        Stage("GRPO", checkpoint, checkpoint, learn / 1e15),
+    ]
 
 
 def steps_within(cost: Cost, hours: float) -> int:

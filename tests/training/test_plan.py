@@ -1,6 +1,7 @@
 """The calculator counts what torch counts, and says what was published."""
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig, BertModel, T5Config, T5EncoderModel
 
+from resonate_audio.cli.main import run
+from resonate_audio.cli.train_plan import make_tables, markdown_lines
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.model.flow_transformer import FlowTransformer, FlowTransformerConfig
 from resonate_audio.model.presets import NANO, RESONATE
@@ -128,3 +132,71 @@ def test_latents_are_a_tenth_of_the_sound() -> None:
     sizes = plan.storage_gb(RESONATE, plan.PretrainJob())
     assert sizes["sound, 16 bits"] == pytest.approx(3175, rel=0.01)
     assert sizes["latents, mean and deviation"] < sizes["sound, 16 bits"] / 10
+
+
+def test_text_encoders_have_the_parameters_that_are_counted() -> None:
+    large = T5Config(
+        d_model=1024,
+        d_ff=2816,
+        d_kv=64,
+        num_heads=16,
+        num_layers=24,
+        feed_forward_proj="gated-gelu",
+    )
+    small = BertConfig(
+        hidden_size=384, intermediate_size=1536, num_hidden_layers=6, num_attention_heads=12
+    )
+    with torch.device("meta"):
+        layers = {"t5": T5EncoderModel(large).encoder.block, "minilm": BertModel(small).encoder}
+    for kind, network in layers.items():
+        matrices = [value for value in network.parameters() if min(value.shape) > 32]
+        count = sum(value.numel() for value in matrices if value.ndim == 2)
+        assert plan.TEXT_PARAMETERS[kind] == pytest.approx(count, rel=0.01)
+
+
+def test_the_whole_way_is_that_of_its_parts() -> None:
+    job, learn = plan.PretrainJob(num_steps=10), plan.ReinforceJob(num_steps=10)
+    encode, train, reinforce = plan.list_stages(RESONATE, job, learn)
+    one, taught = (
+        plan.plan_pretraining(RESONATE, job, H100, 1),
+        plan.plan_reinforcement(RESONATE, learn, H100, 1),
+    )
+    assert train.pflop == pytest.approx(10 * one.tflop / 1e3)
+    assert reinforce.pflop == pytest.approx(10 * taught.tflop / 1e3)
+    assert train.reads_gb == pytest.approx(
+        10 * one.step_s * plan.reading_mb_s(RESONATE, job, one.step_s) / 1e3
+    )
+    assert encode.writes_gb < encode.reads_gb / 3
+
+
+def test_the_tables_of_the_documentation_are_those_of_the_calculator() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    job, gpus = plan.PretrainJob(), [1, 8, 64, 1024]
+    for table in make_tables(RESONATE, job, plan.ReinforceJob(), H100, gpus):
+        assert "\n".join(markdown_lines(table)) in page, table.title
+
+
+def test_hours_say_how_many_steps_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "plan", "--preset", "nano", "--gpus", "1,8", "--hours", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "steps in 2 h" in said
+    cost = plan.plan_pretraining(NANO, plan.PretrainJob(), H100, 8)
+    assert f"{plan.steps_within(cost, 2.0):,}" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--gpus", "8,many", "--gpus 8,many: expected numbers of GPUs"),
+        ("--gpus", "0", "--gpus 0: expected numbers of GPUs"),
+        ("--preset", "huge", "--preset huge: expected one of resonate"),
+        ("--utilisation", "1.5", "--utilisation 1.5: Input should be less than or equal to 1"),
+        ("--memory-gb", "0", "--memory-gb 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_in_one_line(
+    option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["train", "plan", option, value]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
