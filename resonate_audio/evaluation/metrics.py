@@ -269,9 +269,11 @@ def _columns(name: str, opened: Opened, details: dict[str, str]) -> tuple[Column
     return tuple(columns)
 
 
-def _open_aes(spec: JudgeSpec, _: Mode, device: torch.device) -> Opened:
+def _open_aes(spec: JudgeSpec, mode: Mode, device: torch.device) -> Opened:
     from resonate_audio.rewards.aesthetics import DEFAULT_SOURCE, SAMPLE_RATE_HZ
 
+    if mode == "paper":
+        spec = _with_option(spec, "mode=paper")
     source = spec.source or DEFAULT_SOURCE
     judge = open_judge(replace(spec, kind="aesthetics", source=source), device)
     return Opened(judge, GRADES, find_pretrained(source), SAMPLE_RATE_HZ)
@@ -290,8 +292,7 @@ def _open_aqa(spec: JudgeSpec, mode: Mode, device: torch.device) -> Opened:
     from resonate_audio.rewards.audio_llm import SAMPLE_RATE_HZ
 
     if mode == "paper" and "question=" not in spec.options:
-        options = f"{spec.options}&" if spec.options else "#"
-        spec = replace(spec, options=f"{options}question=official")
+        spec = _with_option(spec, "question=official")
     judge = open_judge(spec, device)
     assert isinstance(judge, AQAReward)
     assert spec.source is not None, "open_judge refuses aqa without a model"
@@ -337,6 +338,11 @@ def _open_pam(spec: JudgeSpec, mode: Mode, device: torch.device) -> Opened:
 
 def _open_any(spec: JudgeSpec, _: Mode, device: torch.device) -> Opened:
     return Opened(open_judge(spec, device), (Plan("", TOTAL),))
+
+
+def _with_option(spec: JudgeSpec, option: str) -> JudgeSpec:
+    before = f"{spec.options}&" if spec.options else "#"
+    return replace(spec, options=before + option)
 
 
 def _refuse_options(spec: JudgeSpec) -> None:

@@ -70,6 +70,8 @@ class AestheticsOptions(LocalOptions):
 
     axis: Literal["mean", "CE", "CU", "PC", "PQ"] = "mean"
     """Which grade is the score; all four are reported."""
+    mode: Literal["deterministic", "paper"] = "deterministic"
+    """Paper mode hears a rest under 0.1 s behind the last window of 10 s, too."""
 
 
 def open_reward(
@@ -178,7 +180,7 @@ def _open_aesthetics(spec: JudgeSpec, device: torch.device) -> Reward:
 
     options = _options(spec, AestheticsOptions)
     return AestheticsReward.from_pretrained(
-        spec.source or DEFAULT_SOURCE, device, options.axis, options.batch_size
+        spec.source or DEFAULT_SOURCE, device, options.axis, options.batch_size, options.mode
     )
 
 

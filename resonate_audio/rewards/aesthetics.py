@@ -22,10 +22,11 @@ DEFAULT_SOURCE = "facebook/audiobox-aesthetics"
 SAMPLE_RATE_HZ = 16_000
 WINDOW_SAMPLES = 10 * SAMPLE_RATE_HZ
 SHORTEST_REST_S = 0.1
-"""A shorter rest after the last whole window is not heard."""
+"""A shorter rest after the last whole window is not heard in deterministic mode."""
 AXES = ("CE", "CU", "PC", "PQ")
 """Content enjoyment, content usefulness, production complexity, production quality: 1 to 10."""
 Axis = Literal["mean", "CE", "CU", "PC", "PQ"]
+Mode = Literal["deterministic", "paper"]
 
 
 AxisPredictor = Callable[
@@ -43,8 +44,8 @@ class AestheticsReward:
     A sound is cut into windows of 10 s, the last one filled with masked zeros; its grade is the
     mean over windows, each weighted by the length of its sound. Differs from the published code:
     always float32 (there, too: its bfloat16 flag has no effect), soxr instead of torchaudio's
-    resampler, and a rest under 0.1 s is left out. The last halves the cost of the official
-    model's sounds, which are 10.008 s long; that rest weighs 0.0008.
+    resampler, and, but for paper mode, a rest under 0.1 s is left out. The last halves the cost of
+    the official model's sounds, which are 10.008 s long; that rest weighs 0.0008.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class AestheticsReward:
         axis: Axis = "mean",
         name: str = "aesthetics",
         batch_size: int = 8,
+        mode: Mode = "deterministic",
     ) -> None:
         """Take a predictor that is ready.
 
@@ -63,10 +65,11 @@ class AestheticsReward:
             axis: which grade is the score.
             name: for logs.
             batch_size: windows in one forward pass.
+            mode: ``paper`` hears the shortest rest, too.
         """
         self.name, self._predictor = name, predictor
-        self._axis, self._batch_size = axis, batch_size
-        self._judge = f"{name}[{source}, {axis}]"
+        self._axis, self._batch_size, self._mode = axis, batch_size, mode
+        self._judge = f"{name}[{source}, {axis}{', every rest' if mode == 'paper' else ''}]"
         self._lock = threading.Lock()
 
     @classmethod
@@ -76,6 +79,7 @@ class AestheticsReward:
         device: str | torch.device = "cpu",
         axis: Axis = "mean",
         batch_size: int = 8,
+        mode: Mode = "deterministic",
     ) -> AestheticsReward:
         """Load a folder or a hub repository of ``audiobox_aesthetics``.
 
@@ -90,7 +94,7 @@ class AestheticsReward:
             model = model_class.from_pretrained(str(folder), strict=True)
         # For good, as this state is shared by all threads: the published code mixes mask types.
         warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
-        return cls(AudioboxAxes(model.to(device)), source, axis, batch_size=batch_size)
+        return cls(AudioboxAxes(model.to(device)), source, axis, batch_size=batch_size, mode=mode)
 
     async def score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
         """Grade every row; the texts are not read.
@@ -102,7 +106,7 @@ class AestheticsReward:
 
     def _score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
         check_rows(self.name, audio, prompts)
-        windows, heard = cut_windows(hear(audio, SAMPLE_RATE_HZ))
+        windows, heard = cut_windows(hear(audio, SAMPLE_RATE_HZ), self._mode)
         grades = self._grade(windows.flatten(0, 1), heard.repeat(len(windows), 1))
         weights = heard.sum(dim=1) / heard.sum()
         by_axis = {
@@ -148,18 +152,19 @@ class AudioboxAxes:
 
 
 def cut_windows(
-    samples: Float32[Tensor, "row sample"],
+    samples: Float32[Tensor, "row sample"], mode: Mode = "deterministic"
 ) -> tuple[Float32[Tensor, "row window window_sample"], Bool[Tensor, "window window_sample"]]:
     """Windows of 10 s one after another, and where they hold sound.
 
     Args:
         samples: at 16 kHz.
+        mode: ``deterministic`` leaves out a rest under 0.1 s.
 
     Returns:
         The windows, the last filled up with zeros, and their masks, alike for every row.
     """
-    rest = samples.shape[1] % WINDOW_SAMPLES
-    if samples.shape[1] > WINDOW_SAMPLES and 0 < rest < SHORTEST_REST_S * SAMPLE_RATE_HZ:
+    rest, shortest = samples.shape[1] % WINDOW_SAMPLES, SHORTEST_REST_S * SAMPLE_RATE_HZ
+    if mode == "deterministic" and samples.shape[1] > WINDOW_SAMPLES and 0 < rest < shortest:
         samples = samples[:, :-rest]
     num_windows = -(-samples.shape[1] // WINDOW_SAMPLES)
     filled = samples.new_zeros(len(samples), num_windows * WINDOW_SAMPLES)

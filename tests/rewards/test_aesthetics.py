@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_aes import OLD_CODE as OLD_CODE_WARNINGS
+from tiny_aes import build_aes
 from torch import Tensor
 
 from resonate_audio.core.errors import CheckpointError, ConfigError, RewardError
@@ -25,11 +27,7 @@ from resonate_audio.rewards.base import Reward, score_now
 RATE_HZ = 16_000
 
 
-OLD_CODE = pytest.mark.filterwarnings(
-    "ignore:Support for mismatched key_padding_mask",
-    "ignore:`torch.nn.utils.weight_norm` is deprecated",
-)
-"""What torch says of the published network when it is used directly."""
+OLD_CODE = pytest.mark.filterwarnings(*OLD_CODE_WARNINGS)
 
 
 class MeanLevel:
@@ -100,6 +98,14 @@ def test_a_rest_of_a_few_milliseconds_costs_no_window() -> None:
     assert heard.all()
 
 
+def test_in_paper_mode_it_is_a_window_that_counts_by_its_length() -> None:
+    audio = steps((10, 0.1), (0.01, 0.9))
+    assert cut_windows(audio.samples, "paper")[0].shape == (1, 2, 10 * RATE_HZ)
+    judge = AestheticsReward(MeanLevel(), "tiny", "CE", mode="paper")
+    found = float(score_now(judge, audio, ["x"]).total[0])
+    assert found == pytest.approx((10 * 0.1 + 0.01 * 0.9) / 10.01)
+
+
 def test_a_rest_that_can_be_heard_is_a_window_of_its_own() -> None:
     windows, heard = cut_windows(steps((10.2, 0.1)).samples)
     assert windows.shape == (1, 2, 10 * RATE_HZ)
@@ -118,7 +124,8 @@ def test_texts_and_sounds_must_be_one_each() -> None:
 
 def test_without_its_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "audiobox_aesthetics", None)
-    monkeypatch.delitem(sys.modules, "audiobox_aesthetics.model.aes", raising=False)
+    for part in ("model", "model.aes"):
+        monkeypatch.delitem(sys.modules, f"audiobox_aesthetics.{part}", raising=False)
     with pytest.raises(ConfigError, match=r"pip install .resonate-audio\[aesthetics\]"):
         open_reward("aesthetics")
 
@@ -126,21 +133,7 @@ def test_without_its_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def real_model(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The published network class, made small, with random weights."""
-    aes = pytest.importorskip("audiobox_aesthetics.model.aes")
-    sizes = {
-        "encoder_layers": 2,
-        "encoder_embed_dim": 16,
-        "encoder_ffn_embed_dim": 16,
-        "encoder_attention_heads": 2,
-        "conv_feature_layers": "[(8,10,5)] + [(8,3,2)] * 4 + [(8,2,2)] * 2",
-        "conv_pos": 8,
-        "conv_pos_groups": 2,
-    }
-    for name, value in sizes.items():
-        monkeypatch.setattr(aes.DEFAULT_AUDIO_CFG, name, value)
-    torch.manual_seed(0)
-    scales = {axis: {"mean": 5.0 + number, "std": 1.5} for number, axis in enumerate(AXES)}
-    return aes.AesMultiOutput(proj_ln=True, nth_layer=3, target_transform=scales).eval()
+    return build_aes(monkeypatch)
 
 
 @OLD_CODE
