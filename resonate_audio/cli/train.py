@@ -98,13 +98,22 @@ def awm(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
 @app.command()
 def dpo(recipe: RecipeFile, overrides: Overrides = None) -> None:
-    """Prefer the best of a prompt's takes to the worst: DPO, offline or online.
+    """Prefer the best of a prompt's takes to the worst, or what people prefer: DPO.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
       resonate train dpo --recipe recipes/nano/dpo.yaml --set algorithm.online=true
+
+      resonate train dpo --recipe recipes/nano/dpo-pairs.yaml --set pairs=preferences/pairs.jsonl
     """
-    _reinforce(recipe, overrides, ("dpo",))
+    from resonate_audio.core.config import apply_overrides, load_config, read_yaml
+
+    if "pairs" not in apply_overrides(read_yaml(recipe), overrides or []):
+        _reinforce(recipe, overrides, ("dpo",))
+        return
+    from resonate_audio.training.pair_run import PairRecipe, train_on_pairs
+
+    train_on_pairs(load_config(PairRecipe, recipe, overrides), _say)
 
 
 @app.command()

@@ -32,6 +32,7 @@ from resonate_audio.evaluation.listening import (
 )
 from resonate_audio.serving.listening import ListeningTest, clip_path
 from resonate_audio.serving.listening_answers import Answer
+from resonate_audio.training.pairs import PreferencePair
 
 LATEX_SPECIAL = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -64,18 +65,6 @@ class Results(FrozenConfig):
     axes: tuple[AxisResult, ...]
     repeat_difference: dict[str, float]
     """By rater: mean distance between the answers to a clip that was heard twice."""
-
-
-class PreferencePair(FrozenConfig):
-    """Two sounds for one text, of which people want the first; a line of ``pairs.jsonl``."""
-
-    prompt: str
-    chosen: str
-    """File, relative to the folder of the list."""
-    rejected: str
-    margin: float
-    """How much further up the scale the chosen one stands, 0 to 1."""
-    num_raters: int
 
 
 def to_ratings(test: ListeningTest, answers: Sequence[Answer]) -> tuple[Rating, ...]:

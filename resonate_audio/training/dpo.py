@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.types import TextFeatures
 from resonate_audio.flow.path import noised, velocity_target
 from resonate_audio.training.advantage import group_rows, reward_spread
 from resonate_audio.training.divergence import row_mean_square
@@ -103,6 +104,42 @@ def dpo_loss(
     return DPOLoss(-F.logsigmoid(margin), margin.detach(), margin.detach() > 0)
 
 
+@dataclass(frozen=True)
+class PairedLatents:
+    """What is compared: two normalised latents a pair, and the features of its text."""
+
+    winners: Float[Tensor, "pair frame channel"]
+    losers: Float[Tensor, "pair frame channel"]
+    features: TextFeatures
+    """One row a pair."""
+
+    def part(self, pairs: Int[Tensor, " pair"]) -> PairedLatents:
+        """Some of the pairs."""
+        pairs = pairs.to(self.winners.device)
+        features = TextFeatures(self.features.tokens[pairs], self.features.pooled[pairs])
+        return PairedLatents(self.winners[pairs], self.losers[pairs], features)
+
+
+def compare_pairs(
+    policy: Policy,
+    pairs: PairedLatents,
+    levels: Float[Tensor, " pair"],
+    noise: Float[Tensor, "pair frame channel"],
+    beta: float,
+) -> DPOLoss:
+    """Loss of pairs at given noise levels; both of a pair get one noise."""
+    levels, noise = levels.repeat(2), noise.repeat(2, 1, 1)
+    data = torch.cat([pairs.winners, pairs.losers])
+    state, target = noised(data, noise, levels), velocity_target(data, noise)
+    texts = pairs.features
+    features = TextFeatures(texts.tokens.repeat(2, 1, 1), texts.pooled.repeat(2, 1))
+    reference = policy.bind_reference(features, NO_GUIDANCE)(state, levels)
+    velocity = policy.bind(features, NO_GUIDANCE)(state, levels)
+    winner, loser = row_mean_square(velocity - target).chunk(2)
+    winner_before, loser_before = row_mean_square(reference - target).chunk(2)
+    return dpo_loss(winner, loser, winner_before, loser_before, beta)
+
+
 def dpo_step(
     policy: Policy,
     experience: Experience,
@@ -110,30 +147,37 @@ def dpo_step(
     config: DPOConfig,
     rows_per_batch: int,
 ) -> Metrics:
-    """Gradients of one update over the pairs of its prompts; both of a pair get one noise."""
-    tally, rollout = Tally(update.ranks), experience.rollout
+    """Gradients of one update over the pairs of its prompts."""
+    rollout, latents = experience.rollout, experience.rollout.latents
     reward, groups = experience.rewards.total[update.rows], rollout.groups[update.rows]
     pairs = make_pairs(reward, groups)
     winners, losers = update.rows[pairs.winners], update.rows[pairs.losers]
-    total = len(winners) * config.times_per_take
-    batches = torch.split(torch.stack([winners, losers]), rows_per_batch, dim=1)
-    batches = batches * config.times_per_take
+    compared = PairedLatents(
+        latents[winners.to(latents.device)],
+        latents[losers.to(latents.device)],
+        rollout.row_features(winners),
+    )
+    return learn_from_pairs(policy, compared, update, config, rows_per_batch)
+
+
+def learn_from_pairs(
+    policy: Policy,
+    pairs: PairedLatents,
+    update: Update,
+    config: DPOConfig,
+    pairs_per_batch: int,
+) -> Metrics:
+    """Gradients of one update over pairs, each at ``times_per_take`` noise levels."""
+    tally, num_pairs = Tally(update.ranks), len(pairs.winners)
+    batches = torch.split(torch.arange(num_pairs), pairs_per_batch) * config.times_per_take
     for number, batch in enumerate(batches):
         update.on_pass(number + 1 == len(batches))
-        own, part = update.own_part(batch.shape[1])
-        winning = rollout.latents[batch[0].to(rollout.latents.device)]
-        levels, noise = (drawn[own] for drawn in fresh_noise(winning, update.generator))
-        levels, noise = levels.repeat(2), noise.repeat(2, 1, 1)
-        both = batch[:, own].flatten()
-        data = rollout.latents[both.to(rollout.latents.device)]
-        state, target = noised(data, noise, levels), velocity_target(data, noise)
-        features = rollout.row_features(both)
-        reference = policy.bind_reference(features, NO_GUIDANCE)(state, levels)
-        velocity = policy.bind(features, NO_GUIDANCE)(state, levels)
-        winner, loser = row_mean_square(velocity - target).chunk(2)
-        winner_before, loser_before = row_mean_square(reference - target).chunk(2)
-        compared = dpo_loss(winner, loser, winner_before, loser_before, config.beta)
-        share = part * batch.shape[1] / total
+        own, part = update.own_part(len(batch))
+        together = pairs.part(batch)
+        fresh = fresh_noise(together.winners, update.generator)
+        levels, noise = (drawn[own.to(drawn.device)] for drawn in fresh)
+        compared = compare_pairs(policy, together.part(own), levels, noise, config.beta)
+        share = part * len(batch) / (num_pairs * config.times_per_take)
         (share * compared.pairs.mean()).backward()  # type: ignore[no-untyped-call]
         tally.add(share, loss=compared.pairs.mean(), margin=compared.margin.mean())
         tally.add(share, accuracy=compared.correct.float().mean())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -83,60 +84,22 @@ class ReinforcePlan:
     """Keep the weights that made the rollout, averaged with older ones by this; None: don't."""
 
 
-class ReinforceTask(Task):
-    """Takes of the prompts, judged; the policy moves towards what the judge prefers."""
+class PolicyTask(Task):
+    """A model that is taught from where it is: what is evaluated, exported and kept of it."""
 
-    def __init__(
-        self,
-        maker: TakeMaker,
-        reward: Reward,
-        plan: ReinforcePlan,
-        networks: Networks,
-        text_encoder: Path | None = None,
-    ) -> None:
-        """Put together what a run needs.
+    def __init__(self, policy: Policy, networks: Networks, text_encoder: Path | None) -> None:
+        """Begin a task.
 
         Args:
-            maker: makes takes; holds the policy.
-            reward: the judge.
-            plan: what is repeated.
+            policy: what is taught.
             networks: those around the policy, to be exported with it.
             text_encoder: folder of the text encoder, if it travels with the model.
         """
-        self.maker = maker
-        self.policy = maker.policy
-        self.phases: dict[str, nn.Module] = {"model": self.policy.model}
-        self.reward = reward
-        self.plan = plan
+        self.policy = policy
+        self.phases: dict[str, nn.Module] = {"model": policy.model}
         self.networks = networks
         self.text_encoder = text_encoder
-        self.batches = BatchPlan([len(plan.texts)], [plan.prompts_per_step], maker.seed)
-        self.observe: Callable[[int, Experience], None] = lambda step, experience: None
         self.evaluate: Callable[[Path, int], Mapping[str, float]] = lambda folder, step: {}
-
-    def check_ranks(self, ranks: Ranks) -> None:
-        """Refuse batches of takes that the processes cannot share evenly."""
-        check_split(self.maker.sampler.rows_per_batch, ranks, "sampler.rows_per_batch")
-        rows = self.plan.prompts_per_step * self.plan.takes
-        if rows < ranks.world:
-            raise ConfigError(
-                f"prompts_per_step · takes is {rows}: fewer takes than the {ranks.world} processes"
-            )
-
-    def collect(self, step: int) -> Experience:
-        """The judged rollout of one step."""
-        chosen = self.batches.batch(step).rows.tolist()
-        prompts = Prompts(tuple(self.plan.texts[index] for index in chosen), self.plan.takes)
-        if self.plan.remember_decay is not None:
-            self.policy.remember(self.plan.remember_decay)
-        bind = self.policy.bind_reference if self.plan.from_reference else self.policy.bind
-        return self.maker.collect(prompts, self.reward, self.plan.advantage, step, bind)
-
-    def shares(self, experience: Experience) -> list[Int[Tensor, " row"]]:
-        """Takes of each update: whole groups, as evenly as they go."""
-        groups = experience.kept_rows().view(-1, self.plan.takes)
-        parts = groups.tensor_split(self.plan.updates_per_step)
-        return [part.flatten() for part in parts if len(part)]
 
     def sample(self, folder: Path, step: int) -> Mapping[str, float]:
         """Generate the evaluation prompts and have them judged."""
@@ -170,14 +133,60 @@ class ReinforceTask(Task):
         self.policy.remembered = kept
 
 
-class ReinforceTrainer(Trainer):
-    """A `Trainer` whose step is one rollout and the updates that follow from it."""
+class ReinforceTask(PolicyTask):
+    """Takes of the prompts, judged; the policy moves towards what the judge prefers."""
 
-    task: ReinforceTask
+    def __init__(
+        self,
+        maker: TakeMaker,
+        reward: Reward,
+        plan: ReinforcePlan,
+        networks: Networks,
+        text_encoder: Path | None = None,
+    ) -> None:
+        """Put together what a run needs.
 
-    def __init__(self, task: ReinforceTask, config: TrainerConfig, device: torch.device) -> None:
-        super().__init__(task, config, device)
-        self.task = task
+        Args:
+            maker: makes takes; holds the policy.
+            reward: the judge.
+            plan: what is repeated.
+            networks: those around the policy, to be exported with it.
+            text_encoder: folder of the text encoder, if it travels with the model.
+        """
+        super().__init__(maker.policy, networks, text_encoder)
+        self.maker = maker
+        self.reward = reward
+        self.plan = plan
+        self.batches = BatchPlan([len(plan.texts)], [plan.prompts_per_step], maker.seed)
+        self.observe: Callable[[int, Experience], None] = lambda step, experience: None
+
+    def check_ranks(self, ranks: Ranks) -> None:
+        """Refuse batches of takes that the processes cannot share evenly."""
+        check_split(self.maker.sampler.rows_per_batch, ranks, "sampler.rows_per_batch")
+        rows = self.plan.prompts_per_step * self.plan.takes
+        if rows < ranks.world:
+            raise ConfigError(
+                f"prompts_per_step · takes is {rows}: fewer takes than the {ranks.world} processes"
+            )
+
+    def collect(self, step: int) -> Experience:
+        """The judged rollout of one step."""
+        chosen = self.batches.batch(step).rows.tolist()
+        prompts = Prompts(tuple(self.plan.texts[index] for index in chosen), self.plan.takes)
+        if self.plan.remember_decay is not None:
+            self.policy.remember(self.plan.remember_decay)
+        bind = self.policy.bind_reference if self.plan.from_reference else self.policy.bind
+        return self.maker.collect(prompts, self.reward, self.plan.advantage, step, bind)
+
+    def shares(self, experience: Experience) -> list[Int[Tensor, " row"]]:
+        """Takes of each update: whole groups, as evenly as they go."""
+        groups = experience.kept_rows().view(-1, self.plan.takes)
+        parts = groups.tensor_split(self.plan.updates_per_step)
+        return [part.flatten() for part in parts if len(part)]
+
+
+class PolicyTrainer(Trainer):
+    """A `Trainer` that listens in from the start and draws a page of the run."""
 
     @property
     def logs(self) -> tuple[Path, ...]:
@@ -215,6 +224,36 @@ class ReinforceTrainer(Trainer):
             self._sample()  # what there was before
         return super()._loop(progress)
 
+    def learn_once(
+        self, rows: Int[Tensor, " row"], number: int, learn: Callable[[Update], Metrics]
+    ) -> Metrics:
+        """One optimiser update, from the gradients that ``learn`` leaves.
+
+        Args:
+            rows: what the update learns from.
+            number: of the update in its step.
+            learn: makes the backward passes; gives what to log.
+        """
+        optimizer, gradients = self.optimizers["model"], self.sums["model"]
+        optimizer.zero_grad(set_to_none=True)
+        seed = self.run_config.seed
+        generator = generator_for(seed, self.step, self.device, f"update {number}")
+        metrics = learn(Update(rows, number == 0, generator, self.ranks, gradients.on_pass))
+        norm = self.clip_gradients("model")
+        optimizer.step()
+        named = metrics | {"grad_norm": norm}
+        return {name: value.detach().float() for name, value in named.items()}
+
+
+class ReinforceTrainer(PolicyTrainer):
+    """A `Trainer` whose step is one rollout and the updates that follow from it."""
+
+    task: ReinforceTask
+
+    def __init__(self, task: ReinforceTask, config: TrainerConfig, device: torch.device) -> None:
+        super().__init__(task, config, device)
+        self.task = task
+
     def update(self) -> None:
         """One iteration: collect, learn, average."""
         experience = self._collect()
@@ -243,20 +282,12 @@ class ReinforceTrainer(Trainer):
             self.model.train()
 
     def _learn(self, experience: Experience) -> Losses:
-        optimizer = self.optimizers["model"]
-        self.set_rate(optimizer)
-        gradients = self.sums["model"]
+        self.set_rate(self.optimizers["model"])
+        learn = partial(self.task.plan.learn, self.task.policy, experience)
         logged: dict[str, list[Tensor]] = {}
         for number, rows in enumerate(self.task.shares(experience)):
-            optimizer.zero_grad(set_to_none=True)
-            seed = self.run_config.seed
-            generator = generator_for(seed, self.step, self.device, f"update {number}")
-            update = Update(rows, number == 0, generator, self.ranks, gradients.on_pass)
-            metrics = self.task.plan.learn(self.task.policy, experience, update)
-            norm = self.clip_gradients("model")
-            optimizer.step()
-            for name, value in (metrics | {"grad_norm": norm}).items():
-                logged.setdefault(name, []).append(value.detach().float())
+            for name, value in self.learn_once(rows, number, learn).items():
+                logged.setdefault(name, []).append(value)
         return {name: torch.stack(values).mean() for name, values in logged.items()}
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, PositiveFloat, model_validator
@@ -59,33 +60,45 @@ BY_LIKELIHOOD = (GRPOConfig, GuardConfig, DPPOConfig)
 """Algorithms that need stochastic steps with a density."""
 
 
-class ReinforceRecipe(TrainerConfig):
-    """Everything that a reinforcement run is made of."""
+class PolicyRecipe(TrainerConfig):
+    """What runs that teach a trained model have in common."""
 
     model: str = "nano"
     """What to teach: a bundled model, a model folder, or a hub id."""
-    prompts: Path
-    """File of texts to practise on: one a line, or JSON lines."""
-    prompts_per_step: int = Field(4, ge=1)
-    takes: int = Field(8, ge=2)
-    """Takes of each prompt: the group that a take is compared with."""
     duration_s: PositiveFloat | None = None
-    """Length of a take; the model's default if None."""
-    updates_per_step: int = Field(1, ge=1)
-    """Optimiser updates from one rollout, each from its share of the takes."""
-    reward: str
-    """Judge or judges, as `resonate_audio.rewards.open_reward` reads them."""
+    """Length of a sound; the model's default if None."""
     reward_timeout_s: PositiveFloat = 300.0
-    sampler: SamplerConfig = SamplerConfig()
-    advantage: AdvantageConfig = AdvantageConfig()
-    algorithm: AlgorithmConfig
     lora: LoraSettings | None = None
     """Train adapters instead of every weight."""
     train_only: str | None = None
     """Train only the weights whose whole name matches this regular expression; None trains all."""
     evaluation: EvaluationConfig = EvaluationConfig()
+
+
+class ReinforceRecipe(PolicyRecipe):
+    """Everything that a reinforcement run is made of."""
+
+    prompts: Path
+    """File of texts to practise on: one a line, or JSON lines."""
+    prompts_per_step: int = Field(4, ge=1)
+    takes: int = Field(8, ge=2)
+    """Takes of each prompt: the group that a take is compared with."""
+    updates_per_step: int = Field(1, ge=1)
+    """Optimiser updates from one rollout, each from its share of the takes."""
+    reward: str
+    """Judge or judges, as `resonate_audio.rewards.open_reward` reads them."""
+    sampler: SamplerConfig = SamplerConfig()
+    advantage: AdvantageConfig = AdvantageConfig()
+    algorithm: AlgorithmConfig
     takes_every: int = Field(10, ge=0)
     """Steps between takes that are kept to be heard; 0 keeps none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_pairs(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "pairs" in values:
+            raise ValueError("pairs: only `resonate train dpo` learns from pairs of sounds")
+        return values
 
     @model_validator(mode="after")
     def _algorithm_fits_sampler(self) -> ReinforceRecipe:
@@ -120,27 +133,57 @@ def build_task(
     recipe: ReinforceRecipe, texts: tuple[str, ...], desk: JudgeDesk, device: torch.device
 ) -> ReinforceTask:
     """Load model and judges, and put the task together."""
-    ranks = current_ranks()
-    with ranks.first_alone():  # it may have to download
+    pupil = load_pupil(recipe, recipe.sampler.guidance_scale, device)
+    maker = TakeMaker(
+        pupil.policy, pupil.resonate, recipe.sampler, pupil.num_frames, recipe.run.seed, desk,
+        current_ranks(),
+    )  # fmt: skip
+    reward = open_reward(recipe.reward, device=device, timeout_s=recipe.reward_timeout_s)
+    plan = make_plan(recipe, texts)
+    task = ReinforceTask(maker, reward, plan, pupil.networks, pupil.text_encoder)
+    task.observe = TakeKeeper(recipe.run.output, recipe.takes_every).keep
+    evaluator = make_evaluator(recipe, pupil.resonate, reward, pupil.duration_s, device)
+    if evaluator is not None:
+        task.evaluate = evaluator
+    return task
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """A trained model, set up to be taught further."""
+
+    networks: Networks
+    policy: Policy
+    resonate: Resonate
+    """Around the policy's model."""
+    text_encoder: Path | None
+    """Its folder, if it travels with the model."""
+    duration_s: float
+
+    @property
+    def num_frames(self) -> int:
+        """Latent frames of a sound."""
+        return self.networks.config.num_frames(self.duration_s)
+
+
+def load_pupil(recipe: PolicyRecipe, guidance_scale: float, device: torch.device) -> Pupil:
+    """Load what a recipe teaches.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+        InputError: the model makes no sounds of that length.
+    """
+    with current_ranks().first_alone():  # it may have to download
         folder = find_model(recipe.model, None, False)
     networks, encoder = load_model(folder)
     duration_s = recipe.duration_s or networks.config.default_duration_s
     Sampling(duration_s).check(networks.config)
     model = networks.transformer.to(device).train()
     precision = torch.bfloat16 if recipe.run.precision == "bf16" else None
-    policy = Policy(model, recipe.sampler.guidance_scale, recipe.lora, precision, recipe.train_only)
+    policy = Policy(model, guidance_scale, recipe.lora, precision, recipe.train_only)
     resonate = Resonate(networks, encoder, device=device, transformer=model)
-    num_frames, seed = networks.config.num_frames(duration_s), recipe.run.seed
-    maker = TakeMaker(policy, resonate, recipe.sampler, num_frames, seed, desk, ranks)
-    reward = open_reward(recipe.reward, device=device, timeout_s=recipe.reward_timeout_s)
     inside = part_folder(folder, TEXT_ENCODER)
-    travels = inside if inside.is_dir() else None
-    task = ReinforceTask(maker, reward, make_plan(recipe, texts), networks, travels)
-    task.observe = TakeKeeper(recipe.run.output, recipe.takes_every).keep
-    evaluator = make_evaluator(recipe, resonate, reward, duration_s, device)
-    if evaluator is not None:
-        task.evaluate = evaluator
-    return task
+    return Pupil(networks, policy, resonate, inside if inside.is_dir() else None, duration_s)
 
 
 def load_model(folder: Path) -> tuple[Networks, TextEncoder]:
@@ -192,7 +235,7 @@ def choose_step(algorithm: AlgorithmConfig, rows: int) -> LearningStep:
 
 
 def make_evaluator(
-    recipe: ReinforceRecipe,
+    recipe: PolicyRecipe,
     resonate: Resonate,
     reward: Reward,
     duration_s: float,
