@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from resonate_audio.cli.console import print_table, say, step_progress
+from resonate_audio.cli.data_encode import MANY, Ray, Workers, ray_config
 from resonate_audio.cli.generate import DType, load
 from resonate_audio.core.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from resonate_audio.evaluation.baselines import Baseline
+    from resonate_audio.evaluation.bulk import Bulk
     from resonate_audio.evaluation.generate import ClipMaker
     from resonate_audio.evaluation.prompt_sets import PromptSet
 
+ToolT = TypeVar("ToolT")
 WHO, HOW, MACHINE = "Who makes the sounds (one of them)", "How", "What it runs on"
 LISTED = 10
 """Clips that are named before the rest is only counted."""
+
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="CPU threads of each process.",
+        show_default="all, with --ray as many as this machine would",
+        rich_help_panel=MANY,
+    ),
+]
 
 
 def generate(
@@ -127,11 +144,14 @@ def generate(
             help="Number format of the network.", show_default="by device", rich_help_panel=MACHINE
         ),
     ] = None,
+    ray: Ray = None,
+    workers: Workers = None,
+    threads: Threads = None,
 ) -> None:
     """Make the clips of a system, or list those that another generator made.
 
     The noise of a clip depends on its prompt's id and its take alone. Started again, it makes what
-    is missing and nothing else.
+    is missing and nothing else. With Ray, any number of processes make the same clips.
 
     [bold]Examples[/bold]
 
@@ -140,6 +160,8 @@ def generate(
       resonate eval generate acc_prompt.json -o out/tango --preset tango-full --clips tango/
 
       resonate eval generate lines.txt -o out/mine --command "mine.py {prompt} {seed} {file}"
+
+      resonate eval generate acc_prompt.json -o /share/nano --ray 10.0.0.5:6379 --workers 64
     """
     from resonate_audio.evaluation.baselines import find_baseline
     from resonate_audio.evaluation.generate import generate_clips
@@ -153,20 +175,26 @@ def generate(
     if clips is not None:
         if takes != 1:
             raise InputError("--takes says how many to make; with --clips they are counted")
+        if ray is not None:
+            raise InputError("--ray: clips that are there already are listed, which needs no Ray")
         bring_in(output, asked, clips, name, facts)
         return
-    maker: ClipMaker
     num_steps = steps or (baseline.nfe if baseline else None)
+    settings = (num_steps, guidance, duration, batch_size)
+    open_maker: Opener
     if command is not None:
-        maker = command_maker(command, timeout, baseline)
+        open_maker, device = partial(command_maker, command, timeout, baseline), "cpu"
     elif diffusers is not None:
-        maker = diffusers_maker(diffusers, num_steps, guidance, duration, batch_size, device, dtype)
+        open_maker = partial(diffusers_maker, diffusers, *settings, dtype=dtype)
     else:
-        maker = model_maker(
-            model or "nano", num_steps, guidance, duration, batch_size, device, dtype
-        )
-    with step_progress("clips") as report:
-        made = generate_clips(output, asked, maker, takes, name, facts, keep_going, report)
+        open_maker = partial(model_maker, model or "nano", *settings, dtype=dtype)
+    where = bulk_of(open_maker, ray, workers, threads, device)
+    with use_threads(threads if where is None else where.num_threads):
+        maker = open_maker(device=device)
+        with step_progress("clips") as report:
+            made = generate_clips(
+                output, asked, maker, takes, name, facts, keep_going, report, where
+            )
     print_table(
         ("folder", "prompts", "takes", "made", "there before", "failed"),
         [
@@ -260,8 +288,62 @@ def name_some(what: str, names: Sequence[str]) -> None:
         say(f"{what}: {len(names) - LISTED} more")
 
 
-def command_maker(template: str, timeout_s: float, baseline: Baseline | None) -> ClipMaker:
-    """A program that makes one clip a run."""
+Opener = Callable[..., "ClipMaker"]
+"""Takes ``device``."""
+
+
+def bulk_of(
+    open_tool: Callable[..., ToolT],
+    address: str | None,
+    workers: int | None,
+    threads: int | None,
+    device: str | None,
+) -> Bulk[ToolT] | None:
+    """What the options say of many processes.
+
+    Args:
+        open_tool: takes ``device``; each process calls it.
+        address: of Ray.
+        workers: processes.
+        threads: of each.
+        device: as the option says it.
+
+    Raises:
+        InputError: workers are asked for without Ray.
+    """
+    if address is None:
+        ray_config(address, workers)
+        return None
+    import torch
+
+    from resonate_audio.evaluation.bulk import Bulk
+    from resonate_audio.pipeline import choose_device
+
+    num_threads = threads or torch.get_num_threads()
+    if threads is None and num_threads > 1:
+        say(
+            f"note: each process computes with {num_threads} threads, as this machine does without "
+            "Ray, so that results are the same bits; --threads 1 suits many processes better"
+        )
+    kind = choose_device(device).type
+    ray = ray_config(address, workers, gpus=1.0 if kind == "cuda" else 0.0)
+    assert ray is not None
+    return Bulk(ray, partial(open_tool, device=kind), num_threads)
+
+
+def use_threads(num_threads: int | None) -> AbstractContextManager[None]:
+    """So many CPU threads; None: as many as there are."""
+    if num_threads is None:
+        return nullcontext()
+    from resonate_audio.core.threads import cpu_threads
+
+    return cpu_threads(num_threads)
+
+
+def command_maker(
+    template: str, timeout_s: float, baseline: Baseline | None, device: str | None = None
+) -> ClipMaker:
+    """A program that makes one clip a run, on whatever it finds."""
     from resonate_audio.evaluation.generate import CommandMaker
 
     return CommandMaker(template, timeout_s, nfe=None if baseline is None else baseline.nfe)

@@ -6,13 +6,15 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from resonate_audio.cli.console import print_table, say, step_progress
-from resonate_audio.cli.eval_generate import name_some
+from resonate_audio.cli.data_encode import Ray, Workers
+from resonate_audio.cli.eval_generate import Threads, bulk_of, name_some, use_threads
 from resonate_audio.cli.reward import notes_of_warnings
 from resonate_audio.core.errors import InputError
 
@@ -70,17 +72,23 @@ def score(
         str | None,
         typer.Option(help="cpu, cuda, cuda:1 or mps.", show_default="the fastest"),
     ] = None,
+    ray: Ray = None,
+    workers: Workers = None,
+    threads: Threads = None,
 ) -> None:
     """Score systems. A clip that is missing or silent counts as failed, and is never left out.
 
     Killed at any time and started again, it goes on where it was; a clip that is known is not
-    heard again. Writes scores.jsonl and scores.json into each folder.
+    heard again. Writes scores.jsonl and scores.json into each folder. With Ray, any number of
+    processes judge, and the values are the same.
 
     [bold]Examples[/bold]
 
       resonate eval score out/nano out/tango --metric nano-clap --metric aes
 
       resonate eval score out/nano --metric aqa:Qwen/Qwen2.5-Omni-7B --per-event --mode paper
+
+      resonate eval score /share/nano --metric nano-eval --ray 10.0.0.5:6379 --workers 64
     """
     from resonate_audio.evaluation.prompt_sets import read_prompt_set
     from resonate_audio.evaluation.store import Store
@@ -88,15 +96,18 @@ def score(
 
     asked = None if prompts is None else read_prompt_set(prompts)
     check_folders(folders)
-    with notes_of_warnings(), Store(store) as kept:
-        metrics = open_metrics(metric, mode, str(choose_device(device)), batch_size, per_event)
+    opener = partial(open_metrics, metric, mode, batch_size, per_event)
+    where = bulk_of(opener, ray, workers, threads, device)
+    num_threads = threads if where is None else where.num_threads
+    with notes_of_warnings(), Store(store) as kept, use_threads(num_threads):
+        metrics = opener(device=str(choose_device(device)))
         scored = []
         for folder in folders:
             from resonate_audio.evaluation.scored import write_scores
             from resonate_audio.evaluation.scores import join_earlier, score_system
 
             with step_progress(str(folder)) as report:
-                fresh = score_system(folder, metrics, kept, asked, trained_on or [], report)
+                fresh = score_system(folder, metrics, kept, asked, trained_on or [], report, where)
             joined, dropped = join_earlier(folder, fresh)
             write_scores(folder, joined)
             name_some(f"{folder}: dropped, as it was of other clips", dropped)
@@ -107,8 +118,8 @@ def score(
 
 
 def open_metrics(
-    texts: Sequence[str], mode: ScoreMode, device: str, batch_size: int, per_event: bool
-) -> list[Metric]:
+    texts: Sequence[str], mode: ScoreMode, batch_size: int, per_event: bool, device: str
+) -> Sequence[Metric]:
     """Open all metrics, before any sound is read.
 
     Raises:
@@ -118,7 +129,7 @@ def open_metrics(
     from resonate_audio.core.errors import ConfigError
     from resonate_audio.evaluation.metrics import PER_EVENT, ask_per_event, open_metric
 
-    metrics = []
+    metrics: list[Metric] = []
     for text in texts:
         plain = open_metric(text, mode.value, device, batch_size)
         metrics.append(plain)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from resonate_audio.core.errors import ConfigError, InputError, ManifestError
 from resonate_audio.core.files import atomic_path
+from resonate_audio.evaluation.bulk import Bulk, Work, run_jobs
 from resonate_audio.evaluation.clips import (
     ClipKey,
     ClipLine,
@@ -105,6 +106,29 @@ class ClipMaker(Protocol):
 
 
 @dataclass(frozen=True)
+class MakeJob:
+    """A batch, and which of it is missing."""
+
+    folder: Path
+    takes: tuple[Take, ...]
+    missing: frozenset[ClipKey]
+    keep_going: bool
+
+    @property
+    def wanted(self) -> tuple[Take, ...]:
+        """What is missing of the batch."""
+        return tuple(take for take in self.takes if take.key in self.missing)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of a batch."""
+
+    lines: tuple[ClipLine, ...] = ()
+    failure: str = ""
+
+
+@dataclass(frozen=True)
 class Generated:
     """What came of a run."""
 
@@ -161,6 +185,7 @@ def generate_clips(
     facts: Mapping[str, str] | None = None,
     keep_going: bool = False,
     on_step: OnStep | None = None,
+    bulk: Bulk[ClipMaker] | None = None,
 ) -> Generated:
     """Make the clips that a folder lacks.
 
@@ -173,6 +198,7 @@ def generate_clips(
         facts: more that a table should say, such as ``params``.
         keep_going: list clips that cannot be made, instead of stopping at the first.
         on_step: told (clips done, clips in all) after each batch that had something to do.
+        bulk: many processes that see the folder; the clips are the same as without.
 
     Raises:
         ManifestError: the folder holds clips of another system or protocol; names the field.
@@ -183,24 +209,24 @@ def generate_clips(
         folder, prompts, num_takes, name, maker.source, {**maker.facts, **(facts or {})}
     )
     manifest = open_manifest(folder, system, prompts)
-    missing = {take.key for take in takes if not manifest.is_done(take.key)}
+    missing = frozenset(take.key for take in takes if not manifest.is_done(take.key))
+    jobs = [
+        MakeJob(folder.absolute(), tuple(batch), missing & {t.key for t in batch}, keep_going)
+        for batch in _batches(takes, maker.batch_size)
+        if any(take.key in missing for take in batch)
+    ]
     failures: dict[ClipKey, str] = {}
     num_left = len(missing)
-    for batch in _batches(takes, maker.batch_size):
-        wanted = [take for take in batch if take.key in missing]
-        if not wanted:
-            continue
-        try:
-            manifest.append(_make_batch(manifest, maker, batch, wanted))
-        except (InputError, ManifestError) as error:
-            if not keep_going:
-                raise
-            failures |= {take.key: str(error) for take in wanted}
-        num_left -= len(wanted)
+    work = Work(do=make_batch, identify=_identify)
+    for job, made in run_jobs(jobs, work, maker, bulk):
+        manifest.append(made.lines)
+        if made.failure:
+            failures |= {take.key: made.failure for take in job.wanted}
+        num_left -= len(job.wanted)
         if on_step is not None:
             on_step(len(takes) - num_left, len(takes))
-    made = len(missing) - len(failures)
-    return Generated(manifest, made, len(takes) - len(missing), failures)
+    num_made = len(missing) - len(failures)
+    return Generated(manifest, num_made, len(takes) - len(missing), failures)
 
 
 def list_clips(
@@ -234,7 +260,7 @@ def list_clips(
     texts = {item.id: item.prompt for item in prompts.items}
     lines = []
     for done, (key, path) in enumerate(found.files.items(), 1):
-        line = _line(manifest, path, ClipLine(
+        line = _line(folder, path, ClipLine(
             id=key[0], prompt=texts[key[0]], seed=key[1], file="", sha256="",
         ))  # fmt: skip
         if manifest.clips.get(key) != line:
@@ -399,15 +425,27 @@ def _run_program(pieces: Sequence[str], timeout_s: float, place: str) -> None:
         raise InputError(f"{place} failed with exit code {process.returncode}: {last[:200]}")
 
 
-def _make_batch(
-    manifest: Manifest, maker: ClipMaker, batch: Sequence[Take], wanted: Sequence[Take]
-) -> list[ClipLine]:
+def make_batch(maker: ClipMaker, job: MakeJob) -> Made:
+    """Make what is missing of a batch, among its neighbours.
+
+    Raises:
+        ResonateError: it cannot be made, and the job is not told to go on.
+    """
+    try:
+        return Made(_make_batch(maker, job))
+    except (InputError, ManifestError) as error:
+        if not job.keep_going:
+            raise
+        return Made(failure=str(error))
+
+
+def _make_batch(maker: ClipMaker, job: MakeJob) -> tuple[ClipLine, ...]:
     start_s = time.perf_counter()
-    places = {take.key: manifest.folder / take.file for take in wanted}
-    maker.make(batch, [places.get(take.key) for take in batch])
-    wall_s = (time.perf_counter() - start_s) / len(batch)
-    return [
-        _made(_line(manifest, places[take.key], ClipLine(
+    places = {take.key: job.folder / take.file for take in job.wanted}
+    maker.make(job.takes, [places.get(take.key) for take in job.takes])
+    wall_s = (time.perf_counter() - start_s) / len(job.takes)
+    return tuple(
+        _made(_line(job.folder, places[take.key], ClipLine(
             id=take.item.id,
             prompt=take.item.prompt,
             seed=take.seed,
@@ -417,8 +455,12 @@ def _make_batch(
             nfe=maker.nfe,
             wall_s=round(wall_s, 4),
         )), places[take.key])
-        for take in wanted
-    ]  # fmt: skip
+        for take in job.wanted
+    )  # fmt: skip
+
+
+def _identify(maker: ClipMaker) -> tuple[str, ...]:
+    return maker.source, *(f"{name} {value}" for name, value in sorted(maker.facts.items()))
 
 
 def _made(line: ClipLine, path: Path) -> ClipLine:
@@ -428,7 +470,7 @@ def _made(line: ClipLine, path: Path) -> ClipLine:
     return line
 
 
-def _line(manifest: Manifest, path: Path, line: ClipLine) -> ClipLine:
+def _line(folder: Path, path: Path, line: ClipLine) -> ClipLine:
     """Say which file it is: its place, hash, rate and length."""
     rate_hz, num_samples = _read_header(path)
     sha256 = file_sha256(path)
@@ -436,7 +478,7 @@ def _line(manifest: Manifest, path: Path, line: ClipLine) -> ClipLine:
         raise ManifestError(f"{path}: vanished while it was looked at")
     return line.model_copy(
         update={
-            "file": os.path.relpath(path, manifest.folder),
+            "file": os.path.relpath(path, folder),
             "sha256": sha256,
             "sample_rate_hz": rate_hz,
             "seconds": None if rate_hz is None else num_samples / rate_hz,

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from resonate_audio.core.errors import ManifestError, RewardError
+from resonate_audio.data.shard_workers import chunks
+from resonate_audio.evaluation.bulk import Bulk, Work, run_jobs
 from resonate_audio.evaluation.clips import (
     ClipLine,
     Manifest,
@@ -31,7 +33,6 @@ from resonate_audio.evaluation.scored import (
     read_scores,
 )
 from resonate_audio.evaluation.sounds import (
-    OnWork,
     failure_of,
     know_sounds,
     measure_signs,
@@ -43,6 +44,8 @@ from resonate_audio.rewards.base import make_rewards, score_now
 
 OnStep = Callable[[int, int], None]
 """Told (pieces of work done, pieces in all)."""
+SIGNS_AT_ONCE = 16
+"""Files that are looked at before what they show is kept."""
 TRAINED_ON = "trained_on"
 """Fact of a system: names of the metrics that were its training's rewards, divided by commas."""
 
@@ -78,6 +81,28 @@ class Asked:
         return rate_hz, length if window_s is None else min(length, round(window_s * rate_hz))
 
 
+@dataclass(frozen=True)
+class Piece:
+    """One sound and one text, as a job names them."""
+
+    address: str
+    path: Path
+    prompt: str
+    id: str
+    """Of the prompt, for messages."""
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """Sounds of one rate and heard length, for one metric."""
+
+    metric: int | None
+    """Its number; None: the signs of a gamed judge."""
+    pieces: tuple[Piece, ...]
+    num_samples: int = 0
+    """Heard of each."""
+
+
 def score_system(
     folder: Path,
     metrics: Sequence[Metric],
@@ -85,6 +110,7 @@ def score_system(
     prompts: PromptSet | None = None,
     trained_on: Sequence[str] = (),
     on_step: OnStep | None = None,
+    bulk: Bulk[Sequence[Metric]] | None = None,
 ) -> SystemScores:
     """Score all clips of a folder with all metrics.
 
@@ -95,6 +121,7 @@ def score_system(
         prompts: what the system was asked for; by default what its folder says.
         trained_on: names of metrics that were rewards of its training, besides those its facts say.
         on_step: told how far the work is; not called if there is none.
+        bulk: many processes that see the folder; the values are the same as without.
 
     Returns:
         One row for each take of each prompt; those that cannot be scored have a ``failure``.
@@ -107,15 +134,20 @@ def score_system(
     check_columns(metrics)
     manifest = read_manifest(folder)
     prompts = _check_prompts(manifest, prompts)
-    work = _Work(on_step)
-    rows = _rows(manifest, prompts, know_sounds(manifest, store, work.silent))
+    rows = _rows(manifest, prompts, know_sounds(manifest, store))
     lists = [(metric, _asked(metric, manifest, rows)) for metric in metrics]
-    todo = [(metric, _missing(metric.fingerprint, asked, store)) for metric, asked in lists]
-    unsigned = _unsigned(manifest, rows, store)
-    work.total = sum(len(part) for _, part in todo) + len(unsigned)
-    for metric, part in todo:
-        _score(metric, part, store, work.add)
-    _sign(unsigned, store, work.add)
+    jobs = [
+        job
+        for number, (metric, asked) in enumerate(lists)
+        for job in _score_jobs(number, metric, asked, store)
+    ] + _sign_jobs(manifest, rows, store)
+    done, total = 0, sum(len(job.pieces) for job in jobs)
+    work = Work(do=do_job, identify=_identify)
+    for job, found in run_jobs(jobs, work, metrics, bulk):
+        store.put_scores(_kept_as(job, metrics), found)
+        done += len(job.pieces)
+        if on_step is not None:
+            on_step(done, total)
     given = [_values(metric, asked, store) for metric, asked in lists]
     signs = store.scores(signs_fingerprint(), [_sign_address(row) for row in rows if row.sound])
     rewards = {*trained_on, *filter(None, manifest.system.facts.get(TRAINED_ON, "").split(","))}
@@ -157,20 +189,24 @@ def join_earlier(folder: Path, scores: SystemScores) -> tuple[SystemScores, tupl
     return scores.model_copy(update=update), ()
 
 
-class _Work:
-    """Counts what is done of work whose amount is known after a while."""
+def do_job(metrics: Sequence[Metric], job: ScoreJob) -> dict[str, dict[str, float]]:
+    """Measure the sounds of a job; values by address.
 
-    def __init__(self, on_step: OnStep | None) -> None:
-        self._on_step, self._done, self.total = on_step, 0, 0
+    Raises:
+        RewardError: the judge failed; names the clips.
+        AudioError: a file cannot be read any more.
+    """
+    if job.metric is None:
+        return {piece.address: measure_signs(piece.path) for piece in job.pieces}
+    return _score_batch(metrics[job.metric], job)
 
-    def silent(self, num_pieces: int) -> None:
-        """Work before the amount of it is known."""
 
-    def add(self, num_pieces: int) -> None:
-        """So much more is done."""
-        self._done += num_pieces
-        if self._on_step is not None:
-            self._on_step(self._done, self.total)
+def _identify(metrics: Sequence[Metric]) -> list[str]:
+    return [f"{metric.name} {metric.fingerprint}" for metric in metrics]
+
+
+def _kept_as(job: ScoreJob, metrics: Sequence[Metric]) -> str:
+    return signs_fingerprint() if job.metric is None else metrics[job.metric].fingerprint
 
 
 def _check_prompts(manifest: Manifest, prompts: PromptSet | None) -> PromptSet:
@@ -212,7 +248,7 @@ def _rows(
 
 def _asked(metric: Metric, manifest: Manifest, rows: Sequence[Row]) -> list[Asked]:
     return [
-        Asked(row.sound.address(text), manifest.file_of(row.line), row.sound, text, row)
+        Asked(row.sound.address(text), manifest.file_of(row.line).absolute(), row.sound, text, row)
         for row in rows
         if row.is_scored and row.sound is not None and row.line is not None
         for text in _texts(metric, row.item)
@@ -231,44 +267,51 @@ def _texts(metric: Metric, item: PromptItem) -> list[str]:
     return events
 
 
-def _missing(name: str, asked: Sequence[Asked], store: Store) -> list[Asked]:
-    known = store.scores(name, [one.address for one in asked])
-    return list({one.address: one for one in asked if one.address not in known}.values())
+def _score_jobs(
+    number: int, metric: Metric, asked: Sequence[Asked], store: Store
+) -> Iterator[ScoreJob]:
+    """What is missing, in batches that are cut from everything, known or not.
+
+    So a sound has the neighbours after an interruption that it would have had without.
+    """
+    known = store.scores(metric.fingerprint, [one.address for one in asked])
+    for batch in _batches(metric, list({one.address: one for one in asked}.values())):
+        pieces = tuple(
+            Piece(one.address, one.path, one.prompt, one.row.item.id)
+            for one in batch
+            if one.address not in known
+        )
+        if pieces:
+            yield ScoreJob(number, pieces, batch[0].kind(metric.window_s)[1])
 
 
-def _score(metric: Metric, todo: Sequence[Asked], store: Store, on_work: OnWork) -> None:
-    for batch in _batches(metric, todo):
-        store.put_scores(metric.fingerprint, _score_batch(metric, batch))
-        on_work(len(batch))
-
-
-def _batches(metric: Metric, todo: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
+def _batches(metric: Metric, asked: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
     """Sounds of one rate and heard length, in the order of their prompts."""
 
     def kind(one: Asked) -> tuple[int, int]:
         return one.kind(metric.window_s)
 
-    for _, alike in groupby(sorted(todo, key=kind), key=kind):
+    for _, alike in groupby(sorted(asked, key=kind), key=kind):
         group = list(alike)
         for start in range(0, len(group), metric.batch_size):
             yield group[start : start + metric.batch_size]
 
 
-def _score_batch(metric: Metric, batch: Sequence[Asked]) -> dict[str, dict[str, float]]:
-    paths = list(dict.fromkeys(one.path for one in batch))
-    length = batch[0].kind(metric.window_s)[1]
-    read = metric.prepare(read_batch(paths, length))
-    audio = type(read)(read.samples[[paths.index(one.path) for one in batch]], read.sample_rate_hz)
+def _score_batch(metric: Metric, job: ScoreJob) -> dict[str, dict[str, float]]:
+    paths = list(dict.fromkeys(piece.path for piece in job.pieces))
+    read = metric.prepare(read_batch(paths, job.num_samples))
+    rows = [paths.index(piece.path) for piece in job.pieces]
+    audio = type(read)(read.samples[rows], read.sample_rate_hz)
     try:
-        given = score_now(metric.judge, audio, [one.prompt for one in batch])
-        given = make_rewards(given.total, given.judge, len(batch), given.parts)
+        given = score_now(metric.judge, audio, [piece.prompt for piece in job.pieces])
+        given = make_rewards(given.total, given.judge, len(rows), given.parts)
     except RewardError as error:
-        first, last = batch[0].row.item.id, batch[-1].row.item.id
+        first, last = job.pieces[0].id, job.pieces[-1].id
         raise RewardError(f"{metric.name}, clips {first} to {last}: {error}") from error
     parts = {**given.parts, TOTAL: given.total}
     return {
-        one.address: {name: float(part[row]) for name, part in parts.items()}
-        for row, one in enumerate(batch)
+        piece.address: {name: float(part[row]) for name, part in parts.items()}
+        for row, piece in enumerate(job.pieces)
     }
 
 
@@ -294,23 +337,15 @@ def _over_events(events: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {"mean": sum(heard) / len(heard), "share": share}
 
 
-def _unsigned(manifest: Manifest, rows: Sequence[Row], store: Store) -> dict[str, Path]:
-    """Files whose signs are not known, by address."""
+def _sign_jobs(manifest: Manifest, rows: Sequence[Row], store: Store) -> list[ScoreJob]:
+    """Files whose signs are not known."""
     known = store.scores(signs_fingerprint(), [_sign_address(row) for row in rows if row.sound])
-    return {
-        address: manifest.file_of(row.line)
+    missing = {
+        address: Piece(address, manifest.file_of(row.line).absolute(), "", row.item.id)
         for row in rows
         if row.is_scored and row.line is not None and (address := _sign_address(row)) not in known
     }
-
-
-def _sign(unsigned: Mapping[str, Path], store: Store, on_work: OnWork) -> None:
-    addresses = list(unsigned)
-    for start in range(0, len(addresses), 16):
-        part = addresses[start : start + 16]
-        signs = {address: measure_signs(unsigned[address]) for address in part}
-        store.put_scores(signs_fingerprint(), signs)
-        on_work(len(part))
+    return [ScoreJob(None, tuple(part)) for part in chunks(missing.values(), SIGNS_AT_ONCE)]
 
 
 def _sign_address(row: Row) -> str:
