@@ -9,6 +9,7 @@ ResonateError
 ├── ManifestError        a manifest line is broken (file and line are named)
 ├── ShardError           a shard or its index is missing, truncated or of another version
 ├── OutputError          an output exists, is not writable, or the disk is full
+├── WorkerError          a process of a cluster ended, again and again, before its work was done
 ├── ShapeError           an array does not have the axes the function needs
 ├── RewardError          a judge failed, timed out or gave something that is not a score
 ├── TrainingError        a run cannot go on (NaN loss, no clip left, bad resume)
@@ -52,6 +53,10 @@ class ShardError(ResonateError):
 
 class OutputError(ResonateError):
     """An output path exists already, cannot be written, or the disk is full."""
+
+
+class WorkerError(ResonateError):
+    """A process that works for this one ended, again and again, before its work was done."""
 
 
 class ShapeError(ResonateError):

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from resonate_audio.core.config import FrozenConfig
-from resonate_audio.core.errors import ConfigError, ResonateError
+from resonate_audio.core.errors import ConfigError, ResonateError, WorkerError
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -36,6 +37,8 @@ class RayConfig(FrozenConfig):
     """Memory for what travels between processes, on this machine only."""
     timeout_s: float = Field(60.0, gt=0)
     """Patience with a cluster that does not answer."""
+    max_losses: int = Field(3, ge=0)
+    """How often an item is begun anew after its process or machine was lost."""
 
 
 def map_with_ray(
@@ -46,11 +49,12 @@ def map_with_ray(
     """Call one function on every item, in processes that keep what the function keeps.
 
     Ray Data gives an item to a process when it has room, so few are under way at any time. What
-    is lost with a process or a machine is begun anew, as often as it takes; so a function that
+    is lost with a process or a machine is begun anew, ``max_losses`` times; so a function that
     writes files must write them atomically.
 
     Args:
         items: anything that can be pickled; small, so give names of files rather than content.
+            ``str`` of an item names it in an error.
         make_function: called once in each process; load networks there.
         config: where to work.
 
@@ -59,14 +63,16 @@ def map_with_ray(
 
     Raises:
         ConfigError: Ray is not installed, or nothing answers at the address.
+        WorkerError: an item was lost with its process too often.
         ResonateError: the first that the function raises.
     """
     with ray_session(config) as ray:
+        ledger = ray.remote(num_cpus=0)(Ledger).remote()
         rows = [{"number": number, "item": _pack(item)} for number, item in enumerate(items)]
         blocks = max(1, min(len(rows), MAX_BLOCKS))
         results = ray.data.from_items(rows, override_num_blocks=blocks).map(
             _Caller,
-            fn_constructor_args=(make_function,),
+            fn_constructor_args=(make_function, ledger, config.max_losses),
             compute=ray.data.ActorPoolStrategy(
                 size=min(config.workers, len(rows)), max_tasks_in_flight_per_actor=2
             ),
@@ -80,18 +86,53 @@ def map_with_ray(
             yield int(row["number"]), result
 
 
+class Ledger:
+    """Counts how often each item was begun and not ended; lives in a process of its own."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[int] = Counter()
+
+    def begin(self, number: int, ended: int | None) -> int:
+        """Begin an item after the same process ended another; gives how often it was lost."""
+        if ended is not None:
+            del self.begun[ended]
+        self.begun[number] += 1
+        return self.begun[number] - 1
+
+
 class _Caller:
     """What lives in each process; a mistake of the caller travels back as a result."""
 
-    def __init__(self, make_function: Callable[[], Callable[[Any], Any]]) -> None:
-        self.function = make_function()
+    def __init__(
+        self, make_function: Callable[[], Callable[[Any], Any]], ledger: Any, max_losses: int
+    ) -> None:
+        self.make_function = make_function
+        self.function: Callable[[Any], Any] | None = None
+        self.ledger, self.max_losses = ledger, max_losses
+        self.ended: int | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        number, item = row["number"], _unpack(row["item"])
         try:
-            result = self.function(_unpack(row["item"]))
+            result = self.call(number, item)
         except ResonateError as error:
             result = error
-        return {"number": row["number"], "result": _pack(result)}
+        self.ended = number
+        return {"number": number, "result": _pack(result)}
+
+    def call(self, number: int, item: Any) -> Any:
+        """Call the function, unless the item has cost too many processes already."""
+        import ray
+
+        lost = ray.get(self.ledger.begin.remote(number, self.ended))
+        if lost > self.max_losses:
+            raise WorkerError(
+                f"{item}: its process ended {lost} times before it was done, for example because "
+                "memory ran out; use fewer workers a machine, or run it without Ray to see why"
+            )
+        if self.function is None:  # not before: Ray starts a process that fails to start for ever
+            self.function = self.make_function()
+        return self.function(item)
 
 
 def _pack(value: Any) -> bytes:

@@ -78,6 +78,10 @@ class Job:
     num_lines: int
     folder: Path
 
+    def __str__(self) -> str:
+        last = self.first_line + self.num_lines - 1
+        return f"{self.shard.name} ({self.manifest}, lines {self.first_line} to {last})"
+
     @property
     def shard(self) -> Path:
         """The tar file."""

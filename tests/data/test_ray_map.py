@@ -1,6 +1,7 @@
 """Ray starts processes of its own, so each test of it is a program."""
 
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from test_encode import command, config, digests
 
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.data.encode import encode_manifest
-from resonate_audio.data.ray_map import check_address
+from resonate_audio.data.ray_map import Ledger, check_address
 
 SQUARES = """
 import os, signal, sys, time
@@ -50,6 +51,27 @@ if __name__ == "__main__":
         list(map_with_ray(range(4), lambda: fail, RayConfig()))
     except InputError as error:
         print(error)
+"""
+
+DEADLY = """
+import os
+from resonate_audio.core.errors import WorkerError
+from resonate_audio.data.ray_map import RayConfig, map_with_ray
+
+def end(number):
+    if number == 2:
+        os._exit(1)
+    return number
+
+def never_ready():
+    os._exit(1)
+
+if __name__ == "__main__":
+    for make, losses in ((lambda: end, 1), (never_ready, 0)):
+        try:
+            list(map_with_ray(range(4), make, RayConfig(max_losses=losses)))
+        except WorkerError as error:
+            print(error)
 """
 
 needs_ray = pytest.mark.skipif(
@@ -104,6 +126,27 @@ def test_a_lost_worker_loses_no_item_and_a_mistake_keeps_its_line(tmp_path: Path
     assert said == ["True", "2 is not a number"], done.stderr
     assert (tmp_path / "killed").exists()
     assert len(list(tmp_path.glob("process-*"))) == 3  # two, and the one after the lost one
+
+
+@needs_ray
+@pytest.mark.slow
+def test_an_item_that_ends_its_process_every_time_stops_the_job_by_name(tmp_path: Path) -> None:
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "deadly.py"], capture_output=True, text=True, check=False
+    )
+    said = [line for line in done.stdout.splitlines() if "(raylet)" not in line]
+    assert len(said) == 2, done.stderr
+    assert said[0].startswith("2: its process ended 2 times before it was done")
+    assert re.match(r"[0-3]: its process ended 1 times", said[1])
+
+
+def test_a_ledger_counts_what_was_begun_and_not_ended() -> None:
+    ledger = Ledger()
+    assert ledger.begin(5, None) == 0
+    assert ledger.begin(6, 5) == 0
+    assert ledger.begin(6, None) == 1  # another process, after the first was lost
+    assert ledger.begin(5, None) == 0  # it ended once, so it was not lost
 
 
 @needs_ray
