@@ -146,6 +146,22 @@ def test_a_run_shows_curves_warnings_and_takes(page: Any, address: str) -> None:
     assert page.get_by_text("not there any more").count() == 1
 
 
+def test_a_wave_that_is_scrolled_away_goes_under_the_bar(page: Any, address: str) -> None:
+    page.set_viewport_size({"width": 900, "height": 150})
+    page.goto(f"{address}#/runs")
+    page.get_by_role("link", name=HOSTILE.replace("/", "")).click()
+    page.get_by_role("button", name="Listen: best").click()
+    page.get_by_role("img", name="Spectrogram: a dog").wait_for()
+    on_top = """() => {
+        const sound = document.querySelector(".sound");
+        window.scrollBy(0, sound.getBoundingClientRect().top - 5);
+        const {left, top, width} = sound.getBoundingClientRect();
+        const found = document.elementFromPoint(left + width / 3, 25);
+        return [Math.round(top), found.closest(".bar") !== null];
+    }"""
+    assert page.evaluate(on_top) == [5, True]
+
+
 def test_a_listening_test_is_made_from_files_with_hostile_names(
     page: Any, address: str, tmp_path: Path
 ) -> None:
