@@ -282,8 +282,8 @@ def test_a_judge_that_fails_in_one_process_stops_all_with_its_cause(grpo: dict[s
     said = finish(start(2, "grpo", recipe, "deaf"), fails=True)
     assert "judge of process 1" in said
     assert "nan" in said
-    traces = said.split("Traceback")[1:]
-    assert all("torch/distributed/run.py" in trace for trace in traces), "of torchrun's own only"
+    first_trace = said.split("Traceback")[1]
+    assert "torch/distributed/run.py" in first_trace, "ours end in one line; this one is torchrun's"
     folder = Path(grpo["run"]["output"]).with_name("deaf") / "checkpoints"
     assert [load_checkpoint(path).step for path in list_checkpoints(folder)] == [1]
 
