@@ -28,7 +28,7 @@ import torch
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.data.latents import LatentBucket, LatentSet, pack_captions
 from resonate_audio.model.presets import NANO
-from resonate_audio.training.distributed import Ranks, current_ranks, joined_ranks
+from resonate_audio.training.distributed import Ranks, joined_ranks
 from resonate_audio.training.plan import count_parameters, train_flops
 from resonate_audio.training.pretrain import FlowConfig, PretrainTask, build_transformer
 from resonate_audio.training.run import RunConfig, Trainer, TrainerConfig
@@ -55,22 +55,28 @@ def random_latents(rows: int, frames: int) -> LatentSet:
 def measure(rows: int, frames: int, updates: int, output: Path) -> None:
     """Train for some updates in this process and its neighbours; the first writes the times."""
     torch.set_num_threads(1)
-    with joined_ranks("cpu"):
-        ranks = current_ranks()
-        torch.manual_seed(0)
-        data = random_latents(rows, frames)
-        flow = FlowConfig(frames_per_batch=rows * frames)
-        task = PretrainTask(build_transformer(NANO.transformer, data), data, flow, seed=0)
-        trainer = Trainer(task, TrainerConfig(run=RunConfig(output=output)), torch.device("cpu"))
-        for _ in range(WARM_UP):
-            trainer.update()
-        began = time.process_time()
-        times = [timed(trainer.update) for _ in range(updates)]
-        busy = ranks.sum(torch.tensor([(time.process_time() - began) / updates]))
-        sums = [sum_seconds(ranks) for _ in range(4)][1:]
+    with joined_ranks("cpu") as ranks:
+        found = time_updates(ranks, rows, frames, updates, output)
         if ranks.first:
-            found = {"update_s": min(times), "sum_s": min(sums), "busy_s": busy.item()}
             output.write_text(json.dumps(found), encoding="utf-8")
+
+
+def time_updates(
+    ranks: Ranks, rows: int, frames: int, updates: int, output: Path
+) -> dict[str, float]:
+    """Seconds of an update, of its sum of gradients, and of the processors of all."""
+    torch.manual_seed(0)
+    data = random_latents(rows, frames)
+    flow = FlowConfig(frames_per_batch=rows * frames)
+    task = PretrainTask(build_transformer(NANO.transformer, data), data, flow, seed=0)
+    trainer = Trainer(task, TrainerConfig(run=RunConfig(output=output)), torch.device("cpu"))
+    for _ in range(WARM_UP):
+        trainer.update()
+    began = time.process_time()
+    times = [timed(trainer.update) for _ in range(updates)]
+    busy = ranks.sum(torch.tensor([(time.process_time() - began) / updates]))
+    sums = [sum_seconds(ranks) for _ in range(4)][1:]
+    return {"update_s": min(times), "sum_s": min(sums), "busy_s": busy.item()}
 
 
 def timed(work: object) -> float:

@@ -292,3 +292,31 @@ def workers(launcher: "subprocess.Popen[str]") -> list[int]:
     """Processes that torchrun started."""
     found = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True)
     return [int(line) for line in found.stdout.split()]
+
+
+LEAVE = """
+import os
+import torch
+import torch.distributed as dist
+from resonate_audio.training.distributed import joined_ranks
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+before = threads()
+with joined_ranks("cpu"):
+    import torch.distributed.nn.functional  # as torch does by itself, sooner or later
+    dist.all_reduce(torch.ones(3))
+    during = threads()
+assert before == threads() < during, (before, threads(), during)
+"""
+
+
+def test_no_thread_of_the_group_outlives_it(tmp_path: Path) -> None:
+    script = tmp_path / "leave.py"
+    script.write_text(LEAVE)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
