@@ -27,11 +27,11 @@ from resonate_audio.core.types import Prompts, Waveform
 from resonate_audio.model.hub import find_model
 from resonate_audio.pipeline import Resonate, choose_device
 from resonate_audio.rewards import open_reward
-from resonate_audio.rewards.base import Reward, score_now
+from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.desk import JudgeDesk, score_now
 from resonate_audio.training.advantage import AdvantageConfig
 from resonate_audio.training.experience import Experience, TakeMaker
 from resonate_audio.training.grpo import GRPOConfig, grpo_step
-from resonate_audio.training.judging import JudgeDesk
 from resonate_audio.training.lora import LoraSettings
 from resonate_audio.training.policy import Policy
 from resonate_audio.training.reinforce import Update
@@ -65,7 +65,7 @@ def main() -> None:
     device = choose_device(options.device)
     judge = open_reward(options.judge, device=device)
     adapters = None if options.full else LoraSettings(rank=16)
-    with JudgeDesk() as desk:
+    with JudgeDesk(compute_beside=device.type != "cpu") as desk:
         forms = [
             make_form("paper", options, PAPER, None, GRPOConfig(kl=0.004), desk, device),
             make_form("fast", options, FAST, adapters,

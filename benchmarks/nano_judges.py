@@ -37,7 +37,8 @@ from resonate_audio.nano.judge_scenes import ExamItem, JudgeData, draw_exam, ope
 from resonate_audio.nano.judge_sounds import RATE_HZ
 from resonate_audio.nano.judge_training import Score, exam_scores
 from resonate_audio.rewards.audio_llm import AudioLLM
-from resonate_audio.rewards.base import Reward, score_now
+from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.desk import score_now
 from resonate_audio.rewards.matcher import MatcherReward
 from resonate_audio.rewards.two_tower import TwoTowerReward
 

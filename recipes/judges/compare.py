@@ -22,7 +22,7 @@ from torch import Tensor
 from resonate_audio.core.errors import ResonateError, RewardError
 from resonate_audio.core.types import Waveform
 from resonate_audio.rewards.aqascore import AQAReward
-from resonate_audio.rewards.base import score_now
+from resonate_audio.rewards.desk import score_now
 from resonate_audio.rewards.remote import RemoteAQAReward
 from resonate_audio.rewards.remote_config import RemoteConfig, parse_remote_spec
 

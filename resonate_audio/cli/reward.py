@@ -150,7 +150,7 @@ def score_alike(judges: Reward, clips: Sequence[Clip]) -> Rewards:
     import torch
 
     from resonate_audio.core.types import Waveform
-    from resonate_audio.rewards.base import score_now
+    from resonate_audio.rewards.desk import score_now
 
     samples = torch.stack([torch.from_numpy(clip.audio.samples) for clip in clips])
     audio = Waveform(samples, clips[0].audio.sample_rate_hz)

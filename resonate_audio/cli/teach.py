@@ -150,7 +150,7 @@ def judge_sounds(sounds: Sequence[Audio], prompts: Sequence[str], judge: str) ->
 
     from resonate_audio.core.types import Waveform
     from resonate_audio.rewards import open_reward
-    from resonate_audio.rewards.base import score_now
+    from resonate_audio.rewards.desk import score_now
 
     samples = torch.stack([torch.from_numpy(sound.samples) for sound in sounds])
     audio = Waveform(samples, sounds[0].sample_rate_hz)

@@ -40,7 +40,8 @@ from resonate_audio.evaluation.sounds import (
     signs_fingerprint,
 )
 from resonate_audio.evaluation.store import Sound, Store
-from resonate_audio.rewards.base import make_rewards, score_now
+from resonate_audio.rewards.base import make_rewards
+from resonate_audio.rewards.desk import score_now
 
 OnStep = Callable[[int, int], None]
 """Told (pieces of work done, pieces in all)."""

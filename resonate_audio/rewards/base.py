@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -72,19 +72,5 @@ def _column(
 
 
 async def in_thread(work: Callable[[], ResultT]) -> ResultT:
-    """Run a judge that computes here without holding up the event loop."""
+    """Run a judge that computes here without holding up the event loop, where its executor says."""
     return await asyncio.to_thread(work)
-
-
-def score_now(reward: Reward, audio: Waveform, prompts: Sequence[str]) -> Rewards:
-    """Score and wait, for callers that have nothing else to do meanwhile.
-
-    Raises:
-        RewardError: as the judge's.
-    """
-    if len(prompts) != len(audio.samples):
-        raise RewardError(
-            f"{reward.name}: {len(prompts)} texts for {len(audio.samples)} sounds; give one each"
-        )
-    coroutine: Coroutine[None, None, Rewards] = reward.score(audio, prompts)
-    return asyncio.run(coroutine)

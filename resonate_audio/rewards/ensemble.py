@@ -93,7 +93,7 @@ async def score_within(
 ) -> Rewards:
     """One judge's answer, checked, or an error when its time is up.
 
-    Work that a judge does in a thread cannot be stopped; it goes on unheard.
+    Work that a judge has begun to do in this process cannot be stopped; it goes on unheard.
 
     Raises:
         RewardError: as the judge's; or no answer after ``timeout_s`` seconds, or one that is not

@@ -37,7 +37,7 @@ class FunctionReward:
         self.name = name
 
     async def score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
-        """Call the function, in a thread of its own unless it is async.
+        """Call the function; an async one works beside everything else.
 
         Raises:
             RewardError: it failed, or did not give one finite number a row.

@@ -13,7 +13,8 @@ from resonate_audio.audio.io import write_audio
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.types import Audio, Waveform
 from resonate_audio.pipeline import Resonate, Sampling
-from resonate_audio.rewards.base import Reward, score_now
+from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.desk import score_now
 from resonate_audio.training.experience import Experience, attenuate
 from resonate_audio.training.progress import append_metrics, keep_metrics_until
 from resonate_audio.training.reinforce import TAKES_LOG

@@ -14,9 +14,10 @@ from torch import Tensor
 from resonate_audio.core.types import Latents, Prompts, Rewards, TextFeatures, Waveform
 from resonate_audio.pipeline import Resonate
 from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.desk import JudgeDesk
 from resonate_audio.training.advantage import AdvantageConfig, Advantages, group_advantages
 from resonate_audio.training.distributed import ALONE, Ranks
-from resonate_audio.training.judging import JudgeDesk, wait_for_scores
+from resonate_audio.training.judging import wait_for_scores
 from resonate_audio.training.policy import Policy
 from resonate_audio.training.rollout import Bind, Rollout, SamplerConfig, Takes, sample_rollout
 
@@ -125,7 +126,7 @@ class TakeMaker:
             self.ranks,
         )
         sampled = time.perf_counter()
-        rewards = wait_for_scores(scores, self.ranks)
+        rewards = wait_for_scores(self.desk, scores, self.ranks)
         judged = time.perf_counter()
         samples = self.ranks.join_at_first(torch.cat([wave.samples for wave in waves]))
         audio = Waveform(samples, waves[0].sample_rate_hz)

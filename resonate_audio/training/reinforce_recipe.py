@@ -19,6 +19,7 @@ from resonate_audio.model.text_encoder import TextEncoder
 from resonate_audio.pipeline import Resonate, Sampling
 from resonate_audio.rewards import open_reward
 from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.desk import JudgeDesk
 from resonate_audio.training.advantage import AdvantageConfig
 from resonate_audio.training.awm import AWMConfig, awm_step
 from resonate_audio.training.best_of_n import RAFTConfig, RWRConfig, best_of_n_step
@@ -29,7 +30,6 @@ from resonate_audio.training.evaluate import EvaluationConfig, Evaluator, TakeKe
 from resonate_audio.training.experience import TakeMaker
 from resonate_audio.training.grpo import GRPOConfig, grpo_step
 from resonate_audio.training.guard import GuardConfig, guard_step
-from resonate_audio.training.judging import JudgeDesk
 from resonate_audio.training.lora import LoraSettings
 from resonate_audio.training.nft import NFTConfig, nft_step
 from resonate_audio.training.policy import Policy
@@ -42,7 +42,7 @@ from resonate_audio.training.reinforce import (
     ReinforceTrainer,
 )
 from resonate_audio.training.rollout import SamplerConfig
-from resonate_audio.training.run import RunResult, TrainerConfig, train
+from resonate_audio.training.run import RunResult, TrainerConfig, resolve_device, train
 
 Say = Callable[[str], None]
 AlgorithmConfig = Annotated[
@@ -124,9 +124,10 @@ def train_reinforce(recipe: ReinforceRecipe, say: Say) -> RunResult:
             f"prompts_per_step {recipe.prompts_per_step}: {recipe.prompts} has only {len(texts)}"
         )
     count, takes = recipe.prompts_per_step, recipe.takes
-    with JudgeDesk() as desk, joined_ranks(recipe.run.device) as ranks:
+    with joined_ranks(recipe.run.device) as ranks:
         ranks.say(say)(f"{len(texts)} prompts, {count} of them a step, {takes} takes each")
-        return train(partial(build_task, recipe, texts, desk), recipe, ReinforceTrainer)
+        with JudgeDesk(compute_beside=resolve_device(recipe.run.device).type != "cpu") as desk:
+            return train(partial(build_task, recipe, texts, desk), recipe, ReinforceTrainer)
 
 
 def build_task(

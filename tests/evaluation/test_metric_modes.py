@@ -24,8 +24,9 @@ from resonate_audio.evaluation.sinc_resample import sinc_resample
 from resonate_audio.evaluation.store import Store
 from resonate_audio.rewards.aesthetics import AXES, AestheticsReward
 from resonate_audio.rewards.aqascore import AQAReward, LowAnswerMassWarning
-from resonate_audio.rewards.base import Reward, score_now
+from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.clap import CLAPReward
+from resonate_audio.rewards.desk import score_now
 from resonate_audio.rewards.ms_clap import MSClapReward
 from resonate_audio.rewards.pam import PAMReward
 

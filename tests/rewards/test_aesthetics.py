@@ -22,7 +22,8 @@ from resonate_audio.rewards.aesthetics import (
     Axis,
     cut_windows,
 )
-from resonate_audio.rewards.base import Reward, score_now
+from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.desk import score_now
 
 RATE_HZ = 16_000
 

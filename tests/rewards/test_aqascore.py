@@ -11,7 +11,8 @@ from resonate_audio.core.errors import CheckpointError, ConfigError, ModelNotFou
 from resonate_audio.core.types import Waveform
 from resonate_audio.rewards.aqascore import AQAReward, LowAnswerMassWarning
 from resonate_audio.rewards.audio_llm import AudioLLM
-from resonate_audio.rewards.base import Reward, score_now
+from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.desk import score_now
 
 TEXTS = ["a dog barks", "rain", "wind", "a bell", "a horn"]
 

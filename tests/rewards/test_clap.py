@@ -12,8 +12,9 @@ from tiny_judges import build_clap, make_llm, write_llm
 
 from resonate_audio.core.errors import CheckpointError, RewardError
 from resonate_audio.core.types import Waveform
-from resonate_audio.rewards.base import Reward, score_now
+from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.clap import CLAPReward
+from resonate_audio.rewards.desk import score_now
 
 TEXTS = ["a dog barks", "rain", "a long text about a dog that barks while rain falls", "wind"]
 RATE_HZ = 48_000

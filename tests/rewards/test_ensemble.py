@@ -9,7 +9,8 @@ from plain_judges import Careless, Failing, Steady, sleep_long, waits_for_itself
 
 from resonate_audio.core.errors import ConfigError, RewardError
 from resonate_audio.core.types import Waveform
-from resonate_audio.rewards.base import Reward, score_now
+from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.desk import score_now
 from resonate_audio.rewards.ensemble import Ensemble, Member
 from resonate_audio.rewards.function import FunctionReward
 

@@ -11,7 +11,8 @@ from plain_judges import Steady
 
 from resonate_audio.core.errors import ConfigError, RewardError
 from resonate_audio.core.types import Waveform
-from resonate_audio.rewards.base import Reward, score_now
+from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.desk import score_now
 from resonate_audio.rewards.function import open_function
 
 RATE_HZ = 44_100

@@ -9,7 +9,8 @@ import torch
 from resonate_audio.audio.mel import MelConfig
 from resonate_audio.core.errors import CheckpointError, RewardError
 from resonate_audio.core.types import Waveform
-from resonate_audio.rewards.base import Reward, score_now
+from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.desk import score_now
 from resonate_audio.rewards.matcher import (
     Matcher,
     MatcherConfig,

@@ -13,7 +13,8 @@ from resonate_audio.core.errors import CheckpointError, ModelNotFoundError, Rewa
 from resonate_audio.core.types import Waveform
 from resonate_audio.model.checkpoint import write_weights
 from resonate_audio.rewards import open_reward
-from resonate_audio.rewards.base import Reward, score_now
+from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.desk import score_now
 from resonate_audio.rewards.ms_clap import (
     WINDOW_SAMPLES,
     MSClapModel,

@@ -10,8 +10,9 @@ from resonate_audio.core.errors import CheckpointError, ConfigError, ResonateErr
 from resonate_audio.core.types import Waveform
 from resonate_audio.rewards import JUDGES, open_reward, parse_spec, short_labels
 from resonate_audio.rewards.aqascore import AQAReward
-from resonate_audio.rewards.base import Reward, score_now
+from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.clap import CLAPReward
+from resonate_audio.rewards.desk import score_now
 from resonate_audio.rewards.remote import RemoteAQAReward
 
 AUDIO = Waveform(0.1 * torch.ones(2, 8000), 16_000)

@@ -9,7 +9,8 @@ import torch
 from tiny_ms_clap import make_model, write_published
 
 from resonate_audio.core.types import Waveform
-from resonate_audio.rewards.base import Reward, score_now
+from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.desk import score_now
 from resonate_audio.rewards.ms_clap import MSClapModel
 from resonate_audio.rewards.pam import ANTONYMS, PAMReward, clean_probability
 

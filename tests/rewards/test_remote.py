@@ -16,7 +16,8 @@ from openai_judge import BANDS_HZ, MODEL, Orders, RunningJudge, band_share, yes_
 from resonate_audio.core.errors import RewardError
 from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.rewards.aqascore import LowAnswerMassWarning
-from resonate_audio.rewards.base import Reward, score_now
+from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.desk import score_now
 from resonate_audio.rewards.remote import RemoteAQAReward, encode_wav, open_remote
 from resonate_audio.rewards.remote_config import RemoteConfig
 

@@ -9,7 +9,8 @@ import torch
 from resonate_audio.audio.mel import MelConfig
 from resonate_audio.core.errors import CheckpointError, RewardError
 from resonate_audio.core.types import TextFeatures, Waveform
-from resonate_audio.rewards.base import Reward, score_now
+from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.desk import score_now
 from resonate_audio.rewards.small_judge import load_minilm, write_judge
 from resonate_audio.rewards.two_tower import (
     TwoTower,

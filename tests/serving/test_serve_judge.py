@@ -17,7 +17,7 @@ from running import Running, error_of
 from resonate_audio.core.errors import RewardError
 from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.rewards import open_reward
-from resonate_audio.rewards.base import score_now
+from resonate_audio.rewards.desk import score_now
 from resonate_audio.rewards.question import WORDINGS
 from resonate_audio.rewards.remote import encode_wav, open_remote
 from resonate_audio.serving.judge_app import read_verdict

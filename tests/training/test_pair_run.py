@@ -22,6 +22,7 @@ from resonate_audio import Resonate
 from resonate_audio.cli.main import run
 from resonate_audio.core.config import load_config, parse_config
 from resonate_audio.core.types import Prompts, Rewards
+from resonate_audio.rewards.desk import JudgeDesk
 from resonate_audio.rewards.function import FunctionReward
 from resonate_audio.serving.listening import Design, GivenClip, create_test
 from resonate_audio.serving.listening_answers import Answers
@@ -30,7 +31,6 @@ from resonate_audio.training.advantage import AdvantageConfig
 from resonate_audio.training.checkpoint import list_checkpoints, load_checkpoint
 from resonate_audio.training.dpo import dpo_step
 from resonate_audio.training.experience import Experience, TakeMaker
-from resonate_audio.training.judging import JudgeDesk
 from resonate_audio.training.pair_run import PairRecipe, PairTask, build_pair_task, train_on_pairs
 from resonate_audio.training.pairs import read_pairs
 from resonate_audio.training.reinforce import Update

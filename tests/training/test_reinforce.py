@@ -14,6 +14,7 @@ from resonate_audio.model.folder import read_networks
 from resonate_audio.model.text_encoder import TextEncoder
 from resonate_audio.pipeline import Resonate
 from resonate_audio.rewards.base import Reward, make_rewards
+from resonate_audio.rewards.desk import JudgeDesk
 from resonate_audio.training.advantage import AdvantageConfig
 from resonate_audio.training.awm import AWMConfig, awm_step
 from resonate_audio.training.best_of_n import RAFTConfig, RWRConfig, best_of_n_step
@@ -22,7 +23,6 @@ from resonate_audio.training.dppo import DPPOConfig, dppo_step
 from resonate_audio.training.experience import Experience, Metrics, TakeMaker
 from resonate_audio.training.grpo import GRPOConfig, grpo_step
 from resonate_audio.training.guard import GuardConfig, guard_step
-from resonate_audio.training.judging import JudgeDesk
 from resonate_audio.training.lora import LoraSettings
 from resonate_audio.training.nft import NFTConfig, nft_step
 from resonate_audio.training.policy import Policy, trained_weights
