@@ -72,14 +72,14 @@ def demo(
     """Make eight sounds with the embedded model and a page that plays them.
 
     With --learn the model is then taught for so many steps by a judge that listens, and a second
-    page plays each sound before and after: same words, same noise, other weights. 60 steps take
-    about five minutes on two cores. Earlier files are replaced.
+    page plays each sound before and after: same words, same noise, other weights. 120 steps take
+    about nine minutes on two cores. Earlier files are replaced.
 
     [bold]Examples[/bold]
 
       resonate demo --output demo-output
 
-      resonate demo --learn 60
+      resonate demo --learn 120
     """
     started_s = time.monotonic()
     plans = [PlannedSound(text, seed, output / f"{slug(text)}.wav") for text, seed in SOUNDS]

@@ -54,7 +54,7 @@ def teach(model: str, folder: Path, num_steps: int, say: Callable[[str], None]) 
 
 
 def short_recipe(model: str, folder: Path, num_steps: int) -> ReinforceRecipe:
-    """A recipe of seconds a step; its new prompts go to ``folder``."""
+    """The recipe that made nano-grpo, with few prompts to judge; they go to ``folder``."""
     from resonate_audio.core.config import parse_config
     from resonate_audio.data.prompts import read_prompts
     from resonate_audio.nano.bundle import PROMPTS_FOLDER
@@ -66,19 +66,21 @@ def short_recipe(model: str, folder: Path, num_steps: int) -> ReinforceRecipe:
     values: dict[str, Any] = {
         "model": model,
         "prompts": str(PROMPTS_FOLDER / "practice.jsonl"),
-        "prompts_per_step": 4,
+        "prompts_per_step": 6,
         "takes": 8,
         "reward": TRAINING_JUDGE,
         "train_only": WHERE_TEXT_ENTERS,
-        "sampler": {"num_steps": 8, "same_noise": True, "rows_per_batch": 16},
+        "sampler": {"num_steps": 8, "same_noise": True, "rows_per_batch": 24},
         "algorithm": {"kind": "grpo", "clip": 2e-3, "kl": 0.0},
         "optim": {
-            "learning_rate": 4e-4,
+            "learning_rate": 3e-4,
             "betas": [0.9, 0.999],
+            "eps": 1e-8,
+            "weight_decay": 0.0,
             "schedule": "constant",
-            "warmup_steps": 2,
+            "warmup_steps": 5,
         },
-        "ema": {"kind": "constant", "decay": 0.9},
+        "ema": {"kind": "constant", "decay": 0.95},
         "evaluation": {
             "prompts": str(folder / "new.txt"),
             "held_out": HELD_OUT_JUDGE,
