@@ -73,7 +73,7 @@ def demo(
 
     With --learn the model is then taught for so many steps by a judge that listens, and a second
     page plays each sound before and after: same words, same noise, other weights. 120 steps take
-    about nine minutes on two cores. Earlier files are replaced.
+    about ten minutes on two cores. Earlier files are replaced.
 
     [bold]Examples[/bold]
 
