@@ -34,7 +34,7 @@ class Experience:
     rewards: Rewards
     advantages: Advantages
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time of each phase; judging runs beside sampling, so ``reward`` is what it added."""
+    """Wall time of each phase; ``reward`` is the wait for what was not judged beside it."""
 
     def kept_rows(self) -> Int[Tensor, " row"]:
         """Takes of the groups whose rewards differ; the others teach nothing."""

@@ -1,4 +1,4 @@
-"""Scoring beside the work: takes are judged while the next ones are made."""
+"""Scores of all batches and processes, put together."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from resonate_audio.training.progress import ProgressLine, Stream, format_duration
@@ -107,12 +106,7 @@ class LiveTable(ProgressLine):
     def __enter__(self) -> LiveTable:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def plain_line(self, step: int, values: Mapping[str, float]) -> str:
