@@ -25,11 +25,11 @@ import numpy as np
 import soundfile
 import torch
 
-from resonate_audio.evaluation.clips import ClipLine, System, file_sha256, open_manifest
-from resonate_audio.evaluation.metrics import Metric, open_metric
-from resonate_audio.evaluation.prompt_sets import PromptItem, PromptSet
-from resonate_audio.evaluation.scores import score_system
-from resonate_audio.evaluation.store import Store
+from resonate_audio.evaluation.clips.folder import ClipLine, System, file_sha256, open_manifest
+from resonate_audio.evaluation.clips.prompt_sets import PromptItem, PromptSet
+from resonate_audio.evaluation.scores.metrics import Metric, open_metric
+from resonate_audio.evaluation.scores.score import score_system
+from resonate_audio.evaluation.scores.store import Store
 
 SAMPLE_RATE_HZ = 44_100
 TEXTS = ("a dog barks", "rain falling and a bell rings twice", "a cow moos, then a door slams")

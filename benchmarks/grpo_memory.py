@@ -19,7 +19,7 @@ from resonate_audio.core.types import TextFeatures
 from resonate_audio.flow.guidance import guided
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.model.presets import PRESETS, ModelConfig
-from resonate_audio.training.lora import LoraSettings, add_lora
+from resonate_audio.training.reinforce.lora import LoraSettings, add_lora
 
 GIB = 2**30
 RUNTIME_GIB = 1.5

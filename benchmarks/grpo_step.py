@@ -25,18 +25,18 @@ import torch
 
 from resonate_audio.core.types import Prompts, Waveform
 from resonate_audio.model.hub import find_model
-from resonate_audio.pipeline import Resonate, choose_device
-from resonate_audio.rewards import open_reward
+from resonate_audio.pipeline.path import Resonate, choose_device
 from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.catalogue import open_reward
 from resonate_audio.rewards.desk import JudgeDesk, score_now
-from resonate_audio.training.advantage import AdvantageConfig
-from resonate_audio.training.experience import Experience, TakeMaker
-from resonate_audio.training.grpo import GRPOConfig, grpo_step
-from resonate_audio.training.lora import LoraSettings
-from resonate_audio.training.policy import Policy
-from resonate_audio.training.reinforce import Update
-from resonate_audio.training.reinforce_recipe import load_model
-from resonate_audio.training.rollout import SamplerConfig
+from resonate_audio.training.algorithms.grpo import GRPOConfig, grpo_step
+from resonate_audio.training.recipes.reinforce import load_model
+from resonate_audio.training.reinforce.advantage import AdvantageConfig
+from resonate_audio.training.reinforce.experience import Experience, TakeMaker
+from resonate_audio.training.reinforce.lora import LoraSettings
+from resonate_audio.training.reinforce.policy import Policy
+from resonate_audio.training.reinforce.rollout import SamplerConfig
+from resonate_audio.training.reinforce.trainer import Update
 
 TEXTS = (
     "a dog barks", "rain falling", "a church bell rings", "a rooster crows",

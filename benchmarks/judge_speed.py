@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from resonate_audio.rewards.audio_llm import SAMPLE_RATE_HZ, AudioLLM
+from resonate_audio.rewards.audio_llm.model import SAMPLE_RATE_HZ, AudioLLM
 
 NANO_LALM = Path(__file__).resolve().parents[1] / "resonate_audio" / "nano" / "judges" / "nano-lalm"
 TEXTS = ("a dog barks", "rain falling and a bell rings twice", "a cow moos, then a door slams")

@@ -31,10 +31,10 @@ import soundfile
 import torch
 
 from resonate_audio.data.encode import encode_manifest
-from resonate_audio.data.shard_order import ShardPlan
-from resonate_audio.data.shard_reader import LatentShards, ReadAhead, Shards, decode_audio
-from resonate_audio.data.shard_workers import AudioConfig, EncodeConfig, LatentWorker
-from resonate_audio.data.shards import (
+from resonate_audio.data.shards.order import ShardPlan
+from resonate_audio.data.shards.read import LatentShards, ReadAhead, Shards, decode_audio
+from resonate_audio.data.shards.workers import AudioConfig, EncodeConfig, LatentWorker
+from resonate_audio.data.shards.write import (
     EMPTY,
     SAMPLES,
     Sample,
@@ -44,10 +44,10 @@ from resonate_audio.data.shards import (
     write_shard,
 )
 from resonate_audio.model.presets import NANO
-from resonate_audio.training.optim import OptimConfig, make_optimizer
-from resonate_audio.training.pretrain import FlowConfig, build_transformer
-from resonate_audio.training.run import Draw, generator_for
-from resonate_audio.training.shard_pretrain import ShardPretrainTask
+from resonate_audio.training.loop.optim import OptimConfig, make_optimizer
+from resonate_audio.training.loop.trainer import Draw, generator_for
+from resonate_audio.training.pretrain.shards import ShardPretrainTask
+from resonate_audio.training.pretrain.task import FlowConfig, build_transformer
 
 NUM_CLIPS, CLIP_S, RATE_HZ = 64, 5.0, 16_000
 FRAMES_PER_BATCH = 2528

@@ -32,15 +32,15 @@ import torch
 
 from resonate_audio.core.errors import ResonateError
 from resonate_audio.core.types import Waveform
-from resonate_audio.nano.judge_questions import WRONG_KINDS
-from resonate_audio.nano.judge_scenes import ExamItem, JudgeData, draw_exam, open_scenes
-from resonate_audio.nano.judge_sounds import RATE_HZ
-from resonate_audio.nano.judge_training import Score, exam_scores
-from resonate_audio.rewards.audio_llm import AudioLLM
+from resonate_audio.nano.judges.questions import WRONG_KINDS
+from resonate_audio.nano.judges.scenes import ExamItem, JudgeData, draw_exam, open_scenes
+from resonate_audio.nano.judges.sounds import RATE_HZ
+from resonate_audio.nano.judges.train import Score, exam_scores
+from resonate_audio.rewards.audio_llm.model import AudioLLM
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.desk import score_now
-from resonate_audio.rewards.matcher import MatcherReward
-from resonate_audio.rewards.two_tower import TwoTowerReward
+from resonate_audio.rewards.small.matcher import MatcherReward
+from resonate_audio.rewards.small.two_tower import TwoTowerReward
 
 PACKAGE = Path(__file__).resolve().parents[1] / "resonate_audio" / "nano" / "judges"
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"

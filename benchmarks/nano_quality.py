@@ -43,7 +43,7 @@ from tagger import Clip, Judge
 from resonate_audio.core.errors import ResonateError
 
 if TYPE_CHECKING:
-    from resonate_audio.pipeline import Resonate
+    from resonate_audio.pipeline.path import Resonate
 
 NUM_FREQUENT = 40
 TELLABLE_RECALL = 0.5
@@ -336,7 +336,7 @@ def measure(
     results = {"real, cross-validated": cross, "real, held out (the ceiling)": ceiling}
     if options.judge_only:
         return classes, results, []
-    from resonate_audio.pipeline import Resonate
+    from resonate_audio.pipeline.path import Resonate
 
     pipeline = Resonate.from_pretrained(options.model)
     if not options.skip_decoder:

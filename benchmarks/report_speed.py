@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from resonate_audio.evaluation.report import ScoredFolder, make_report
-from resonate_audio.evaluation.report_page import PageConfig, render_report
-from resonate_audio.evaluation.scored import ClipScore, MetricCard, SystemScores
+from resonate_audio.evaluation.report.make import ScoredFolder, make_report
+from resonate_audio.evaluation.report.page import PageConfig, render_report
+from resonate_audio.evaluation.scores.scored import ClipScore, MetricCard, SystemScores
 
 SIZES = (100, 500, 1500)
 

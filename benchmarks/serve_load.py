@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from resonate_audio.audio.io import FORMATS, encode_audio
-from resonate_audio.pipeline import Resonate
+from resonate_audio.pipeline.path import Resonate
 
 START = "import typer; from resonate_audio.cli.serve import serve; typer.run(serve)"
 CLIENTS = (1, 4, 16)

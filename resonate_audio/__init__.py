@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from resonate_audio.core.errors import ResonateError
     from resonate_audio.core.types import Audio, Prompts, Recipe
     from resonate_audio.model.presets import PRESETS, ModelConfig
-    from resonate_audio.pipeline import Resonate
+    from resonate_audio.pipeline.path import Resonate
 
 _HOMES = {
     "Audio": "core.types",
@@ -21,7 +21,7 @@ _HOMES = {
     "PRESETS": "model.presets",
     "Prompts": "core.types",
     "Recipe": "core.types",
-    "Resonate": "pipeline",
+    "Resonate": "pipeline.path",
     "ResonateError": "core.errors",
     "read_audio": "audio.io",
     "read_recipe": "audio.io",

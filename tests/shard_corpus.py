@@ -9,7 +9,7 @@ import soundfile
 import torch
 from safetensors.torch import save
 
-from resonate_audio.data.shards import (
+from resonate_audio.data.shards.write import (
     EMPTY,
     LatentSettings,
     Sample,

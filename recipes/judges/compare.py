@@ -21,10 +21,10 @@ from torch import Tensor
 
 from resonate_audio.core.errors import ResonateError, RewardError
 from resonate_audio.core.types import Waveform
-from resonate_audio.rewards.aqascore import AQAReward
+from resonate_audio.rewards.audio_llm.aqascore import AQAReward
 from resonate_audio.rewards.desk import score_now
-from resonate_audio.rewards.remote import RemoteAQAReward
-from resonate_audio.rewards.remote_config import RemoteConfig, parse_remote_spec
+from resonate_audio.rewards.remote.config import RemoteConfig, parse_remote_spec
+from resonate_audio.rewards.remote.judge import RemoteAQAReward
 
 RATE_HZ = 44_100
 NUM_SOUNDS = 10

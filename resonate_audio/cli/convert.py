@@ -119,7 +119,7 @@ def convert_files(
 
 
 def _load(path: Path) -> tuple[str, nn.Module]:
-    from resonate_audio.model.official import load_official, read_official
+    from resonate_audio.model.official.convert import load_official, read_official
 
     say(f"reading {path}")
     part, state = read_official(path)

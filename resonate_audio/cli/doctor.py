@@ -143,7 +143,7 @@ def check_known_answer(device: str | None) -> Finding:
     """Does `nano` still make the sound that it made when it was finished?"""
     from resonate_audio.model.hub import find_model
     from resonate_audio.nano.known_answer import ask, read_known_answer, relative_error
-    from resonate_audio.pipeline import Resonate
+    from resonate_audio.pipeline.path import Resonate
 
     try:
         answer = read_known_answer(find_model("nano", local_files_only=True))

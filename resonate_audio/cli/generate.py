@@ -18,7 +18,7 @@ from resonate_audio.core.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from resonate_audio.core.types import Audio
-    from resonate_audio.pipeline import Resonate
+    from resonate_audio.pipeline.path import Resonate
 
 SETTINGS, FILES, MACHINE = "How it sounds", "Where it goes", "What it runs on"
 LARGEST_SEED = 2**62
@@ -206,7 +206,7 @@ def check_outputs(sounds: Sequence[PlannedSound], spectrogram: bool, overwrite: 
 
 def load(model: str, device: str | None, dtype: str | None) -> Resonate:
     """Load a model, saying so: the big ones take a while."""
-    from resonate_audio.pipeline import Resonate
+    from resonate_audio.pipeline.path import Resonate
 
     say(f"loading {model}")
     return Resonate.from_pretrained(model, device=device, dtype=dtype)
@@ -223,7 +223,7 @@ def make(
     pipeline: Resonate, batch: Sequence[PlannedSound], settings: Settings, label: str
 ) -> list[Audio]:
     """Compute one batch, showing its steps."""
-    from resonate_audio.pipeline import PromptCutWarning
+    from resonate_audio.pipeline.path import PromptCutWarning
 
     with step_progress(label) as report, warnings.catch_warnings():
         warnings.simplefilter("ignore", PromptCutWarning)  # said once, before the first batch

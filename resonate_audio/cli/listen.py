@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from resonate_audio.serving.listening import GivenClip
-    from resonate_audio.serving.listening_results import AxisResult, Results
+    from resonate_audio.serving.listening.results import AxisResult, Results
+    from resonate_audio.serving.listening.test import GivenClip
 
 app = typer.Typer(
     help="Listening tests: make one, serve it, read what people said.",
@@ -75,8 +75,8 @@ def create(
 
       resonate listen create pairs -s a=out/a -s b=out/b --preset ab --raters 10
     """
-    from resonate_audio.serving.listening import create_test, parse_design, read_probe
-    from resonate_audio.serving.listening_answers import Answers
+    from resonate_audio.serving.listening.answers import Answers
+    from resonate_audio.serving.listening.test import create_test, parse_design, read_probe
 
     values: dict[str, object] = {
         "preset": preset,
@@ -103,7 +103,7 @@ def read_given(
     Raises:
         InputError: both or neither are given, or a system has another form.
     """
-    from resonate_audio.serving.listening import read_clip_list, read_prompts, read_systems
+    from resonate_audio.serving.listening.test import read_clip_list, read_prompts, read_systems
 
     if bool(systems) == (manifest is not None):
         raise InputError("expected --system NAME=FOLDER, or else --manifest FILE")
@@ -134,7 +134,7 @@ def serve(
       resonate listen serve trees --host 0.0.0.0
     """
     try:
-        from resonate_audio.serving.listening_server import create_listening_app
+        from resonate_audio.serving.listening.server import create_listening_app
     except ModuleNotFoundError as error:
         raise InputError(f"{NEEDS_SERVE} ({error.name} is missing)") from error
 
@@ -195,9 +195,9 @@ def results(
 
       resonate listen results trees -o trees-results
     """
-    from resonate_audio.serving.listening import open_test
-    from resonate_audio.serving.listening_answers import Answers
-    from resonate_audio.serving.listening_results import analyse, write_results
+    from resonate_audio.serving.listening.answers import Answers
+    from resonate_audio.serving.listening.results import analyse, write_results
+    from resonate_audio.serving.listening.test import open_test
 
     test = open_test(folder)
     answers = Answers(folder, test)
@@ -263,9 +263,9 @@ def export(
 
       resonate listen export pairs preferences --margin 0.2
     """
-    from resonate_audio.serving.listening import open_test
-    from resonate_audio.serving.listening_answers import Answers
-    from resonate_audio.serving.listening_results import export_pairs
+    from resonate_audio.serving.listening.answers import Answers
+    from resonate_audio.serving.listening.results import export_pairs
+    from resonate_audio.serving.listening.test import open_test
 
     test = open_test(folder)
     answers = Answers(folder, test).all()

@@ -15,10 +15,7 @@ import typer
 
 from resonate_audio.cli import (
     convert,
-    data,
-    demo,
     doctor,
-    evaluate,
     generate,
     listen,
     models,
@@ -28,6 +25,9 @@ from resonate_audio.cli import (
     studio,
     train,
 )
+from resonate_audio.cli.data import app as data
+from resonate_audio.cli.demo import command as demo
+from resonate_audio.cli.evaluate import app as evaluate
 from resonate_audio.core.errors import ResonateError
 
 # The class is public only as the parent of BadParameter, here and in older typers.

@@ -69,7 +69,7 @@ def replay(
 
 def regenerate(recipe: Recipe, model: str | None, device: str | None) -> Audio:
     """Run the recipe on the model, device and number format it records."""
-    from resonate_audio.pipeline import Resonate
+    from resonate_audio.pipeline.path import Resonate
 
     name = model or recipe.model
     say(f"loading {name}")

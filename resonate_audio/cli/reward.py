@@ -80,8 +80,8 @@ def reward(
 
       resonate reward takes/*.flac --judge "aqa:Qwen/Qwen2.5-Omni-7B,0.5*my_module:function"
     """
-    from resonate_audio.pipeline import choose_device
-    from resonate_audio.rewards import open_reward
+    from resonate_audio.pipeline.path import choose_device
+    from resonate_audio.rewards.catalogue import open_reward
 
     given = read_clips(clips, prompt, prompts_file)
     judges = open_reward(judge, choose_device(device), timeout)

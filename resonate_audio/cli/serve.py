@@ -95,7 +95,7 @@ def serve(
 
 def quiet() -> None:
     """Log what happens, but no prompts: a cut one is told to its client."""
-    from resonate_audio.pipeline import PromptCutWarning
+    from resonate_audio.pipeline.path import PromptCutWarning
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("resonate.serve").setLevel(logging.INFO)
@@ -115,7 +115,7 @@ def read_settings(values: dict[str, Any], overrides: list[str]) -> ServeConfig:
         ConfigError: one is unknown or out of range.
     """
     from resonate_audio.core.config import apply_overrides
-    from resonate_audio.pipeline import choose_device
+    from resonate_audio.pipeline.path import choose_device
     from resonate_audio.serving.config import ServeConfig
 
     values = {"devices": (str(choose_device(None)),)} | apply_overrides(values, overrides)
@@ -137,8 +137,8 @@ def judge_app(spec: str, config: ServeConfig) -> FastAPI:
     Raises:
         ConfigError: there is no such judge.
     """
-    from resonate_audio.rewards import open_reward
-    from resonate_audio.serving.judge_app import create_judge_app
+    from resonate_audio.rewards.catalogue import open_reward
+    from resonate_audio.serving.judge.app import create_judge_app
 
     return create_judge_app(open_reward(spec, config.devices[0]), spec, config)
 

@@ -30,7 +30,7 @@ def vae(recipe: RecipeFile, overrides: Overrides = None) -> None:
       resonate train vae --recipe recipes/nano/vae.yaml --set run.num_steps=2000
     """
     from resonate_audio.core.config import load_config
-    from resonate_audio.training.recipes import VAERecipe, train_vae
+    from resonate_audio.training.recipes.pretrain import VAERecipe, train_vae
 
     train_vae(load_config(VAERecipe, recipe, overrides), _say)
 
@@ -44,7 +44,7 @@ def vocoder(recipe: RecipeFile, overrides: Overrides = None) -> None:
       resonate train vocoder --recipe recipes/nano/vocoder.yaml --set run.num_steps=2000
     """
     from resonate_audio.core.config import load_config
-    from resonate_audio.training.recipes import VocoderRecipe, train_vocoder
+    from resonate_audio.training.recipes.pretrain import VocoderRecipe, train_vocoder
 
     train_vocoder(load_config(VocoderRecipe, recipe, overrides), _say)
 
@@ -58,7 +58,7 @@ def pretrain(recipe: RecipeFile, overrides: Overrides = None) -> None:
       resonate train pretrain --recipe recipes/nano/flow.yaml --set run.num_steps=2000
     """
     from resonate_audio.core.config import load_config
-    from resonate_audio.training.recipes import PretrainRecipe, train_flow
+    from resonate_audio.training.recipes.pretrain import PretrainRecipe, train_flow
 
     train_flow(load_config(PretrainRecipe, recipe, overrides), _say)
 
@@ -111,7 +111,7 @@ def dpo(recipe: RecipeFile, overrides: Overrides = None) -> None:
     if "pairs" not in apply_overrides(read_yaml(recipe), overrides or []):
         _reinforce(recipe, overrides, ("dpo",))
         return
-    from resonate_audio.training.pair_run import PairRecipe, train_on_pairs
+    from resonate_audio.training.recipes.pairs import PairRecipe, train_on_pairs
 
     train_on_pairs(load_config(PairRecipe, recipe, overrides), _say)
 
@@ -137,7 +137,7 @@ def sft(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """
     from resonate_audio.core.config import load_config
     from resonate_audio.core.errors import ConfigError
-    from resonate_audio.training.recipes import PretrainRecipe, train_flow
+    from resonate_audio.training.recipes.pretrain import PretrainRecipe, train_flow
 
     config = load_config(PretrainRecipe, recipe, overrides)
     if config.weights.transformer is None:
@@ -148,7 +148,7 @@ def sft(recipe: RecipeFile, overrides: Overrides = None) -> None:
 def _reinforce(recipe: Path, overrides: list[str] | None, kinds: tuple[str, ...]) -> None:
     from resonate_audio.core.config import load_config
     from resonate_audio.core.errors import ConfigError
-    from resonate_audio.training.reinforce_recipe import ReinforceRecipe, train_reinforce
+    from resonate_audio.training.recipes.reinforce import ReinforceRecipe, train_reinforce
 
     config = load_config(ReinforceRecipe, recipe, overrides)
     if config.algorithm.kind not in kinds:

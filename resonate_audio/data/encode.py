@@ -18,7 +18,7 @@ from resonate_audio.core.files import atomic_path
 from resonate_audio.core.threads import cpu_threads
 from resonate_audio.data.manifest import Clip, parse_line, read_lines
 from resonate_audio.data.ray_map import RayConfig, map_with_ray
-from resonate_audio.data.shard_workers import (
+from resonate_audio.data.shards.workers import (
     PARTS,
     AudioConfig,
     EncodeConfig,
@@ -28,7 +28,7 @@ from resonate_audio.data.shard_workers import (
     ShardPart,
     make_worker,
 )
-from resonate_audio.data.shards import (
+from resonate_audio.data.shards.write import (
     EMPTY,
     INDEX,
     SAMPLE,

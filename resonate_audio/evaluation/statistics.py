@@ -18,7 +18,7 @@ from pydantic import Field
 
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import InputError, ManifestError
-from resonate_audio.evaluation.scored import ClipScore, SystemScores
+from resonate_audio.evaluation.scores.scored import ClipScore, SystemScores
 
 EXACT_UP_TO = 12
 """Differences of which all 2^n sign patterns are tried."""

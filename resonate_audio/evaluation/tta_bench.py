@@ -19,8 +19,8 @@ from jaxtyping import Float
 
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import InputError, ManifestError
-from resonate_audio.evaluation.prompt_sets import PromptItem, read_prompt_set
-from resonate_audio.evaluation.scored import SystemScores
+from resonate_audio.evaluation.clips.prompt_sets import PromptItem, read_prompt_set
+from resonate_audio.evaluation.scores.scored import SystemScores
 from resonate_audio.evaluation.statistics import (
     DEFAULT,
     Estimate,

@@ -13,8 +13,8 @@ from resonate_audio.model.flow_transformer import FlowTransformerConfig
 from resonate_audio.model.istft_vocoder import ISTFTVocoderConfig
 from resonate_audio.model.lengths import num_latent_frames
 from resonate_audio.model.linear_vae import AnyVAEConfig, LinearVAEConfig
-from resonate_audio.model.official_bigvgan import BIGVGAN_V1_16K, BIGVGAN_V2_44K
-from resonate_audio.model.official_vae import VAE_16K, VAE_44K
+from resonate_audio.model.official.bigvgan import BIGVGAN_V1_16K, BIGVGAN_V2_44K
+from resonate_audio.model.official.vae import VAE_16K, VAE_44K
 from resonate_audio.model.text_encoder import TextEncoderConfig
 
 VocoderConfig = Annotated[BigVGANConfig | ISTFTVocoderConfig, Field(discriminator="kind")]

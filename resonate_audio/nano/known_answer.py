@@ -18,7 +18,7 @@ from resonate_audio.core.files import atomic_path
 from resonate_audio.core.types import Audio
 
 if TYPE_CHECKING:
-    from resonate_audio.pipeline import Resonate
+    from resonate_audio.pipeline.path import Resonate
 
 FILE_NAME = "known_answer.json"
 NUM_SAMPLES = 400

@@ -16,16 +16,21 @@ from starlette.routing import Match
 from resonate_audio.serving.config import ServeConfig
 from resonate_audio.serving.errors import ApiError, answer_errors
 from resonate_audio.serving.guard import Guard
-from resonate_audio.serving.listening_app import (
+from resonate_audio.serving.listening.app import (
     ListeningTests,
     answer_refusals,
     owner_router,
     rater_router,
 )
 from resonate_audio.serving.pages import add_pages, page_headers
-from resonate_audio.serving.routes import audio_router, jobs_router, library_router, models_router
 from resonate_audio.serving.runs_app import runs_router
-from resonate_audio.serving.service import Service
+from resonate_audio.serving.sounds.routes import (
+    audio_router,
+    jobs_router,
+    library_router,
+    models_router,
+)
+from resonate_audio.serving.sounds.service import Service
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 EXPOSED = ["X-Resonate-Seed", "X-Resonate-Model", "X-Resonate-Duration", "X-Resonate-Sample-Rate",

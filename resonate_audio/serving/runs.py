@@ -14,8 +14,8 @@ from resonate_audio.core.charts import Points
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import InputError
 from resonate_audio.rewards.detectors import rewards_diverge
-from resonate_audio.training.run_log import KeptTake, RunLog, read_run
-from resonate_audio.training.run_page import summarize
+from resonate_audio.training.reinforce.run_log import KeptTake, RunLog, read_run
+from resonate_audio.training.reinforce.run_page import summarize
 
 RUN_FILES = ("metrics.jsonl", "recipe.yaml")
 DEPTH = 3

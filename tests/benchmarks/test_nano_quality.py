@@ -12,7 +12,7 @@ import torch
 from nano_quality import Classes, Hits
 from tagger import Clip, Judge, TaggerRun
 
-from resonate_audio.pipeline import Resonate
+from resonate_audio.pipeline.path import Resonate
 
 
 def hits_of(**recalls: tuple[int, int]) -> Hits:

@@ -16,13 +16,13 @@ from resonate_audio.core.errors import ConfigError, InputError, OutputError
 from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig
 from resonate_audio.model.flow_transformer import FlowTransformer, FlowTransformerConfig
 from resonate_audio.model.folder import Networks, read_networks, write_networks
-from resonate_audio.model.official_bigvgan import our_bigvgan_name
-from resonate_audio.model.official_flow import to_official
-from resonate_audio.model.official_vae import our_vae_name
+from resonate_audio.model.official.bigvgan import our_bigvgan_name
+from resonate_audio.model.official.flow import to_official
+from resonate_audio.model.official.vae import our_vae_name
 from resonate_audio.model.presets import ModelConfig
 from resonate_audio.model.text_encoder import TextEncoderConfig
 from resonate_audio.model.vae import MelVAE, VAEConfig
-from resonate_audio.pipeline import Resonate
+from resonate_audio.pipeline.path import Resonate
 
 CONFIG = ModelConfig(
     name="tiny",

@@ -16,23 +16,24 @@ from shard_corpus import RATE_HZ, write_sounds
 
 from resonate_audio.audio.io import read_audio
 from resonate_audio.audio.mel import MelFrontEnd
-from resonate_audio.cli import data_encode, data_shard
+from resonate_audio.cli.data import encode as data_encode
+from resonate_audio.cli.data import shard as data_shard
 from resonate_audio.core.errors import ManifestError, ResonateError, ShardError
 from resonate_audio.data.encode import encode_manifest, plan_jobs
 from resonate_audio.data.latents import latent_statistics
-from resonate_audio.data.shard_reader import (
+from resonate_audio.data.shards.read import (
     LatentShards,
     Shards,
     decode_audio,
     decode_latents,
 )
-from resonate_audio.data.shard_workers import AudioConfig, EncodeConfig
-from resonate_audio.data.shards import verify_shards
+from resonate_audio.data.shards.workers import AudioConfig, EncodeConfig
+from resonate_audio.data.shards.write import verify_shards
 from resonate_audio.model.folder import read_networks
 
 COMMAND = """
 import sys, typer
-from resonate_audio.cli import data_encode, data_shard
+from resonate_audio.cli.data import encode as data_encode, shard as data_shard
 from resonate_audio.core.errors import ResonateError
 app = typer.Typer()
 for command in (data_encode.encode, data_shard.shard, data_shard.shards):

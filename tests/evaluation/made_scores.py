@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from resonate_audio.evaluation.scored import ClipScore, Failure, MetricCard, SystemScores
+from resonate_audio.evaluation.scores.scored import ClipScore, Failure, MetricCard, SystemScores
 
 
 def system(

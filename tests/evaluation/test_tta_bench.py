@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from resonate_audio.core.errors import InputError, ManifestError
-from resonate_audio.evaluation.scored import SystemScores
+from resonate_audio.evaluation.scores.scored import SystemScores
 from resonate_audio.evaluation.tta_bench import (
     PERTURBATIONS,
     TTABenchSet,

@@ -67,7 +67,7 @@ def test_the_key_lists_of_the_published_flow_match() -> None:
     keys = Path(__file__).parents[3] / "shared" / "reference" / "keys" / "flux_keys.json"
     if not keys.is_file():
         pytest.skip(f"needs the key lists at {keys.parent}")
-    from resonate_audio.model.official_flow import ours_to_official
+    from resonate_audio.model.official.flow import ours_to_official
 
     with torch.device("meta"):
         network = FlowTransformer(RESONATE.transformer)

@@ -11,7 +11,7 @@ from resonate_audio.model.checkpoint import write_weights
 from resonate_audio.model.folder import read_networks, write_networks
 from resonate_audio.model.hub import find_model
 from resonate_audio.nano.bundle import bundle_nano, bundle_taught
-from resonate_audio.pipeline import Resonate
+from resonate_audio.pipeline.path import Resonate
 
 
 def trained_parts(folder: Path) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from resonate_audio.nano.known_answer import (
     thin_out,
     write_known_answer,
 )
-from resonate_audio.pipeline import Resonate
+from resonate_audio.pipeline.path import Resonate
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from resonate_audio.audio.mel import MelConfig
-from resonate_audio.nano.judge_lalm import LalmConfig
-from resonate_audio.nano.judge_questions import Classes, Source
-from resonate_audio.nano.judge_scenes import JudgeData, SceneSource
-from resonate_audio.nano.judge_sounds import RATE_HZ, SoundSet, to_int16
-from resonate_audio.rewards.matcher import MatcherConfig
-from resonate_audio.rewards.two_tower import TwoTowerConfig
+from resonate_audio.nano.judges.lalm import LalmConfig
+from resonate_audio.nano.judges.questions import Classes, Source
+from resonate_audio.nano.judges.scenes import JudgeData, SceneSource
+from resonate_audio.nano.judges.sounds import RATE_HZ, SoundSet, to_int16
+from resonate_audio.rewards.small.matcher import MatcherConfig
+from resonate_audio.rewards.small.two_tower import TwoTowerConfig
 
 LABELS = ("beep", "buzz", "hum", "whistle")
 LENGTHS = (3000, 6000, 40_000, 9000)

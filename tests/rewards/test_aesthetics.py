@@ -14,7 +14,6 @@ from torch import Tensor
 
 from resonate_audio.core.errors import CheckpointError, ConfigError, RewardError
 from resonate_audio.core.types import Waveform
-from resonate_audio.rewards import open_reward
 from resonate_audio.rewards.aesthetics import (
     AXES,
     AestheticsReward,
@@ -23,6 +22,7 @@ from resonate_audio.rewards.aesthetics import (
     cut_windows,
 )
 from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.catalogue import open_reward
 from resonate_audio.rewards.desk import score_now
 
 RATE_HZ = 16_000

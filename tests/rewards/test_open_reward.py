@@ -8,12 +8,12 @@ from tiny_judges import build_clap, make_llm, write_llm
 
 from resonate_audio.core.errors import CheckpointError, ConfigError, ResonateError
 from resonate_audio.core.types import Waveform
-from resonate_audio.rewards import JUDGES, open_reward, parse_spec, short_labels
-from resonate_audio.rewards.aqascore import AQAReward
+from resonate_audio.rewards.audio_llm.aqascore import AQAReward
 from resonate_audio.rewards.base import Reward
-from resonate_audio.rewards.clap import CLAPReward
+from resonate_audio.rewards.catalogue import JUDGES, open_reward, parse_spec, short_labels
+from resonate_audio.rewards.clap.laion import CLAPReward
 from resonate_audio.rewards.desk import score_now
-from resonate_audio.rewards.remote import RemoteAQAReward
+from resonate_audio.rewards.remote.judge import RemoteAQAReward
 
 AUDIO = Waveform(0.1 * torch.ones(2, 8000), 16_000)
 TEXTS = ["rain", "wind"]
@@ -29,7 +29,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: place / name for name in ("lalm", "clap")}
 
 
-@pytest.mark.filterwarnings("ignore::resonate_audio.rewards.aqascore.LowAnswerMassWarning")
+@pytest.mark.filterwarnings(
+    "ignore::resonate_audio.rewards.audio_llm.aqascore.LowAnswerMassWarning"
+)
 def test_a_line_of_judges_is_opened_weighted_and_scored(folders: dict[str, Path]) -> None:
     aqa = f"aqa:{folders['lalm']}#question=official"
     judge = open_reward(f"0.5*clap:{folders['clap']}, {aqa},-2*plain_judges:loudness")

@@ -23,7 +23,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from resonate_audio.rewards.audio_llm import AudioLLM
+from resonate_audio.rewards.audio_llm.model import AudioLLM
 
 SENTENCES = [
     "Does the audio contain the sound events described by the text: a dog barks while rain falls? "

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 from resonate_audio.audio.mel import MelConfig, mel_basis
 from resonate_audio.model.checkpoint import State
-from resonate_audio.rewards.ms_clap import MSClapModel
-from resonate_audio.rewards.ms_clap_network import build_ms_clap
+from resonate_audio.rewards.clap.microsoft import MSClapModel
+from resonate_audio.rewards.clap.microsoft_network import build_ms_clap
 
 BINS, BANDS, WIDTH, TEXT_WIDTH, DIM, WINDOW = 513, 64, 8, 64, 16, 8
 HEADS = (2, 4)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from resonate_audio.core.types import Audio
-from resonate_audio.serving.listening import Design, GivenClip, ListeningTest, create_test
-from resonate_audio.serving.listening_answers import Answers
+from resonate_audio.serving.listening.answers import Answers
+from resonate_audio.serving.listening.test import Design, GivenClip, ListeningTest, create_test
 
 RATE_HZ = 8000
 INSTANT_S = 0.05

@@ -1,0 +1,1 @@
+"""`resonate data`: bring recordings in, mix, check, encode and pack them."""

@@ -1,0 +1,1 @@
+"""`resonate demo`: a page of sounds, and one of before and after teaching."""

@@ -1,0 +1,1 @@
+"""`resonate eval`: clips, scores, distances, comparisons, reports."""

@@ -1,0 +1,1 @@
+"""Tar shards with an index: written, read in any order, encoded by many workers."""

@@ -1,0 +1,1 @@
+"""From a prompt set to a folder of clips, ours or another generator's."""

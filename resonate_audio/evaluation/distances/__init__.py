@@ -1,0 +1,1 @@
+"""Distances between sets of clips: embeddings, formulas, the values of a set."""

@@ -1,0 +1,1 @@
+"""What people say: opinion scores, rated clips, correlation with them."""

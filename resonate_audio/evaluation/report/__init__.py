@@ -1,0 +1,1 @@
+"""Comparisons, tables and the page that needs no network."""

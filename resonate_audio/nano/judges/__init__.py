@@ -1,0 +1,1 @@
+"""How the three small judges are made."""

@@ -1,0 +1,255 @@
+"""The recordings that judges learn from: as they are, and as nano's decoder gives them.
+
+A judge that only ever met clean recordings would hear a generator's vocoder before its events, so
+every recording is kept twice: itself, and after nano's VAE and vocoder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int16, Int64
+
+from resonate_audio.core.errors import ManifestError
+from resonate_audio.core.files import atomic_path
+from resonate_audio.model.istft_vocoder import ISTFTVocoder
+from resonate_audio.nano.judges.questions import Source
+
+if TYPE_CHECKING:
+    from resonate_audio.model.text_encoder import TextEncoder
+    from resonate_audio.pipeline.path import Resonate
+
+RATE_HZ = 16_000
+MAX_SAMPLES = 79 * 1024
+"""What is kept of a recording: five seconds, the canvas of a scene."""
+COUNTABLE_SAMPLES = int(1.3 * RATE_HZ)
+"""Longer recordings are never repeated and counted."""
+COUNT_WORDS = re.compile(
+    r"\b(once|twice|times|single|one|two|three|four|five|several|repeatedly|multiple|burst|number"
+    r"|counts?|rapid|rapidly|pair|series|few|many|rhythm|beat|scale|melody|arpeggio|again|says)\b"
+)
+"""A caption with one of these already speaks of number, or of something that has parts."""
+VERSION = 2
+
+Samples = Float32[np.ndarray, "_"]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SoundSet:
+    """Recordings of one split, one after the other in memory."""
+
+    sources: tuple[Source, ...]
+    """What each recording is, as far as a question may depend on it."""
+    ends: Int64[np.ndarray, " edge"]
+    """Recording i is ``samples[ends[i] : ends[i + 1]]``."""
+    plain: Int16[np.ndarray, " sample"]
+    decoded: Int16[np.ndarray, " sample"]
+    """The same recordings after nano's VAE and vocoder."""
+
+    def samples(self, index: int, decoded: bool = False) -> Samples:
+        """One recording in [-1, 1]."""
+        whole = self.decoded if decoded else self.plain
+        piece = whole[self.ends[index] : self.ends[index + 1]]
+        return piece.astype(np.float32) / np.float32(32767)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, sorted."""
+        return tuple(sorted({source.label for source in self.sources}))
+
+
+def cached_sounds(corpus: Path, cache: Path, split: str, say: Say) -> SoundSet:
+    """Read one split of the corpus; decoded the first time, mapped from ``cache`` afterwards.
+
+    Raises:
+        ManifestError: no corpus is there, or a shard of it is missing.
+    """
+    clips = read_clips(corpus, split)
+    listing = json.dumps([VERSION, [[clip["id"], clip["frames"]] for clip in clips]])
+    folder = cache / f"sounds-{split}-{hashlib.sha1(listing.encode()).hexdigest()[:10]}"
+    if not (folder / "sources.json").is_file():
+        _write_sounds(folder, corpus, clips, say)
+    rows = json.loads((folder / "sources.json").read_text(encoding="utf-8"))
+    return SoundSet(
+        tuple(
+            Source(row["label"], tuple(row["captions"]), row["samples"], tuple(row["countable"]))
+            for row in rows
+        ),
+        np.cumsum([0, *(row["samples"] for row in rows)]),
+        np.load(folder / "plain.npy", mmap_mode="r"),
+        np.load(folder / "decoded.npy", mmap_mode="r"),
+    )
+
+
+def read_clips(corpus: Path, split: str) -> list[dict[str, Any]]:
+    """The manifest's lines of one split.
+
+    Raises:
+        ManifestError: no corpus is there.
+    """
+    path = corpus / "manifest.jsonl"
+    if not path.is_file():
+        raise ManifestError(f"{path}: no corpus there; rebuild it with recipes/nano/prepare")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [clip for clip in map(json.loads, lines) if clip["split"] == split]
+
+
+def _write_sounds(folder: Path, corpus: Path, clips: list[dict[str, Any]], say: Say) -> None:
+    say(f"decoding {len(clips)} recordings")
+    sounds = decode_clips(corpus, clips)
+    say("passing them through nano's VAE and vocoder")
+    from resonate_audio.nano.bundle import BUNDLED_FOLDER
+    from resonate_audio.pipeline.path import Resonate
+
+    decoded = through_decoder(Resonate.from_pretrained(BUNDLED_FOLDER, device="cpu"), sounds)
+    rows = [
+        {
+            "label": clip["label"],
+            "captions": list(dict.fromkeys([clip["caption"], *clip.get("captions", [])])),
+            "samples": len(samples),
+        }
+        for clip, samples in zip(clips, sounds, strict=True)
+    ]
+    for row, samples in zip(rows, sounds, strict=True):
+        row["countable"] = countable_captions(row["captions"], samples)
+    for name, waves in (("plain", sounds), ("decoded", decoded)):
+        with atomic_path(folder / f"{name}.npy") as temporary:
+            np.save(temporary, np.concatenate([to_int16(wave) for wave in waves]))
+    with atomic_path(folder / "sources.json") as temporary:
+        temporary.write_text(json.dumps(rows), encoding="utf-8")
+
+
+def decode_clips(corpus: Path, clips: Sequence[dict[str, Any]]) -> list[Samples]:
+    """At most five seconds of each clip at 16 kHz, in the order given.
+
+    Raises:
+        ManifestError: a shard is missing.
+    """
+    import soundfile
+    import soxr
+
+    shards: dict[str, list[int]] = defaultdict(list)
+    for index, clip in enumerate(clips):
+        shards[clip["shard"]].append(index)
+    sounds: list[Samples] = [np.zeros(0, np.float32)] * len(clips)
+    for shard, indices in shards.items():
+        path = corpus / "shards" / shard
+        if not path.is_file():
+            raise ManifestError(f"{path}: the shard is missing; run recipes/nano/prepare again")
+        wave, rate_hz = soundfile.read(path, dtype="float32")
+        for index in indices:
+            start, length = clips[index]["start"], clips[index]["frames"]
+            piece = wave[start : start + min(length, MAX_SAMPLES * rate_hz // RATE_HZ + 1)]
+            sounds[index] = np.clip(soxr.resample(piece, rate_hz, RATE_HZ), -1, 1)[:MAX_SAMPLES]
+    return sounds
+
+
+@torch.inference_mode()
+def through_decoder(pipeline: Resonate, sounds: Sequence[Samples]) -> list[Samples]:
+    """Each sound after mel, VAE and vocoder, at its own length and peak.
+
+    They are laid one after the other with silence between, and decoded a minute at a time. The
+    vocoder's phases are not refined: judges see spectra, and it would take ten times as long.
+    """
+    from resonate_audio.audio.mel import MelFrontEnd
+
+    config, vocoder = pipeline.config.mel, pipeline.vocoder
+    if isinstance(vocoder, ISTFTVocoder):
+        vocoder.config = vocoder.config.model_copy(update={"num_refine": 0})
+    front_end, frame = MelFrontEnd(config), config.hop_samples * pipeline.vae.hops_per_frame
+    decoded: list[Samples] = []
+    for batch in batches_of(sounds, 60 * config.sample_rate_hz):
+        spaces = [np.zeros(-len(sound) % frame + 4 * frame, np.float32) for sound in batch]
+        pieces = [part for pair in zip(batch, spaces, strict=True) for part in pair]
+        mel = front_end(torch.from_numpy(np.concatenate(pieces))[None])
+        made = vocoder(pipeline.vae.decode(pipeline.vae.encode(mel).mean))[0].numpy()
+        position = 0
+        for sound, space in zip(batch, spaces, strict=True):
+            decoded.append(made[position : position + len(sound)])
+            position += len(sound) + len(space)
+    return decoded
+
+
+def batches_of(sounds: Sequence[Samples], num_samples: int) -> list[list[Samples]]:
+    """Neighbours together until they hold so many samples."""
+    batches: list[list[Samples]] = [[]]
+    for sound in sounds:
+        if batches[-1] and sum(map(len, batches[-1])) + len(sound) > num_samples:
+            batches.append([])
+        batches[-1].append(sound)
+    return batches
+
+
+def countable_captions(captions: Sequence[str], samples: Samples) -> list[str]:
+    """The captions that "twice" can be put after: of one short event, and silent on number."""
+    if len(samples) > COUNTABLE_SAMPLES or num_bursts(samples) != 1:
+        return []
+    return [caption for caption in captions if not COUNT_WORDS.search(caption)]
+
+
+def num_bursts(samples: Samples, rate_hz: int = RATE_HZ) -> int:
+    """How often the level rises to within 12 dB of its peak from 24 dB below it.
+
+    The level is the power of 10 ms frames, smoothed over 50 ms.
+    """
+    hop = rate_hz // 100
+    padded = np.pad(samples, (0, -len(samples) % hop))
+    power = np.square(padded.reshape(-1, hop)).mean(axis=1)
+    level_db = 10 * np.log10(np.convolve(power, np.ones(5) / 5, mode="same") + 1e-12)
+    relative_db = level_db - level_db.max()
+    bursts, loud = 0, False
+    for value in relative_db:
+        if not loud and value > -12:
+            bursts, loud = bursts + 1, True
+        loud = loud and value > -24
+    return bursts
+
+
+def to_int16(samples: Samples) -> Int16[np.ndarray, " sample"]:
+    """Rounded to 16 bits."""
+    rounded: Int16[np.ndarray, " sample"] = np.round(np.clip(samples, -1, 1) * 32767).astype("i2")
+    return rounded
+
+
+def class_similarity(
+    sounds: SoundSet, encoder: TextEncoder, path: Path
+) -> tuple[tuple[str, ...], Float32[np.ndarray, "label label"]]:
+    """Cosine between the mean caption of each class and of each other, by MiniLM.
+
+    Args:
+        sounds: whose captions; recordings of other splits have no other classes.
+        encoder: reads the captions.
+        path: where the result is kept.
+
+    Returns:
+        The classes, sorted, and the matrix.
+    """
+    labels = sounds.labels
+    if path.is_file():
+        kept: Float32[np.ndarray, "label label"] = np.load(path)
+        if len(kept) == len(labels):
+            return labels, kept
+    captions: dict[str, list[str]] = defaultdict(list)
+    for source in sounds.sources:
+        captions[source.label] += source.captions
+    means = []
+    for label in labels:
+        texts = list(dict.fromkeys(captions[label]))[:12]
+        pooled = encoder.encode(texts).pooled
+        means.append(torch.nn.functional.normalize(pooled, dim=1).mean(dim=0))
+    unit = torch.nn.functional.normalize(torch.stack(means), dim=1)
+    similarity: Float32[np.ndarray, "label label"] = (unit @ unit.T).cpu().numpy()
+    with atomic_path(path) as temporary:
+        np.save(temporary, similarity)
+    return labels, similarity

@@ -1,0 +1,1 @@
+"""Checks against golden vectors of the published code."""

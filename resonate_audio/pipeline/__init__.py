@@ -1,0 +1,1 @@
+"""Prompt to waveform: the request, the device, the path itself."""

@@ -1,0 +1,1 @@
+"""Audio-language models that are asked a yes-or-no question."""

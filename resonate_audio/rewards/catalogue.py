@@ -1,0 +1,260 @@
+"""Judges by name: how a specification becomes a judge or a weighted sum of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, TypeVar
+from urllib.parse import unquote
+
+import torch
+from pydantic import Field
+
+from resonate_audio.core.config import FrozenConfig, parse_config
+from resonate_audio.core.errors import ConfigError, ModelNotFoundError
+from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.ensemble import Ensemble, Member
+
+_SPEC = re.compile(
+    r"(?:(?P<weight>[^*:#/]+)\*)?(?P<kind>[^:#]+)(?::(?P<source>[^#]+))?(?P<options>#.*)?"
+)
+
+
+@dataclass(frozen=True)
+class JudgeSpec:
+    """One judge as a command line or a recipe names it: ``weight*kind:source#option=value``."""
+
+    kind: str
+    source: str | None
+    options: str
+    weight: float = 1.0
+
+    @property
+    def text(self) -> str:
+        """As it was written, but for the weight."""
+        source = "" if self.source is None else f":{self.source}"
+        return f"{self.kind}{source}{self.options}"
+
+
+class LocalOptions(FrozenConfig):
+    """What may follow ``#`` behind a judge that computes here, divided by ``&``."""
+
+    batch_size: int = Field(8, ge=1)
+    """Rows in one forward pass."""
+
+
+class MSClapOptions(LocalOptions):
+    """The same for ``ms-clap`` and ``pam``."""
+
+    mode: Literal["deterministic", "paper"] = "deterministic"
+    """Which seconds of a sound are heard."""
+
+
+OptionsT = TypeVar("OptionsT", bound=FrozenConfig)
+
+
+class AQAOptions(LocalOptions):
+    """The same for ``aqa``."""
+
+    dtype: str | None = None
+    """float32, bfloat16 or float16; by default float32 on a CPU, else bfloat16."""
+    question: str = "paper"
+    """``paper``, ``official``, or a text with ``{c}`` where the caption goes."""
+
+
+class AestheticsOptions(LocalOptions):
+    """The same for ``aesthetics``."""
+
+    axis: Literal["mean", "CE", "CU", "PC", "PQ"] = "mean"
+    """Which grade is the score; all four are reported."""
+    mode: Literal["deterministic", "paper"] = "deterministic"
+    """Paper mode hears a rest under 0.1 s behind the last window of 10 s, too."""
+
+
+def open_reward(
+    spec: str | Sequence[str], device: str | torch.device = "cpu", timeout_s: float = 300.0
+) -> Ensemble:
+    """Load the judges that a line of text names.
+
+    ``clap`` · ``aqa:Qwen/Qwen2.5-Omni-7B#question=official`` · ``nano-clap,0.5*my_mod:brightness``
+
+    Args:
+        spec: judges divided by commas, or a list of them; each a kind of `JUDGES` or the
+            ``module:name`` of a function, with a weight before ``*``, a model behind ``:`` and
+            options behind ``#``.
+        device: where local judges compute.
+        timeout_s: seconds that each judge has for a batch.
+
+    Raises:
+        ConfigError: an unknown judge, weight or option; lists the judges that exist.
+        ModelNotFoundError: a judge's weights are not here and cannot be fetched.
+        CheckpointError: a judge's files are broken.
+    """
+    texts = spec.split(",") if isinstance(spec, str) else list(spec)
+    specs = [parse_spec(text) for text in texts]
+    return Ensemble(
+        [
+            Member(label, open_judge(one, torch.device(device)), one.weight)
+            for label, one in zip(short_labels(specs), specs, strict=True)
+        ],
+        timeout_s,
+    )
+
+
+def short_labels(specs: Sequence[JudgeSpec]) -> list[str]:
+    """The shortest names that tell judges apart: by kind, else by model, else by options too."""
+    choices = [(one.kind, one.text.partition("#")[0], one.text) for one in specs]
+    return [
+        next(
+            (
+                label
+                for level, label in enumerate(own)
+                if [c[level] for c in choices].count(label) == 1
+            ),
+            own[-1],
+        )
+        for own in choices
+    ]
+
+
+def parse_spec(text: str) -> JudgeSpec:
+    """Read one judge's weight, kind, source and options.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    found = _SPEC.fullmatch(text.strip())
+    if found is None:
+        raise ConfigError(f"judge {text!r}: expected weight*kind:source, such as 0.5*clap")
+    try:
+        weight = float(found["weight"] or 1.0)
+    except ValueError as error:
+        raise ConfigError(f"judge {text!r}: {found['weight']!r} is no weight") from error
+    kind, source = found["kind"].strip(), found["source"]
+    if kind not in JUDGES and source is not None:  # module:name keeps its colon as its kind
+        kind, source = f"{kind}:{source}", None
+    return JudgeSpec(kind, source, found["options"] or "", weight)
+
+
+def open_judge(spec: JudgeSpec, device: torch.device) -> Reward:
+    """Load one judge.
+
+    Raises:
+        ConfigError: there is none of that kind; lists those that exist.
+    """
+    if spec.kind in JUDGES:
+        return JUDGES[spec.kind](spec, device)
+    if ":" in spec.kind and not spec.options:
+        from resonate_audio.rewards.function import open_function
+
+        return open_function(spec.kind)
+    raise ConfigError(
+        f"judge {spec.text}: there is no such judge; there are {', '.join(JUDGES)}, and your own "
+        "function as module:name"
+    )
+
+
+def _open_clap(spec: JudgeSpec, device: torch.device) -> Reward:
+    from resonate_audio.rewards.clap.laion import DEFAULT_SOURCE, CLAPReward
+
+    options = _options(spec, LocalOptions)
+    return CLAPReward.from_pretrained(spec.source or DEFAULT_SOURCE, device, options.batch_size)
+
+
+def _open_aqa(spec: JudgeSpec, device: torch.device) -> Reward:
+    from resonate_audio.rewards.audio_llm.aqascore import AQAReward
+
+    if spec.source is None:
+        raise ConfigError("judge aqa: which model? such as aqa:Qwen/Qwen2.5-Omni-7B, or a folder")
+    options = _options(spec, AQAOptions)
+    return AQAReward.from_pretrained(
+        spec.source, device, options.dtype, options.question, batch_size=options.batch_size
+    )
+
+
+def _open_aesthetics(spec: JudgeSpec, device: torch.device) -> Reward:
+    from resonate_audio.rewards.aesthetics import DEFAULT_SOURCE, AestheticsReward
+
+    options = _options(spec, AestheticsOptions)
+    return AestheticsReward.from_pretrained(
+        spec.source or DEFAULT_SOURCE, device, options.axis, options.batch_size, options.mode
+    )
+
+
+def _open_ms_clap(spec: JudgeSpec, device: torch.device) -> Reward:
+    from resonate_audio.rewards.clap.microsoft import DEFAULT_SOURCE, MSClapReward
+
+    options = _options(spec, MSClapOptions)
+    source = spec.source or DEFAULT_SOURCE
+    return MSClapReward.from_pretrained(source, device, options.mode, options.batch_size)
+
+
+def _open_pam(spec: JudgeSpec, device: torch.device) -> Reward:
+    from resonate_audio.rewards.clap.microsoft import DEFAULT_SOURCE
+    from resonate_audio.rewards.clap.pam import PAMReward
+
+    options = _options(spec, MSClapOptions)
+    source = spec.source or DEFAULT_SOURCE
+    return PAMReward.from_pretrained(source, device, options.mode, options.batch_size)
+
+
+def _open_remote(spec: JudgeSpec, _: torch.device) -> Reward:
+    from resonate_audio.rewards.remote.judge import open_remote
+
+    if spec.source is None:
+        raise ConfigError("judge remote: at which URL? such as remote:http://host:8000/v1#model=…")
+    return open_remote(spec.source + spec.options)
+
+
+def _open_nano_clap(spec: JudgeSpec, device: torch.device) -> Reward:
+    from resonate_audio.rewards.small.two_tower import TwoTowerReward
+
+    return TwoTowerReward.from_folder(_bundled(spec), device=device)
+
+
+def _open_nano_lalm(spec: JudgeSpec, device: torch.device) -> Reward:
+    from resonate_audio.rewards.audio_llm.aqascore import AQAReward
+    from resonate_audio.rewards.audio_llm.model import AudioLLM
+
+    llm = AudioLLM.from_folder(_bundled(spec), device, torch.float32)
+    return AQAReward(llm, "bundled", name=spec.kind)
+
+
+def _open_nano_eval(spec: JudgeSpec, device: torch.device) -> Reward:
+    from resonate_audio.rewards.small.matcher import MatcherReward
+
+    return MatcherReward.from_folder(_bundled(spec), device=device)
+
+
+JUDGES: dict[str, Callable[[JudgeSpec, torch.device], Reward]] = {
+    "clap": _open_clap,
+    "aqa": _open_aqa,
+    "aesthetics": _open_aesthetics,
+    "ms-clap": _open_ms_clap,
+    "pam": _open_pam,
+    "remote": _open_remote,
+    "nano-clap": _open_nano_clap,
+    "nano-lalm": _open_nano_lalm,
+    "nano-eval": _open_nano_eval,
+}
+"""Every kind of judge that comes with this package."""
+
+
+def _bundled(spec: JudgeSpec) -> Path:
+    if spec.source is not None or spec.options:
+        raise ConfigError(f"judge {spec.text}: {spec.kind} is bundled and takes no model or option")
+    folder = Path(str(files("resonate_audio"))) / "nano" / "judges" / spec.kind
+    if not folder.is_dir():
+        raise ModelNotFoundError(f"{folder}: judge {spec.kind} is not part of this installation")
+    return folder
+
+
+def _options(spec: JudgeSpec, cls: type[OptionsT]) -> OptionsT:
+    values: dict[str, str] = {}
+    for option in filter(None, spec.options.removeprefix("#").split("&")):
+        field, _, value = option.partition("=")
+        values[field] = unquote(value)
+    return parse_config(cls, values, f"judge {spec.text}")

@@ -1,0 +1,1 @@
+"""Judges of the CLAP family: text and sound in one space."""

@@ -1,0 +1,1 @@
+"""The small judges that come with the package."""

@@ -1,0 +1,1 @@
+"""Listening tests: their plan, pages, answers and results."""

@@ -1,0 +1,351 @@
+"""Listening tests over HTTP: what raters may do, and what the owner of the tests may.
+
+Raters send their token in the header ``X-Rater-Token`` and see their own pages, nothing else: no
+system, no file name, no other rater.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, Header, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import FormData, UploadFile
+
+from resonate_audio.core.errors import AudioError
+from resonate_audio.serving.errors import ApiError, error_response
+from resonate_audio.serving.listening.answers import AnswerError, Answers, Rater
+from resonate_audio.serving.listening.results import (
+    analyse,
+    export_pairs,
+    format_lines,
+    rated_clip_lines,
+    render_latex,
+    to_ratings,
+)
+from resonate_audio.serving.listening.test import (
+    PREFERENCE,
+    SLUG,
+    GivenClip,
+    ListeningTest,
+    clip_path,
+    create_test,
+    open_test,
+    parse_design,
+)
+
+MAX_UPLOADS, MAX_UPLOAD_BYTES, MAX_CLIP_S = 1000, 200_000_000, 120.0
+MAX_SAMPLES = 100_000_000
+"""Of all sounds of an upload, as many as its bytes hold in 16 bits: small files may be long."""
+Token = Annotated[str, Header(alias="X-Rater-Token", max_length=200)]
+
+
+class Answered(BaseModel):
+    """The answers of one page."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    trial: int = Field(ge=0, description="Number of the page, from 0.")
+    scores: dict[str, Any] = Field(default_factory=dict, description="By axis.")
+    choice: str | None = Field(None, description="A, B or same, where a pair is compared.")
+    ms: float = Field(ge=0, le=86_400_000, description="From the start of playing to the answer.")
+
+
+class Invitations(BaseModel):
+    """How many links to make."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    count: int = Field(ge=1, le=500)
+
+
+class ListeningTests:
+    """The tests in a folder, opened when they are asked for."""
+
+    def __init__(self, home: Path, only: str | None = None) -> None:
+        """Look for tests in ``home``; ``only`` hides all others."""
+        self.home, self.only = home, only
+        self._opened: dict[str, tuple[ListeningTest, Answers]] = {}
+
+    def names(self) -> list[str]:
+        """Names of all tests that can be opened."""
+        if self.only is not None:
+            return [self.only]
+        found = self.home.glob("*/test.yaml")
+        return sorted(path.parent.name for path in found if re.fullmatch(SLUG, path.parent.name))
+
+    def open(self, name: str) -> tuple[ListeningTest, Answers]:
+        """A test and its answers.
+
+        Raises:
+            AnswerError: there is none of that name.
+        """
+        if name not in self._opened:
+            if name not in self.names():
+                raise AnswerError(404, "test", "there is no such listening test")
+            test = open_test(self.home / name)
+            self._opened[name] = test, Answers(self.home / name, test)
+        return self._opened[name]
+
+    def of_token(self, token: str) -> tuple[str, ListeningTest, Answers, str]:
+        """Name, test, answers and the rater's own part of a token ``name.secret``.
+
+        Raises:
+            AnswerError: it is nobody's.
+        """
+        name, _, secret = token.partition(".")
+        if name not in self.names():
+            raise AnswerError(401, "token", "not one of ours; open the link you were sent")
+        return name, *self.open(name), secret
+
+
+def rater_router(tests: ListeningTests) -> APIRouter:
+    """What raters may do."""
+    router = APIRouter(prefix="/v1/listening", tags=["listening tests"])
+
+    @router.get("/tests/{name}")
+    def greet(name: str) -> dict[str, Any]:
+        """What a test is about, before taking part."""
+        test, _ = tests.open(name)
+        return {"title": test.title, "instructions": test.instructions, "is_open": test.is_open}
+
+    @router.post("/tests/{name}/raters", status_code=201)
+    def join(name: str) -> dict[str, str]:
+        """Take part: gives a token, once."""
+        test, answers = tests.open(name)
+        if not test.is_open:
+            raise AnswerError(403, "rater", "this test is by invitation; open the link you got")
+        return {"token": f"{name}.{answers.join(test.max_raters)}"}
+
+    @router.get("/session")
+    def session(token: Token) -> dict[str, Any]:
+        """The page that a rater is at."""
+        _, test, answers, secret = tests.of_token(token)
+        return describe_page(test, answers.rater(secret))
+
+    @router.get("/session/trials/{trial}/clips/{side}")
+    def hear(trial: int, side: int, token: Token) -> FileResponse:
+        """A sound of the page that a rater is at, or of one before."""
+        name, _, answers, secret = tests.of_token(token)
+        clip = answers.hear(secret, trial, side)
+        headers = {"Cache-Control": "no-store"}
+        path = clip_path(tests.home / name, clip)
+        return FileResponse(path, media_type="audio/wav", headers=headers)
+
+    @router.post("/session/answers", status_code=201)
+    def answer(body: Answered, token: Token) -> dict[str, Any]:
+        """Answer a page, once; gives the next one."""
+        _, test, answers, secret = tests.of_token(token)
+        answers.submit(secret, body.trial, body.scores, body.choice, body.ms)
+        return describe_page(test, answers.rater(secret))
+
+    return router
+
+
+def describe_page(test: ListeningTest, rater: Rater) -> dict[str, Any]:
+    """What a rater sees: progress, questions, how many sounds, and the text if it may be seen."""
+    page: dict[str, Any] = {
+        "title": test.title,
+        "instructions": test.instructions,
+        "total": len(rater.trials),
+        "done": rater.num_done,
+        "trial": None,
+    }
+    if rater.num_done == len(rater.trials):
+        return page
+    trial = rater.trials[rater.num_done]
+    axes = [axis for axis in test.axes if axis.name in trial.axes]
+    prompt = test.clip(trial.clips[0]).prompt
+    page["trial"] = {
+        "number": rater.num_done,
+        "compares": test.compares,
+        "num_clips": len(trial.clips),
+        "axes": [axis.model_dump() for axis in axes],
+        "prompt": prompt if any(axis.shows_prompt for axis in axes) else None,
+    }
+    return page
+
+
+def owner_router(tests: ListeningTests) -> APIRouter:
+    """What the owner of the tests may do."""
+    router = APIRouter(prefix="/v1/listening", tags=["listening tests"])
+
+    @router.get("/tests")
+    def list_tests() -> dict[str, Any]:
+        """All tests and how far they are."""
+        return {"data": [describe_test(name, *tests.open(name)) for name in tests.names()]}
+
+    @router.post("/tests", status_code=201)
+    async def create(request: Request) -> dict[str, Any]:
+        """Make a test from a form: ``name``, ``design`` and ``prompts`` (JSON), and sounds.
+
+        A sound's field is called ``system:NAME``; sounds of one file name answer one prompt.
+        """
+        async with request.form(max_files=MAX_UPLOADS, max_fields=20) as form:
+            name, design, given = await read_form(form)
+        await asyncio.to_thread(create_test, tests.home / name, design, given)
+        return describe_test(name, *tests.open(name))
+
+    @router.post("/tests/{name}/invitations", status_code=201)
+    def invite(name: str, body: Invitations) -> dict[str, list[str]]:
+        """Tokens for raters, one each."""
+        test, answers = tests.open(name)
+        return {"tokens": [f"{name}.{answers.join(test.max_raters)}" for _ in range(body.count)]}
+
+    @router.get("/tests/{name}/results")
+    def results(name: str) -> Response:
+        """Opinion scores, agreement and doubts so far."""
+        test, answers = tests.open(name)
+        found = analyse(test, answers.all(), answers.progress())
+        return Response(found.model_dump_json(), media_type="application/json")
+
+    @router.get("/tests/{name}/files/{file}")
+    def download(name: str, file: str) -> Response:
+        """Results as a file: ratings.csv, clips.jsonl, results.tex or pairs.zip."""
+        test, answers = tests.open(name)
+        if file not in DOWNLOADS:
+            raise AnswerError(404, "file", f"expected one of {', '.join(DOWNLOADS)}")
+        kind, write = DOWNLOADS[file]
+        headers = {"Content-Disposition": f'attachment; filename="{name}-{file}"'}
+        data = write(tests.home / name, test, answers)
+        return Response(data, media_type=kind, headers=headers)
+
+    return router
+
+
+def describe_test(name: str, test: ListeningTest, answers: Answers) -> dict[str, Any]:
+    """One line of the owner's list."""
+    progress = answers.progress()
+    return {
+        "name": name,
+        "title": test.title,
+        "preset": test.preset,
+        "is_open": test.is_open,
+        "systems": list(test.systems),
+        "num_clips": len(test.clips),
+        "num_raters": len(progress),
+        "num_finished": sum(done == total for done, total in progress.values()),
+        "num_pages_done": sum(done for done, _ in progress.values()),
+    }
+
+
+async def read_form(form: FormData) -> tuple[str, Any, list[GivenClip]]:
+    """Name, design and clips of a form.
+
+    Raises:
+        AnswerError: a field is missing, too big or of another form.
+        ResonateError: a value of the design is wrong, or a sound is no sound.
+    """
+    name = str(form.get("name", ""))
+    if not re.fullmatch(SLUG, name):
+        raise AnswerError(422, "name", "expected small letters, digits and hyphens, 64 at most")
+    design = parse_design(_object(form, "design"), "design")
+    prompts = _object(form, "prompts")
+    given, left, room = [], MAX_UPLOAD_BYTES, MAX_SAMPLES
+    for field, value in form.multi_items():
+        system = field.removeprefix("system:").strip()
+        if not isinstance(value, UploadFile):
+            continue
+        if system == field or not 0 < len(system) <= 100:
+            raise AnswerError(422, field[:100], "expected sounds in fields called system:NAME")
+        data = await value.read(left + 1)
+        left -= len(data)
+        if left < 0:
+            raise AnswerError(413, "body", f"expected {MAX_UPLOAD_BYTES:,} bytes of sound at most")
+        stem = Path((value.filename or "").replace("\\", "/")).stem[:200]
+        if not stem:
+            raise AnswerError(422, field[:100], "a sound has no file name")
+        room -= count_samples(data, stem)
+        if room < 0:
+            raise AnswerError(413, stem, f"expected {MAX_SAMPLES:,} samples in all at most")
+        given.append(await asyncio.to_thread(_given_clip, system, stem, data, prompts))
+    return name, design, given
+
+
+def _object(form: FormData, field: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(str(form.get(field, "{}")))
+    except ValueError as error:
+        raise AnswerError(422, field, f"not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise AnswerError(422, field, "expected a JSON object")
+    return value
+
+
+def count_samples(data: bytes, name: str) -> int:
+    """Samples of all channels, from the head of a file: before anything is decoded.
+
+    Raises:
+        AnswerError: it is too long.
+        AudioError: it is no audio file.
+    """
+    import soundfile
+
+    try:
+        head = soundfile.info(io.BytesIO(data))
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise AudioError(f"{name}: not an audio file that can be read ({error})") from error
+    if head.duration > MAX_CLIP_S:
+        raise AnswerError(422, name, f"{head.duration:.0f} s; {MAX_CLIP_S:g} s at most")
+    return int(head.frames) * int(head.channels)
+
+
+def _given_clip(system: str, name: str, data: bytes, prompts: Mapping[str, Any]) -> GivenClip:
+    from resonate_audio.audio.io import decode_audio
+
+    audio = decode_audio(data, name)
+    own = audio.recipe.prompt if audio.recipe else ""
+    return GivenClip(system, name, str(prompts.get(name, own)), audio)
+
+
+def _ratings_csv(folder: Path, test: ListeningTest, answers: Answers) -> bytes:
+    from resonate_audio.evaluation.people.opinion import write_ratings
+
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "ratings.csv"
+        write_ratings(path, to_ratings(test, answers.all()))
+        return path.read_bytes()
+
+
+def _clips_jsonl(folder: Path, test: ListeningTest, answers: Answers) -> bytes:
+    return format_lines(rated_clip_lines(to_ratings(test, answers.all()))).encode()
+
+
+def _results_tex(folder: Path, test: ListeningTest, answers: Answers) -> bytes:
+    return render_latex(analyse(test, answers.all(), answers.progress())).encode()
+
+
+def _pairs_zip(folder: Path, test: ListeningTest, answers: Answers) -> bytes:
+    axis = PREFERENCE if test.compares else test.axes[-1].name
+    with tempfile.TemporaryDirectory() as place:
+        export_pairs(folder, test, answers.all(), Path(place), axis)
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for path in sorted(Path(place).rglob("*")):
+                archive.write(path, path.relative_to(place))
+        return buffer.getvalue()
+
+
+DOWNLOADS: dict[str, tuple[str, Callable[[Path, ListeningTest, Answers], bytes]]] = {
+    "ratings.csv": ("text/csv; charset=utf-8", _ratings_csv),
+    "clips.jsonl": ("application/x-ndjson", _clips_jsonl),
+    "results.tex": ("application/x-tex", _results_tex),
+    "pairs.zip": ("application/zip", _pairs_zip),
+}
+
+
+def answer_refusals(app: FastAPI) -> None:
+    """Make refused answers responses whose error names the field."""
+
+    @app.exception_handler(AnswerError)
+    def refuse(request: Request, error: AnswerError) -> JSONResponse:
+        return error_response(ApiError(error.status, str(error), error.field))

@@ -1,0 +1,1 @@
+"""Sounds over HTTP: requests, jobs, batches, files."""

@@ -1,0 +1,265 @@
+"""The routes of the API: sounds now, sounds as jobs, the library, models."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from resonate_audio.audio.io import decode_audio
+from resonate_audio.serving.errors import ApiError, ErrorEnvelope
+from resonate_audio.serving.metrics import METRICS_TYPE
+from resonate_audio.serving.sounds.engine import Task
+from resonate_audio.serving.sounds.requests import (
+    MAX_N,
+    GenerateRequest,
+    JobRequest,
+    ResponseFormat,
+    SoundGenerationRequest,
+    parse_output_format,
+)
+from resonate_audio.serving.sounds.sending import MEDIA_TYPES, at_rate, encode, render, render_plain
+from resonate_audio.serving.sounds.service import JobView, Service
+from resonate_audio.serving.sounds.shelf import Described
+from resonate_audio.serving.sounds.store import Sound
+
+POLL_S = 0.05
+"""How often a stream of events looks for news."""
+QUIET_S = 15.0
+"""After so long without news a comment keeps the connection open."""
+Id = Annotated[str, Path(min_length=1, max_length=100)]
+ENDED = ("succeeded", "failed", "cancelled")
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorEnvelope, "description": "Refused; the message names the field."}
+}
+SOUND = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()}
+JSON_OR_ZIP: dict[str, Any] = {"application/json": {}, "application/zip": {}}
+MADE: dict[int | str, dict[str, Any]] = {
+    200: {"content": SOUND | JSON_OR_ZIP, "description": "The sounds."}
+}
+HEARD: dict[int | str, dict[str, Any]] = {200: {"content": SOUND, "description": "The sound."}}
+
+
+class ModelView(BaseModel):
+    """A model and what it makes."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "resonate"
+    is_loaded: bool
+    sample_rate: int
+    min_duration_s: float
+    max_duration_s: float
+    default_duration_s: float
+    max_sounds: int = MAX_N
+    licence: str
+
+
+class ModelList(BaseModel):
+    """All models."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelView]
+
+
+class SoundList(BaseModel):
+    """A page of the library."""
+
+    object: Literal["list"] = "list"
+    data: list[Sound]
+    total: int
+
+
+class Health(BaseModel):
+    """Whether the server can make sounds."""
+
+    status: Literal["ok", "broken"]
+    queued_sounds: int
+
+
+def audio_router(service: Service) -> APIRouter:
+    """Sounds while the client waits."""
+    router = APIRouter(prefix="/v1", tags=["sounds"], responses=REFUSALS)
+
+    @router.post("/audio/generate", response_class=Response, responses=MADE)
+    async def generate(body: GenerateRequest, request: Request) -> Response:
+        """Make sounds from a text and wait for them."""
+        task = Task(service.catalogue.check(body))
+        outcome = await service.make(request, task)
+        return await asyncio.to_thread(render, body, task, outcome)
+
+    @router.post("/sound-generation", response_class=Response, responses=HEARD)
+    async def sound_generation(
+        body: SoundGenerationRequest,
+        request: Request,
+        output_format: Annotated[str, Query(max_length=100)] = "mp3_44100_128",
+    ) -> Response:
+        """Make one sound, asked for as ElevenLabs' and LocalAI's clients do."""
+        format = parse_output_format(output_format)
+        names = {"audio_length": "duration_seconds", "model": "model_id"}
+        task = Task(service.catalogue.check(body.as_job(), names))
+        outcome = await service.make(request, task)
+        return await asyncio.to_thread(render_plain, format, task, outcome)
+
+    return router
+
+
+def jobs_router(service: Service) -> APIRouter:
+    """Sounds that are asked for now and fetched later."""
+    router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=REFUSALS)
+
+    @router.post("", status_code=202)
+    def create(body: JobRequest) -> JobView:
+        """Accept a job; from here on it is made even if the server is restarted."""
+        return service.add_job(body)
+
+    @router.get("/{id}")
+    def show(id: Id) -> JobView:
+        """A job as it is now, with its sounds when they are made."""
+        return service.view(id)
+
+    @router.delete("/{id}")
+    def cancel(id: Id) -> JobView:
+        """Cancel a job; one that has ended stays as it is."""
+        return service.cancel_job(id)
+
+    @router.get(
+        "/{id}/events",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"text/event-stream": {}}, "description": "Progress."}},
+    )
+    async def events(id: Id) -> StreamingResponse:
+        """Every step of a job as a server-sent event, until it ends."""
+        first = await asyncio.to_thread(service.view, id)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        told = tell_steps(service, first)
+        return StreamingResponse(told, media_type="text/event-stream", headers=headers)
+
+    return router
+
+
+async def tell_steps(service: Service, job: JobView) -> AsyncIterator[str]:
+    """Events of one job: one for each step, and one for each change of its status."""
+    told_step, told_status, quiet_s = -1, "", 0.0
+    while True:
+        for step in range(told_step + 1, job.step + 1):
+            if step < job.step:
+                yield _event(job.model_copy(update={"step": step, "status": "running"}))
+        if (job.step, job.status) != (told_step, told_status):
+            yield _event(job)
+            told_step, told_status, quiet_s = job.step, job.status, 0.0
+        if job.status in ENDED:
+            return
+        if quiet_s >= QUIET_S:
+            yield ": still here\n\n"
+            quiet_s = 0.0
+        await asyncio.sleep(POLL_S)
+        quiet_s += POLL_S
+        task = service.engine.find(job.id)
+        if task is None or task.is_over:
+            if task is not None:
+                await asyncio.wrap_future(task.done)
+            job = await asyncio.to_thread(service.view, job.id)
+        else:
+            job = job.model_copy(update={"step": task.step, "status": task.status})
+
+
+def _event(job: JobView) -> str:
+    data = job.model_dump(include={"status", "step", "total_steps", "error"})
+    return f"data: {json.dumps(data)}\n\n"
+
+
+def library_router(service: Service) -> APIRouter:
+    """The sounds that jobs have made."""
+    router = APIRouter(prefix="/v1/library", tags=["library"], responses=REFUSALS)
+
+    @router.get("")
+    def search(
+        q: Annotated[str, Query(max_length=200)] = "",
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+    ) -> SoundList:
+        """Sounds whose settings hold every word of ``q``, the newest first."""
+        found, total = service.store.search(q, limit, offset)
+        return SoundList(data=found, total=total)
+
+    @router.get("/{id}/audio", response_class=Response, responses=HEARD)
+    def hear(
+        id: Id,
+        response_format: Annotated[ResponseFormat, Query()] = "wav",
+        sample_rate: Annotated[int | None, Query(ge=8000, le=48_000)] = None,
+    ) -> Response:
+        """The sound itself."""
+        data = service.store.read_wav(id)
+        if data is None:
+            raise _no_sound()
+        if response_format != "wav" or sample_rate is not None:
+            audio = at_rate(decode_audio(data, "sound"), sample_rate)
+            data, _ = encode(audio, response_format)
+        return Response(data, media_type=MEDIA_TYPES[response_format])
+
+    @router.delete("/{id}", status_code=204)
+    def delete(id: Id) -> None:
+        """Delete a sound."""
+        if not service.store.delete_sound(id):
+            raise _no_sound()
+
+    return router
+
+
+def _no_sound() -> ApiError:
+    return ApiError(404, "id: there is no such sound", "id")
+
+
+def models_router(service: Service) -> APIRouter:
+    """What is served, and how the server is."""
+    router = APIRouter(tags=["server"], responses=REFUSALS)
+
+    def describe(found: Described) -> ModelView:
+        return ModelView(
+            id=found.name,
+            is_loaded=found.name in service.engine.loaded,
+            sample_rate=found.config.mel.sample_rate_hz,
+            min_duration_s=found.config.min_duration_s,
+            max_duration_s=service.catalogue.longest_s(found),
+            default_duration_s=min(
+                found.config.default_duration_s, service.catalogue.longest_s(found)
+            ),
+            licence=found.config.licence,
+        )
+
+    @router.get("/v1/models")
+    def list_models() -> ModelList:
+        """All models, the default first."""
+        return ModelList(data=[describe(found) for found in service.catalogue.models.values()])
+
+    @router.get("/v1/models/{id:path}")
+    def show_model(id: Id) -> ModelView:
+        """One model."""
+        return describe(service.catalogue.find(id))
+
+    @router.get("/health")
+    def health(response: Response) -> Health:
+        """200 while every worker is at work, else 503."""
+        is_alive = service.engine.is_alive
+        response.status_code = 200 if is_alive else 503
+        return Health(
+            status="ok" if is_alive else "broken", queued_sounds=service.engine.queued_rows
+        )
+
+    @router.get("/metrics", response_class=Response)
+    def metrics() -> Response:
+        """Counters in Prometheus' text form."""
+        gauges = {
+            "queued_sounds": service.engine.queued_rows,
+            "loaded_models": len(service.engine.loaded),
+        }
+        return Response(service.metrics.render(gauges), media_type=METRICS_TYPE)
+
+    return router

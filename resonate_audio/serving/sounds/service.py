@@ -1,0 +1,210 @@
+"""Everything behind the routes: catalogue, engine, store, and how jobs outlive the process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import Literal
+
+from fastapi import Request
+from pydantic import BaseModel
+
+from resonate_audio.core.errors import ResonateError
+from resonate_audio.serving.config import ServeConfig
+from resonate_audio.serving.errors import ApiError
+from resonate_audio.serving.metrics import Metrics
+from resonate_audio.serving.sounds.engine import Engine, Outcome, Status, Task
+from resonate_audio.serving.sounds.requests import JobRequest
+from resonate_audio.serving.sounds.sending import to_library
+from resonate_audio.serving.sounds.shelf import Catalogue
+from resonate_audio.serving.sounds.store import Sound, Store, StoredJob
+
+log = logging.getLogger("resonate.serve")
+MAX_STARTS = 3
+"""A job that was begun so often and never ended may be what ends the process."""
+TIDY_EVERY_S = 600.0
+LOOK_S = 0.2
+"""How often a waiting request looks whether its client is still there."""
+
+
+class JobError(BaseModel):
+    """Why a job failed."""
+
+    message: str
+
+
+class JobView(BaseModel):
+    """A job as clients see it."""
+
+    id: str
+    object: Literal["job"] = "job"
+    status: Status
+    step: int
+    total_steps: int
+    model: str | None
+    n: int
+    created: float
+    ended: float | None
+    sounds: list[Sound]
+    error: JobError | None
+
+
+class Service:
+    """What one server is made of."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        """Find the models; nothing is loaded or written yet.
+
+        Raises:
+            ResonateError: a model is not there, broken or too large.
+        """
+        self.config = config
+        self.metrics = Metrics()
+        self.catalogue = Catalogue(config)
+        self.engine = Engine(self.catalogue, config, self.metrics)
+        self._store: Store | None = None
+        self._stopped = threading.Event()
+
+    @property
+    def store(self) -> Store:
+        """The file of jobs and sounds; it is open while the server runs."""
+        assert self._store is not None, "the service has not started"
+        return self._store
+
+    def start(self) -> None:
+        """Open the file, take up the jobs that were left, and let the workers begin.
+
+        Raises:
+            OutputError: the file cannot be opened.
+        """
+        self._store = Store(self.config.home)
+        self._stopped.clear()
+        for job in self.store.start_jobs():
+            self._take_up(job)
+        self.engine.start()
+        threading.Thread(target=self._tidy, name="tidy", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop within a step; jobs that have not ended wait in the file for the next start."""
+        self._stopped.set()
+        waiting = [task for task in self.engine.stop() if task.on_end is not None]
+        if waiting:
+            log.warning("%d jobs have not ended; the next start takes them up", len(waiting))
+        self.store.close()
+
+    def _take_up(self, job: StoredJob) -> None:
+        try:
+            if job.num_starts > MAX_STARTS:
+                raise ApiError(500, f"it was begun {MAX_STARTS} times and never ended")
+            task = Task(self.catalogue.check(job.request), job.id, self._keep)
+            self.engine.submit(task, accept_always=True)
+        except ResonateError as error:
+            self.store.end_job(job.id, "failed", str(error), [])
+            log.warning("job %s failed: %s", job.id, error)
+
+    def _tidy(self) -> None:
+        while True:
+            self.store.tidy(self.config.keep_jobs_s, self.config.max_sounds)
+            if self._stopped.wait(TIDY_EVERY_S):
+                return
+
+    def add_job(self, request: JobRequest) -> JobView:
+        """Accept a job: it is on the disk before this returns, with the seeds it will have.
+
+        Raises:
+            ApiError: its values are wrong, or the queue is full.
+        """
+        wanted = self.catalogue.check(request)
+        kept = request.model_copy(
+            update={"seeds": list(wanted.batch.seeds), "seed": None, "n": wanted.num_rows}
+        )
+        kept.audio_length, kept.model = wanted.sampling.duration_s, wanted.model
+        task = Task(wanted, on_end=self._keep)
+        self.store.add_job(task.id, kept)
+        try:
+            self.engine.submit(task)
+        except ApiError:
+            self.store.remove_job(task.id)
+            raise
+        return self.view(task.id)
+
+    def _keep(self, task: Task, outcome: Outcome) -> None:
+        message = None if outcome.error is None else str(outcome.error)
+        made = to_library(task, outcome)
+        self.store.end_job(task.id, outcome.status, message, made)
+
+    def view(self, id: str) -> JobView:
+        """A job as it is now.
+
+        Raises:
+            ApiError: 404, unknown or too old.
+        """
+        task = self.engine.find(id)
+        job = self.store.find_job(id)
+        if job is None:
+            hours = self.config.keep_jobs_s / 3600
+            raise ApiError(
+                404, f"id: there is no such job; ended ones are kept for {hours:g} hours", "id"
+            )
+        total = job.request.num_inference_steps
+        status, step, error = job.status, total if job.status == "succeeded" else 0, job.error
+        if job.ended is None and task is not None:
+            status, step = task.status, task.step
+        elif job.ended is None:
+            status, error = "failed", "its end could not be written; the next start makes it again"
+        return JobView.model_validate(
+            {
+                "id": id,
+                "status": status,
+                "step": step,
+                "total_steps": total,
+                "model": job.request.model,
+                "n": job.request.num_sounds,
+                "created": job.created,
+                "ended": job.ended,
+                "sounds": self.store.sounds_of(id) if status == "succeeded" else [],
+                "error": None if error is None else {"message": error},
+            }
+        )
+
+    def cancel_job(self, id: str) -> JobView:
+        """End a job now; one that has ended stays as it is.
+
+        Raises:
+            ApiError: 404, unknown or too old.
+        """
+        task = self.engine.find(id)
+        if task is not None:
+            self.engine.cancel(task)
+            task.done.result(timeout=60)
+        return self.view(id)
+
+    async def make(self, request: Request, task: Task) -> Outcome:
+        """Wait for the sounds of a request, as long as its client does and the deadline allows.
+
+        Raises:
+            ApiError: the queue is full, the time is over, or a sound could not be made.
+        """
+        self.engine.submit(task)
+        done = asyncio.wrap_future(task.done)
+        until_s = asyncio.get_running_loop().time() + self.config.deadline_s
+        try:
+            while not done.done():
+                left_s = until_s - asyncio.get_running_loop().time()
+                if left_s <= 0:
+                    raise ApiError(
+                        408,
+                        f"not made within {self.config.deadline_s:g} s; POST /v1/jobs has no such "
+                        "limit",
+                        code="deadline_exceeded",
+                    )
+                await asyncio.wait([done], timeout=min(LOOK_S, left_s))
+                if not done.done() and await request.is_disconnected():
+                    raise ApiError(408, "the client went away")
+        finally:
+            self.engine.cancel(task)
+        outcome = done.result()
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome

@@ -1,0 +1,191 @@
+"""Models by name: described from their index, loaded when wanted, dropped when others need room."""
+
+from __future__ import annotations
+
+import json
+import logging
+import struct
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from resonate_audio.core.errors import ConfigError
+from resonate_audio.model.folder import PARTS, WEIGHTS_NAME, part_folder, read_config
+from resonate_audio.model.hub import find_model, find_text_encoder
+from resonate_audio.model.presets import ModelConfig
+from resonate_audio.pipeline.path import Batch, Resonate, Sampling
+from resonate_audio.serving.config import MEGABYTE, ServeConfig
+from resonate_audio.serving.errors import ApiError
+from resonate_audio.serving.sounds.requests import JobRequest, Wanted
+from resonate_audio.serving.sounds.rowwise import can_batch
+
+log = logging.getLogger("resonate.serve")
+BYTES_PER_WEIGHT = 8
+"""float32, and the Winograd form of a transformer takes twice that."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """A model that can be loaded."""
+
+    name: str
+    source: str
+    config: ModelConfig
+    room_mb: float
+    """Estimated memory when it is loaded."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that is in memory."""
+
+    model: Resonate
+    max_rows: int
+    """Rows that may be computed together; 1 where company would change bits."""
+
+
+class Catalogue:
+    """All models of a server; asks nothing of the network after it is made."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        """Find every model.
+
+        Raises:
+            ModelNotFoundError: one is not there.
+            ConfigError: one is larger than the memory budget.
+        """
+        self._max_duration_s = config.max_duration_s
+        self.models = {name: describe(name, source) for name, source in config.models.items()}
+        self.default = next(iter(self.models))
+        for found in self.models.values():
+            if found.room_mb > config.memory_budget_mb:
+                raise ConfigError(
+                    f"model {found.name}: takes about {found.room_mb:.0f} MB, but "
+                    f"memory_budget_mb is {config.memory_budget_mb:g}"
+                )
+
+    def find(self, name: str | None) -> Described:
+        """The model of that name, or the default one.
+
+        Raises:
+            ApiError: there is none; lists those that exist.
+        """
+        found = self.models.get(name or self.default)
+        if found is None:
+            names = ", ".join(self.models)
+            message = f"model: {str(name)[:100]!r} is not served here; there is {names}"
+            raise ApiError(404, message, "model", "model_not_found")
+        return found
+
+    def longest_s(self, found: Described) -> float:
+        """The longest sound that clients may ask of a model."""
+        return min(found.config.max_duration_s, self._max_duration_s)
+
+    def check(self, request: JobRequest, fields: Mapping[str, str] | None = None) -> Wanted:
+        """Fill in what a request leaves open, and refuse what its model cannot do.
+
+        Args:
+            request: what a client sent.
+            fields: how the client's form of request calls our fields, where it differs.
+
+        Raises:
+            ApiError: unknown model, or a duration that it does not make.
+        """
+        found = self.find(request.model)
+        usual, longest = found.config.default_duration_s, self.longest_s(found)
+        duration_s = min(usual, longest) if request.audio_length is None else request.audio_length
+        if not found.config.min_duration_s <= duration_s <= longest:
+            field = (fields or {}).get("audio_length", "audio_length")
+            raise ApiError(
+                422,
+                f"{field}: {duration_s:g} s; {found.name} makes "
+                f"{found.config.min_duration_s:g} to {longest:g} s",
+                field,
+            )
+        seeds = request.chosen_seeds()
+        batch = Batch(
+            (request.input,) * len(seeds), (request.negative_prompt or "",) * len(seeds), seeds
+        )
+        sampling = Sampling(duration_s, request.num_inference_steps, request.guidance_scale)
+        return Wanted(found.name, batch, sampling)
+
+
+class Shelf:
+    """The models that one device holds; the one that was used longest ago goes first."""
+
+    def __init__(self, catalogue: Catalogue, device: str, config: ServeConfig) -> None:
+        self._catalogue, self._device, self._config = catalogue, device, config
+        self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+
+    @property
+    def names(self) -> list[str]:
+        """What is loaded, the one to go first first."""
+        return list(self._loaded)
+
+    def get(self, name: str) -> Loaded:
+        """Load a model, or take the one that is loaded.
+
+        Raises:
+            ResonateError: its files are broken.
+        """
+        if name not in self._loaded:
+            described = self._catalogue.find(name)
+            self._make_room(described.room_mb)
+            self._loaded[name] = self._load(described)
+        self._loaded.move_to_end(name)
+        return self._loaded[name]
+
+    def _make_room(self, needed_mb: float) -> None:
+        models = self._catalogue.models
+        taken_mb = sum(models[name].room_mb for name in self._loaded)
+        while self._loaded and taken_mb + needed_mb > self._config.memory_budget_mb:
+            name, _ = self._loaded.popitem(last=False)
+            taken_mb -= models[name].room_mb
+            log.info("model %s leaves %s", name, self._device)
+
+    def _load(self, described: Described) -> Loaded:
+        log.info("model %s loads on %s", described.name, self._device)
+        model = Resonate.from_pretrained(
+            described.source, self._device, self._config.dtype, local_files_only=True
+        )
+        together = self._config.max_batch_rows > 1 and can_batch(model)
+        if not together:
+            log.info("model %s: one sound at a time, so that company changes none", described.name)
+        return Loaded(model, self._config.max_batch_rows if together else 1)
+
+
+def describe(name: str, source: str) -> Described:
+    """Read a model's index and count its weights; fetches it from the hub if need be.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+        CheckpointError: its files are broken.
+    """
+    folder = find_model(source)
+    config = read_config(folder)
+    encoder = find_text_encoder(config.text_encoder, folder, local_files_only=False)
+    files = [part_folder(folder, part) / WEIGHTS_NAME for part in PARTS] + [encoder / WEIGHTS_NAME]
+    room_mb = sum(map(count_weights, files)) * BYTES_PER_WEIGHT / MEGABYTE
+    return Described(name, source, config, room_mb)
+
+
+def count_weights(path: Path) -> int:
+    """Numbers in a safetensors file, from its header alone.
+
+    Raises:
+        ConfigError: the file has no such header.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(length, 100 * MEGABYTE)))
+    except (OSError, ValueError, struct.error) as error:
+        raise ConfigError(f"{path}: not a safetensors file ({error})") from error
+    spans = [item["data_offsets"] for key, item in header.items() if key != "__metadata__"]
+    types = [item["dtype"] for key, item in header.items() if key != "__metadata__"]
+    widths = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I8": 1, "U8": 1, "I64": 8, "I32": 4}
+    return sum(
+        (stop - start) // widths.get(kind, 1)
+        for (start, stop), kind in zip(spans, types, strict=True)
+    )

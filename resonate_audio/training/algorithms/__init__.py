@@ -1,0 +1,1 @@
+"""One reinforcement algorithm per file."""

@@ -1,0 +1,1 @@
+"""What every training run shares: steps, processes, checkpoints, averages, logs."""

@@ -1,0 +1,1 @@
+"""Recipes: a validated file to a run."""

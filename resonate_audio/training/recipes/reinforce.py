@@ -1,0 +1,256 @@
+"""The recipe of a reinforcement run, and the run it describes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, PositiveFloat, model_validator
+
+from resonate_audio.core.errors import ConfigError
+from resonate_audio.data.prompts import read_prompts
+from resonate_audio.model.folder import TEXT_ENCODER, Networks, part_folder, read_networks
+from resonate_audio.model.hub import find_model, find_text_encoder
+from resonate_audio.model.text_encoder import TextEncoder
+from resonate_audio.pipeline.path import Resonate, Sampling
+from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.catalogue import open_reward
+from resonate_audio.rewards.desk import JudgeDesk
+from resonate_audio.training.algorithms.awm import AWMConfig, awm_step
+from resonate_audio.training.algorithms.best_of_n import RAFTConfig, RWRConfig, best_of_n_step
+from resonate_audio.training.algorithms.dpo import DPOConfig, dpo_step
+from resonate_audio.training.algorithms.dppo import DPPOConfig, dppo_step
+from resonate_audio.training.algorithms.grpo import GRPOConfig, grpo_step
+from resonate_audio.training.algorithms.guard import GuardConfig, guard_step
+from resonate_audio.training.algorithms.nft import NFTConfig, nft_step
+from resonate_audio.training.loop.distributed import current_ranks, joined_ranks
+from resonate_audio.training.loop.trainer import RunResult, TrainerConfig, resolve_device, train
+from resonate_audio.training.reinforce.advantage import AdvantageConfig
+from resonate_audio.training.reinforce.evaluate import EvaluationConfig, Evaluator, TakeKeeper
+from resonate_audio.training.reinforce.experience import TakeMaker
+from resonate_audio.training.reinforce.lora import LoraSettings
+from resonate_audio.training.reinforce.policy import Policy
+from resonate_audio.training.reinforce.rollout import SamplerConfig
+from resonate_audio.training.reinforce.trainer import (
+    EVALUATION_LOG,
+    HELD_OUT,
+    LearningStep,
+    ReinforcePlan,
+    ReinforceTask,
+    ReinforceTrainer,
+)
+
+Say = Callable[[str], None]
+AlgorithmConfig = Annotated[
+    GRPOConfig
+    | GuardConfig
+    | DPPOConfig
+    | NFTConfig
+    | AWMConfig
+    | DPOConfig
+    | RWRConfig
+    | RAFTConfig,
+    Field(discriminator="kind"),
+]
+BY_LIKELIHOOD = (GRPOConfig, GuardConfig, DPPOConfig)
+"""Algorithms that need stochastic steps with a density."""
+
+
+class PolicyRecipe(TrainerConfig):
+    """What runs that teach a trained model have in common."""
+
+    model: str = "nano"
+    """What to teach: a bundled model, a model folder, or a hub id."""
+    duration_s: PositiveFloat | None = None
+    """Length of a sound; the model's default if None."""
+    reward_timeout_s: PositiveFloat = 300.0
+    lora: LoraSettings | None = None
+    """Train adapters instead of every weight."""
+    train_only: str | None = None
+    """Train only the weights whose whole name matches this regular expression; None trains all."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+class ReinforceRecipe(PolicyRecipe):
+    """Everything that a reinforcement run is made of."""
+
+    prompts: Path
+    """File of texts to practise on: one a line, or JSON lines."""
+    prompts_per_step: int = Field(4, ge=1)
+    takes: int = Field(8, ge=2)
+    """Takes of each prompt: the group that a take is compared with."""
+    updates_per_step: int = Field(1, ge=1)
+    """Optimiser updates from one rollout, each from its share of the takes."""
+    reward: str
+    """Judge or judges, as `resonate_audio.rewards.open_reward` reads them."""
+    sampler: SamplerConfig = SamplerConfig()
+    advantage: AdvantageConfig = AdvantageConfig()
+    algorithm: AlgorithmConfig
+    takes_every: int = Field(10, ge=0)
+    """Steps between takes that are kept to be heard; 0 keeps none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_pairs(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "pairs" in values:
+            raise ValueError("pairs: only `resonate train dpo` learns from pairs of sounds")
+        return values
+
+    @model_validator(mode="after")
+    def _algorithm_fits_sampler(self) -> ReinforceRecipe:
+        if isinstance(self.algorithm, BY_LIKELIHOOD) and self.sampler.kind == "ode":
+            raise ValueError(
+                f"sampler.kind ode has no density, which {self.algorithm.kind} needs; "
+                "use ou, flow_sde, dance_sde or cps"
+            )
+        return self
+
+
+def train_reinforce(recipe: ReinforceRecipe, say: Say) -> RunResult:
+    """Run a reinforcement recipe, or go on with the run it began.
+
+    Raises:
+        ConfigError: a judge or setting is unknown.
+        ManifestError: a prompt file is broken.
+        RewardError: a judge failed; the last whole step was saved.
+    """
+    texts = read_prompts(recipe.prompts)
+    if len(texts) < recipe.prompts_per_step:
+        raise ConfigError(
+            f"prompts_per_step {recipe.prompts_per_step}: {recipe.prompts} has only {len(texts)}"
+        )
+    count, takes = recipe.prompts_per_step, recipe.takes
+    with joined_ranks(recipe.run.device) as ranks:
+        ranks.say(say)(f"{len(texts)} prompts, {count} of them a step, {takes} takes each")
+        with JudgeDesk(compute_beside=resolve_device(recipe.run.device).type != "cpu") as desk:
+            return train(partial(build_task, recipe, texts, desk), recipe, ReinforceTrainer)
+
+
+def build_task(
+    recipe: ReinforceRecipe, texts: tuple[str, ...], desk: JudgeDesk, device: torch.device
+) -> ReinforceTask:
+    """Load model and judges, and put the task together."""
+    pupil = load_pupil(recipe, recipe.sampler.guidance_scale, device)
+    maker = TakeMaker(
+        pupil.policy, pupil.resonate, recipe.sampler, pupil.num_frames, recipe.run.seed, desk,
+        current_ranks(),
+    )  # fmt: skip
+    reward = open_reward(recipe.reward, device=device, timeout_s=recipe.reward_timeout_s)
+    plan = make_plan(recipe, texts)
+    task = ReinforceTask(maker, reward, plan, pupil.networks, pupil.text_encoder)
+    task.observe = TakeKeeper(recipe.run.output, recipe.takes_every).keep
+    evaluator = make_evaluator(recipe, pupil.resonate, reward, pupil.duration_s, device)
+    if evaluator is not None:
+        task.evaluate = evaluator
+    return task
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """A trained model, set up to be taught further."""
+
+    networks: Networks
+    policy: Policy
+    resonate: Resonate
+    """Around the policy's model."""
+    text_encoder: Path | None
+    """Its folder, if it travels with the model."""
+    duration_s: float
+
+    @property
+    def num_frames(self) -> int:
+        """Latent frames of a sound."""
+        return self.networks.config.num_frames(self.duration_s)
+
+
+def load_pupil(recipe: PolicyRecipe, guidance_scale: float, device: torch.device) -> Pupil:
+    """Load what a recipe teaches.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+        InputError: the model makes no sounds of that length.
+    """
+    with current_ranks().first_alone():  # it may have to download
+        folder = find_model(recipe.model, None, False)
+    networks, encoder = load_model(folder)
+    duration_s = recipe.duration_s or networks.config.default_duration_s
+    Sampling(duration_s).check(networks.config)
+    model = networks.transformer.to(device).train()
+    precision = torch.bfloat16 if recipe.run.precision == "bf16" else None
+    policy = Policy(model, guidance_scale, recipe.lora, precision, recipe.train_only)
+    resonate = Resonate(networks, encoder, device=device, transformer=model)
+    inside = part_folder(folder, TEXT_ENCODER)
+    return Pupil(networks, policy, resonate, inside if inside.is_dir() else None, duration_s)
+
+
+def load_model(folder: Path) -> tuple[Networks, TextEncoder]:
+    """Networks to train and their text encoder, in float32 on the CPU."""
+    networks = read_networks(folder)
+    config = networks.config.text_encoder
+    return networks, TextEncoder.from_folder(config, find_text_encoder(config, folder, False))
+
+
+def make_plan(recipe: ReinforceRecipe, texts: tuple[str, ...]) -> ReinforcePlan:
+    """What the task repeats."""
+    algorithm = recipe.algorithm
+    return ReinforcePlan(
+        texts=texts,
+        prompts_per_step=recipe.prompts_per_step,
+        takes=recipe.takes,
+        updates_per_step=recipe.updates_per_step,
+        advantage=recipe.advantage,
+        learn=choose_step(algorithm, recipe.sampler.rows_per_batch),
+        from_reference=isinstance(algorithm, DPOConfig) and not algorithm.online,
+        remember_decay=remember_decay(algorithm),
+    )
+
+
+def remember_decay(algorithm: AlgorithmConfig) -> float | None:
+    """How much of older weights an algorithm's old policy keeps; None if it needs none."""
+    if isinstance(algorithm, NFTConfig):
+        return algorithm.old_decay
+    return 0.0 if isinstance(algorithm, AWMConfig) else None
+
+
+def choose_step(algorithm: AlgorithmConfig, rows: int) -> LearningStep:
+    """The learning step of an algorithm, its settings bound."""
+    match algorithm:
+        case GRPOConfig():
+            return partial(grpo_step, config=algorithm, rows_per_batch=rows)
+        case GuardConfig():
+            return partial(guard_step, config=algorithm, rows_per_batch=rows)
+        case DPPOConfig():
+            return partial(dppo_step, config=algorithm, rows_per_batch=rows)
+        case NFTConfig():
+            return partial(nft_step, config=algorithm, rows_per_batch=rows)
+        case AWMConfig():
+            return partial(awm_step, config=algorithm, rows_per_batch=rows)
+        case DPOConfig():
+            return partial(dpo_step, config=algorithm, rows_per_batch=rows)
+        case RWRConfig() | RAFTConfig():
+            return partial(best_of_n_step, config=algorithm, rows_per_batch=rows)
+
+
+def make_evaluator(
+    recipe: PolicyRecipe,
+    resonate: Resonate,
+    reward: Reward,
+    duration_s: float,
+    device: torch.device,
+) -> Evaluator | None:
+    """What listens in on the run, if the recipe has prompts for it."""
+    config = recipe.evaluation
+    if config.prompts is None:
+        return None
+    judges = {f"evaluation/{reward.name}": reward}
+    if config.held_out is not None:
+        timeout_s = recipe.reward_timeout_s
+        held_out = open_reward(config.held_out, device=device, timeout_s=timeout_s)
+        judges[f"{HELD_OUT}{held_out.name}"] = held_out
+    log = recipe.run.output / EVALUATION_LOG
+    prompts = read_prompts(config.prompts)
+    return Evaluator(resonate, prompts, judges, config, duration_s, log)

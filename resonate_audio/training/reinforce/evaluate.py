@@ -1,0 +1,119 @@
+"""Listening in on a run: fixed prompts and seeds by the averaged weights, and single takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import Field
+
+from resonate_audio.audio.io import write_audio
+from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.types import Audio, Waveform
+from resonate_audio.pipeline.path import Resonate, Sampling
+from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.desk import score_now
+from resonate_audio.training.loop.progress import append_metrics, keep_metrics_until
+from resonate_audio.training.reinforce.experience import Experience, attenuate
+from resonate_audio.training.reinforce.trainer import TAKES_LOG
+
+
+class EvaluationConfig(FrozenConfig):
+    """What is generated and judged every ``run.sample_every`` steps, and before the first."""
+
+    prompts: Path | None = None
+    """File of prompts that are not trained on; None leaves evaluation out."""
+    held_out: str | None = None
+    """A judge that no training uses, beside the one that trains."""
+    num_inference_steps: int = Field(25, ge=1)
+    guidance_scale: float = Field(4.5, ge=0)
+    rows_per_batch: int = Field(16, ge=1)
+
+
+@dataclass
+class Evaluator:
+    """Generates every prompt with its own seed (its number in the file) and has it judged."""
+
+    resonate: Resonate
+    prompts: tuple[str, ...]
+    judges: Mapping[str, Reward]
+    """By the name under which their means are logged, such as ``held_out/nano-eval``."""
+    config: EvaluationConfig
+    duration_s: float
+    log: Path
+    """JSON lines: step, prompt, seed and every judge's score, for paired comparisons."""
+
+    def __call__(self, folder: Path, step: int) -> dict[str, float]:
+        """Judge the model as it is; the sounds stay in ``folder``."""
+        audio = self.generate()
+        scores = {
+            name: score_now(judge, audio, self.prompts).total for name, judge in self.judges.items()
+        }
+        for row, samples in enumerate(audio.samples.numpy()):
+            path = folder / f"step-{step:06d}-{row:03d}.flac"
+            write_audio(path, Audio(samples, audio.sample_rate_hz), overwrite=True)
+        keep_metrics_until(self.log, step - 1)  # a finished run that is started again says it once
+        for row, prompt in enumerate(self.prompts):
+            values = {name: float(total[row]) for name, total in scores.items()}
+            append_metrics(
+                self.log, {"step": step, "prompt": prompt, "seed": row, "scores": values}
+            )
+        return {name: float(total.mean()) for name, total in scores.items()}
+
+    def generate(self) -> Waveform:
+        """One sound a prompt, attenuated to a peak of 1 where it is louder."""
+        sampling = Sampling(
+            self.duration_s, self.config.num_inference_steps, self.config.guidance_scale
+        )
+        made = []
+        for rows in torch.split(torch.arange(len(self.prompts)), self.config.rows_per_batch):
+            texts = [self.prompts[row] for row in rows]
+            latents = self.resonate.sample_latents(
+                self.resonate.encode_text(texts),
+                self.resonate.encode_negative([""] * len(texts)),
+                rows.tolist(),
+                sampling,
+            )
+            made.append(self.resonate.to_waveform(latents).samples)
+        rate_hz = self.resonate.config.mel.sample_rate_hz
+        return attenuate(Waveform(torch.cat(made), rate_hz))
+
+
+@dataclass
+class TakeKeeper:
+    """Keeps the best and the worst takes of some steps, to be heard on the run's page."""
+
+    folder: Path
+    every: int
+    count: int = 2
+
+    def keep(self, step: int, experience: Experience) -> None:
+        """Write the takes of a step, if it is one of those to keep; steps are counted from 1."""
+        if self.every < 1 or step % self.every:
+            return
+        step += 1
+        order = experience.rewards.total.argsort(stable=True).tolist()
+        chosen = [("worst", row) for row in order[: self.count]]
+        chosen += [("best", row) for row in order[::-1][: self.count]]
+        for number, (kind, row) in enumerate(chosen):
+            self._write(step, kind, number, row, experience)
+
+    def _write(self, step: int, kind: str, number: int, row: int, experience: Experience) -> None:
+        prompts, rewards = experience.rollout.prompts, experience.rewards
+        name = f"takes/{step:06d}-{kind}-{number}.flac"
+        samples = experience.audio.samples[row].numpy()
+        audio = Audio(samples, experience.audio.sample_rate_hz)
+        (self.folder / "takes").mkdir(parents=True, exist_ok=True)
+        write_audio(self.folder / name, audio, overwrite=True)
+        line = {
+            "step": step,
+            "prompt": prompts.texts[row // prompts.takes],
+            "take": row % prompts.takes,
+            "reward": float(rewards.total[row]),
+            "parts": {part: float(values[row]) for part, values in rewards.parts.items()},
+            "kind": kind,
+            "file": name,
+        }
+        append_metrics(self.folder / TAKES_LOG, line)

@@ -1,0 +1,64 @@
+"""Takes noised afresh: what regression losses are taken over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from resonate_audio.core.types import TextFeatures
+from resonate_audio.flow.path import noised, velocity_target
+from resonate_audio.flow.times import logit_normal_times
+from resonate_audio.training.reinforce.rollout import Rollout
+from resonate_audio.training.reinforce.trainer import Update
+
+NO_GUIDANCE = 1.0
+"""Regression losses train the prompted branch, whatever guidance the takes were made with."""
+
+
+@dataclass(frozen=True)
+class NoisedTakes:
+    """Some takes at noise levels of their own."""
+
+    row: Int[Tensor, " item"]
+    state: Float[Tensor, "item frame channel"]
+    levels: Float[Tensor, " item"]
+    target: Float[Tensor, "item frame channel"]
+    """Noise minus data."""
+    features: TextFeatures
+    share: float
+    """Of all items of the update in all processes; the shares add up to 1."""
+
+
+def noised_takes(
+    rollout: Rollout, update: Update, times_per_take: int, rows_per_batch: int
+) -> Iterator[NoisedTakes]:
+    """Noise every take of an update ``times_per_take`` times, at logit-normal levels."""
+    total = len(update.rows) * times_per_take
+    batches = torch.split(update.rows, rows_per_batch) * times_per_take
+    for number, batch in enumerate(batches):
+        update.on_pass(number + 1 == len(batches))
+        own, share = update.own_part(len(batch))
+        data = rollout.latents[batch.to(rollout.latents.device)]
+        levels, noise = (drawn[own] for drawn in fresh_noise(data, update.generator))
+        rows, data = batch[own], data[own]
+        yield NoisedTakes(
+            row=rows,
+            state=noised(data, noise, levels),
+            levels=levels,
+            target=velocity_target(data, noise),
+            features=rollout.row_features(rows),
+            share=share * len(batch) / total,
+        )
+
+
+def fresh_noise(
+    data: Float[Tensor, "row frame channel"], generator: torch.Generator
+) -> tuple[Float[Tensor, " row"], Float[Tensor, "row frame channel"]]:
+    """Noise levels as in pre-training, and noise, one of each a row."""
+    normals = torch.randn(len(data), generator=generator, device=data.device)
+    noise = torch.randn(data.shape, generator=generator, device=data.device)
+    return logit_normal_times(normals), noise

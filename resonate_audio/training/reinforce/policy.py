@@ -1,0 +1,199 @@
+"""The generator that is being taught, and what it was before."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from resonate_audio.core.errors import ConfigError
+from resonate_audio.core.types import TextFeatures
+from resonate_audio.flow.guidance import guided
+from resonate_audio.flow.path import Velocity
+from resonate_audio.model.checkpoint import fingerprint_weights
+from resonate_audio.model.flow_transformer import FlowTransformer
+from resonate_audio.training.loop.distributed import like
+from resonate_audio.training.reinforce.lora import LoraSettings, add_lora, without_lora
+
+
+class Policy:
+    """Velocities of the model in training and of the reference it started from.
+
+    Rollout and training go through the same method of the same module in the same number format,
+    which is what makes the probability ratio of an on-policy step exactly 1.
+    """
+
+    def __init__(
+        self,
+        model: FlowTransformer,
+        guidance_scale: float = 1.0,
+        lora: LoraSettings | None = None,
+        precision: torch.dtype | None = None,
+        train_only: str | None = None,
+    ) -> None:
+        """Take a model, which is changed in place.
+
+        Args:
+            model: float32 weights to start from.
+            guidance_scale: w of classifier-free guidance, in rollout and training alike; 1 trains
+                the prompted branch alone at half the cost.
+            lora: train adapters of this size; None trains every weight, and the reference is a
+                frozen copy.
+            precision: number format of the forward pass under autocast; None is float32.
+            train_only: regular expression for whole names of the weights to train, without
+                adapters; None trains all.
+
+        Raises:
+            ConfigError: no weight has such a name, or adapters are asked for, too.
+        """
+        self.model = model
+        self.guidance_scale = guidance_scale
+        self.precision = precision
+        self.start = int(fingerprint_weights([model.state_dict()])[:15], 16)
+        """Hash of the weights that the reference has."""
+        self.frozen: FlowTransformer | None = None
+        self.remembered: dict[str, Tensor] = {}
+        if lora is None:
+            self.frozen = copy.deepcopy(model).eval().requires_grad_(False)
+        else:
+            add_lora(model, lora)
+        if train_only is not None:
+            freeze_others(model, train_only, lora)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.latent_mean.device
+
+    def bind(self, features: TextFeatures, guidance_scale: float | None = None) -> Velocity:
+        """Velocity of (z, t) for prompts, one a row; with a gradient where one is wanted.
+
+        Args:
+            features: the prompts'.
+            guidance_scale: another w than the policy's own.
+        """
+        return self._bind(self.model, features, guidance_scale)
+
+    def bind_reference(
+        self, features: TextFeatures, guidance_scale: float | None = None
+    ) -> Velocity:
+        """The same of the model before training, without a gradient."""
+
+        @torch.no_grad()
+        def velocity(
+            z: Float[Tensor, "row frame channel"], t: Float[Tensor, " row"]
+        ) -> Float[Tensor, "row frame channel"]:
+            with self.as_reference() as reference:
+                return self._bind(reference, features, guidance_scale)(z, t)
+
+        return velocity
+
+    def bind_remembered(
+        self, features: TextFeatures, guidance_scale: float | None = None
+    ) -> Velocity:
+        """The same of the weights that `remember` kept, without a gradient.
+
+        They are put into the model while it computes, so this comes before the forward pass that
+        is differentiated, never between that and its backward.
+        """
+
+        @torch.no_grad()
+        def velocity(
+            z: Float[Tensor, "row frame channel"], t: Float[Tensor, " row"]
+        ) -> Float[Tensor, "row frame channel"]:
+            with self.as_remembered() as model:
+                return self._bind(model, features, guidance_scale)(z, t)
+
+        return velocity
+
+    def remember(self, decay: float = 0.0) -> None:
+        """Keep the weights as they are now, or move those kept before: d·old + (1−d)·new."""
+        current = trained_weights(self.model)
+        if decay and self.remembered:
+            for name, value in current.items():
+                value.lerp_(like(self.remembered[name], value), decay)
+        self.remembered = current
+
+    @contextmanager
+    def as_reference(self) -> Iterator[FlowTransformer]:
+        """The model before training: the frozen copy, or this one with its adapters off."""
+        if self.frozen is not None:
+            yield self.frozen
+            return
+        with without_lora(self.model):
+            yield self.model
+
+    @contextmanager
+    def as_remembered(self) -> Iterator[FlowTransformer]:
+        """The model with the weights that were kept, for a while."""
+        now = trained_weights(self.model)
+        load_weights(self.model, self.remembered)
+        try:
+            yield self.model
+        finally:
+            load_weights(self.model, now)
+
+    def _bind(
+        self, model: FlowTransformer, features: TextFeatures, guidance_scale: float | None
+    ) -> Velocity:
+        scale = self.guidance_scale if guidance_scale is None else guidance_scale
+        with self._autocast():
+            prompt = model.condition(features)
+            empty = prompt
+            if scale > 1:
+                empty = model.condition(model.empty_features(len(features.pooled)))
+        # guided() leaves the empty branch out below 1, and at 1 it weighs nothing.
+        velocity = guided(model, prompt, empty, scale if scale > 1 else 0.0)
+
+        def in_float32(
+            z: Float[Tensor, "row frame channel"], t: Float[Tensor, " row"]
+        ) -> Float[Tensor, "row frame channel"]:
+            with self._autocast():
+                return velocity(z, t).float()
+
+        return in_float32
+
+    def _autocast(self) -> torch.autocast:
+        dtype = self.precision or torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision is not None)
+
+
+def freeze_others(model: nn.Module, train_only: str, lora: LoraSettings | None) -> None:
+    """Let only the weights be trained whose whole name matches.
+
+    Raises:
+        ConfigError: there are none, the expression is broken, or adapters are asked for, too.
+    """
+    if lora is not None:
+        raise ConfigError("train_only: has no meaning beside lora, which has its own targets")
+    try:
+        pattern = re.compile(train_only)
+    except re.error as error:
+        raise ConfigError(f"train_only {train_only!r}: no regular expression ({error})") from error
+    chosen = [name for name, _ in model.named_parameters() if pattern.fullmatch(name)]
+    if not chosen:
+        raise ConfigError(f"train_only {train_only!r}: no weight has such a name")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
+
+
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the parameters that want a gradient."""
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Copy some weights into a model, in place."""
+    parameters = dict(model.named_parameters())
+    for name, value in weights.items():
+        parameters[name].copy_(like(value, parameters[name]))

@@ -1,0 +1,176 @@
+"""Going over the sampled steps again, with a gradient: what likelihood losses are taken over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from resonate_audio.core.errors import TrainingError
+from resonate_audio.flow.sde import SDESchedule, Transition, sde_step
+from resonate_audio.training.loop.distributed import ALONE, Ranks
+from resonate_audio.training.reinforce.divergence import gaussian_kl, velocity_distance
+from resonate_audio.training.reinforce.experience import Experience, Metrics
+from resonate_audio.training.reinforce.fresh import NO_GUIDANCE, NoisedTakes
+from resonate_audio.training.reinforce.policy import Policy
+from resonate_audio.training.reinforce.rollout import Transitions
+from resonate_audio.training.reinforce.trainer import Update
+
+CLIP_OVER_NOISE = 4.0
+"""A clip range must be this many times as wide as what rounding does to the log-ratio."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Some steps of some takes, as the policy sees them now and as it saw them then."""
+
+    items: Transitions
+    velocity: Float[Tensor, "item frame channel"]
+    taken: Transition
+    """By the policy as it is now, with a gradient."""
+    old_mean: Float[Tensor, "item frame channel"]
+    old_log_prob: Float[Tensor, " item"]
+    advantage: Float[Tensor, " item"]
+    levels: Float[Tensor, " item"]
+    """Noise level of each state."""
+    share: float
+    """Of all items of the update; the shares add up to 1."""
+    mismatch: Float[Tensor, ""]
+    """Largest |Δ log p| between now and then; on an unchanged policy it is rounding alone."""
+
+
+def replays(
+    policy: Policy, experience: Experience, update: Update, rows_per_batch: int
+) -> Iterator[Replay]:
+    """Replay every trained step of an update's takes.
+
+    In the first update after a rollout the policy is the one that made it, so what it says now
+    *is* the old log-density, and the ratio is exactly 1 whatever the number format; the mismatch
+    with the log-densities of the rollout is kept as a check, or a wrong schedule would hide.
+    Later updates are compared with the rollout's own numbers.
+    """
+    rollout = experience.rollout
+    num_passes = len(rollout.window) * -(-len(update.rows) // rows_per_batch)
+    for number, items in enumerate(rollout.transitions(update.rows, rows_per_batch)):
+        update.on_pass(number + 1 == num_passes)
+        levels = rollout.schedule.levels[items.step]
+        velocity = policy.bind(items.features)(items.state, levels)
+        taken = sde_step(
+            items.state, velocity, items.step, rollout.schedule, next_state=items.next_state
+        )
+        now_mean, now_log_prob = taken.mean.detach(), taken.log_prob.detach()
+        advantage = experience.advantages.values[items.row].to(velocity.device, torch.float32)
+        yield Replay(
+            items=items,
+            velocity=velocity,
+            taken=taken,
+            old_mean=now_mean if update.first else items.mean,
+            old_log_prob=now_log_prob if update.first else items.log_prob,
+            advantage=advantage,
+            levels=levels,
+            share=items.share,
+            mismatch=(now_log_prob - items.log_prob).abs().max(),
+        )
+
+
+@dataclass
+class Tally:
+    """Means and maxima over the batches of one update, left on the device."""
+
+    ranks: Ranks = ALONE
+    means: Metrics = field(default_factory=dict)
+    maxima: Metrics = field(default_factory=dict)
+
+    def add(self, share: float, **values: Float[Tensor, ""]) -> None:
+        """Count a batch's means with its share of the update."""
+        for name, value in values.items():
+            key = name.replace("__", "/")
+            self.means[key] = self.means.get(key, torch.zeros(())) + share * value.detach()
+
+    def add_surrogate(
+        self,
+        share: float,
+        ratio: Float[Tensor, " item"],
+        above: Bool[Tensor, " item"],
+        below: Bool[Tensor, " item"],
+    ) -> None:
+        """Count where the ratios of a clipped objective lie."""
+        self.add(share, ratio__mean=ratio.mean())
+        self.add(share, clip__high=above.float().mean(), clip__low=below.float().mean())
+        self.add_maximum(ratio__max_abs_dev=(ratio - 1).abs().max())
+
+    def add_maximum(self, **values: Float[Tensor, ""]) -> None:
+        """Keep the largest value of any batch."""
+        for name, value in values.items():
+            key, value = name.replace("__", "/"), value.detach()
+            self.maxima[key] = (
+                torch.maximum(self.maxima[key], value) if key in self.maxima else value
+            )
+
+    def result(self) -> Metrics:
+        """Everything that was counted, by all processes."""
+        return _joined(self.means, self.ranks.sum) | _joined(self.maxima, self.ranks.max)
+
+
+def _joined(values: Metrics, join: Callable[[Tensor], Tensor]) -> Metrics:
+    if not values:
+        return {}
+    joined = join(torch.stack([value.float() for value in values.values()]))
+    return dict(zip(values, joined, strict=True))
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Pull of the reference on some replayed steps."""
+
+    loss: Float[Tensor, ""]
+    kl: Float[Tensor, ""]
+    """``gaussian_kl`` per dimension."""
+    velocity_kl: Float[Tensor, ""]
+
+
+def pull_to_reference(
+    policy: Policy, replay: Replay, schedule: SDESchedule, kl: float, velocity_kl: float
+) -> Anchor:
+    """Weighted divergences from the model before training; nothing is computed for weights of 0."""
+    zero = replay.velocity.new_zeros(())
+    if not (kl or velocity_kl):
+        return Anchor(zero, zero, zero)
+    items = replay.items
+    reference = policy.bind_reference(items.features)(items.state, replay.levels)
+    there = sde_step(items.state, reference, items.step, schedule, next_state=items.next_state)
+    step_kl = gaussian_kl(replay.taken.mean, there.mean, replay.taken.std).mean()
+    distance = velocity_distance(replay.velocity, reference).mean()
+    return Anchor(kl * step_kl + velocity_kl * distance, step_kl, distance)
+
+
+def pull_velocity(
+    policy: Policy,
+    noised: NoisedTakes,
+    velocity: Float[Tensor, "item frame channel"],
+    weight: float,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Weighted and plain ``velocity_distance`` from the reference at noised takes."""
+    if not weight:
+        zero = velocity.new_zeros(())
+        return zero, zero
+    bound = policy.bind_reference(noised.features, NO_GUIDANCE)
+    distance = velocity_distance(velocity, bound(noised.state, noised.levels)).mean()
+    return weight * distance, distance
+
+
+def check_clip(clip: float, mismatch: float, name: str) -> None:
+    """Refuse a clip range that rounding alone would reach.
+
+    Raises:
+        TrainingError: names both numbers.
+    """
+    if clip < CLIP_OVER_NOISE * mismatch:
+        raise TrainingError(
+            f"{name} {clip:g} is less than {CLIP_OVER_NOISE:g} times what rounding does to log p, "
+            f"{mismatch:.3g}; use {CLIP_OVER_NOISE * mismatch:.2g} or more, "
+            "or run.precision float32"
+        )

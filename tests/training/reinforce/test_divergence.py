@@ -1,0 +1,48 @@
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from resonate_audio.training.reinforce.divergence import (
+    gaussian_kl,
+    row_mean_square,
+    velocity_distance,
+)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def test_the_divergence_is_that_of_two_normals_per_dimension() -> None:
+    mean, other, std = draw(3, 5, 2), draw(3, 5, 2, seed=1), torch.tensor([0.1, 0.5, 2.0]).double()
+    scale = std[:, None, None].expand_as(mean)
+    expected = kl_divergence(Normal(mean, scale), Normal(other, scale)).mean(dim=(1, 2))
+    torch.testing.assert_close(gaussian_kl(mean, other, std), expected)
+
+
+def test_a_step_without_noise_diverges_by_nothing_and_has_no_gradient() -> None:
+    mean = draw(1, 3, 2).requires_grad_()
+    divergence = gaussian_kl(mean, draw(1, 3, 2, seed=1), torch.zeros(1).double())
+    divergence.sum().backward()
+    assert divergence.item() == 0
+    assert mean.grad is not None
+    assert mean.grad.abs().max() == 0
+
+
+def test_gradients_agree_with_finite_differences() -> None:
+    other, std = draw(2, 3, 2, seed=1), torch.tensor([0.3, 1.5]).double()
+    start = draw(2, 3, 2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda mean: gaussian_kl(mean, other, std), start)
+    assert torch.autograd.gradcheck(lambda v: velocity_distance(v, other), start)
+
+
+def test_a_velocity_off_by_two_is_four_away() -> None:
+    v = draw(2, 3, 4)
+    torch.testing.assert_close(velocity_distance(v, v + 2), torch.full((2,), 4.0).double())
+
+
+def test_half_precision_is_squared_in_float32() -> None:
+    tiny = torch.full((1, 2, 2), 1e-3, dtype=torch.float16)
+    assert row_mean_square(tiny).item() == pytest.approx(1e-6, rel=1e-3)

@@ -1,0 +1,208 @@
+"""Reinforcement from the command line: recipes, resume, mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from resonate_audio import Resonate
+from resonate_audio.core.config import load_config
+from resonate_audio.training.algorithms.grpo import GRPOConfig, exact_kl_weight
+from resonate_audio.training.loop.checkpoint import list_checkpoints
+from resonate_audio.training.recipes.reinforce import ReinforceRecipe
+
+RECIPES = Path(__file__).parents[3] / "recipes"
+COMMAND = "import sys; from resonate_audio.cli.main import run; sys.exit(run(sys.argv[1:]))"
+VERBS = {"grpo": "grpo", "guard": "grpo", "dppo": "grpo", "nft": "nft", "awm": "awm",
+         "dpo": "dpo", "raft": "bon", "rwr": "bon"}  # fmt: skip
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
+    """A GRPO recipe for the tiny model."""
+    (tmp_path / "prompts.txt").write_text("dog\nrain\nbell\ndoor\n")
+    return {
+        "model": str(tiny_model),
+        "prompts": str(tmp_path / "prompts.txt"),
+        "prompts_per_step": 2,
+        "takes": 3,
+        "reward": "loud_judge:loudness",
+        "sampler": {"num_steps": 4, "rows_per_batch": 4},
+        "algorithm": {"kind": "grpo", "clip": 1e-3},
+        "optim": {"learning_rate": 1e-3, "warmup_steps": 0, "schedule": "constant"},
+        "takes_every": 2,
+        "run": {
+            "output": str(tmp_path / "run"),
+            "num_steps": 4,
+            "device": "cpu",
+            "log_every": 1,
+            "save_every": 2,
+            "plot_every": 2,
+        },
+    }
+
+
+def start(verb: str, recipe: dict[str, Any]) -> "subprocess.Popen[bytes]":
+    file = Path(recipe["run"]["output"] + ".yaml")
+    file.write_text(yaml.safe_dump(recipe))
+    place = str(Path(__file__).parents[1])
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "train", verb, "--recipe", str(file)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": place},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+
+def finish(verb: str, recipe: dict[str, Any], code: int = 0) -> str:
+    process = start(verb, recipe)
+    said = process.communicate(timeout=300)[1].decode()
+    assert process.returncode == code, said
+    return said
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}], ids=["full", "lora"])
+def test_killed_anywhere_and_resumed_a_run_ends_with_the_same_bits(
+    recipe: dict[str, Any], tmp_path: Path, lora: dict[str, int] | None
+) -> None:
+    runs = {}
+    for name in ("whole", "killed"):
+        run = recipe["run"] | {"output": str(tmp_path / name), "num_steps": 12}
+        runs[name] = recipe | {"run": run, "lora": lora, "updates_per_step": 2}
+    finish("grpo", runs["whole"])
+    process = start("grpo", runs["killed"])
+    while not list_checkpoints(tmp_path / "killed" / "checkpoints"):
+        assert process.poll() is None, process.communicate()[1].decode()
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert "resumed" in finish("grpo", runs["killed"])
+
+    first, second = (
+        load_file(list_checkpoints(tmp_path / name / "checkpoints")[-1]) for name in runs
+    )
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    rewards = [
+        [line["reward/mean"] for line in lines(tmp_path / name / "metrics.jsonl")] for name in runs
+    ]
+    assert rewards[0] == rewards[1]
+
+
+@pytest.mark.parametrize("kind", VERBS)
+def test_every_algorithm_runs_and_leaves_a_model_that_generates(
+    recipe: dict[str, Any], tmp_path: Path, kind: str
+) -> None:
+    finish(VERBS[kind], recipe | {"algorithm": {"kind": kind}, "lora": {"rank": 2}})
+    metrics = lines(tmp_path / "run" / "metrics.jsonl")
+    assert [line["step"] for line in metrics] == [1, 2, 3, 4]
+    assert {"reward/mean", "seconds/rollout", "loss", "grad_norm"} <= metrics[0].keys()
+    assert {"detect/clipped_share", "detect/diversity_db"} <= metrics[0].keys()
+    taught = Resonate.from_pretrained(tmp_path / "run" / "export", device="cpu")
+    assert len(taught.generate("dog", duration_s=0.2, num_inference_steps=2, seeds=1)) == 1
+
+
+def test_best_and_worst_takes_are_kept_to_be_heard(recipe: dict[str, Any], tmp_path: Path) -> None:
+    finish("grpo", recipe)
+    takes = lines(tmp_path / "run" / "takes.jsonl")
+    assert {take["kind"] for take in takes} == {"best", "worst"}
+    assert {take["step"] for take in takes} == {1, 3}
+    assert all((tmp_path / "run" / take["file"]).is_file() for take in takes)
+    best = max(take["reward"] for take in takes if take["step"] == 1)
+    worst = min(take["reward"] for take in takes if take["step"] == 1)
+    assert best > worst
+    page = (tmp_path / "run" / "index.html").read_text()
+    assert all(take["file"] in page for take in takes)
+
+
+def test_evaluation_compares_before_and_after_on_prompts_of_its_own(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "held-out.txt").write_text("wind\nbell rain\n")
+    evaluation = {
+        "prompts": str(tmp_path / "held-out.txt"),
+        "held_out": "loud_judge:loudness",
+        "num_inference_steps": 2,
+    }
+    run = recipe["run"] | {"sample_every": 2}
+    finish("grpo", recipe | {"evaluation": evaluation, "run": run})
+    scored = lines(tmp_path / "run" / "evaluation.jsonl")
+    assert [line["step"] for line in scored] == [0, 0, 2, 2, 4, 4]
+    assert [line["prompt"] for line in scored[:2]] == ["wind", "bell rain"]
+    assert scored[0]["scores"] != scored[4]["scores"]
+
+
+def test_a_judge_that_fails_leaves_a_checkpoint_of_the_last_whole_step(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    said = finish("grpo", recipe | {"reward": "loud_judge:deaf_after_a_while"}, code=2)
+    assert "nan" in said
+    assert "Traceback" not in said
+    assert list_checkpoints(tmp_path / "run" / "checkpoints")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"takes": 1}, "takes: Input should be greater than or equal to 2"),
+        ({"sampler": {"eta": 0.0}}, "eta 0.0"),
+        ({"sampler": {"num_steps": 4, "window": 4}}, "window 4: expected at most 3"),
+        ({"algorithm": {"kind": "grpo", "kl": -1.0}}, "kl: Input should be greater"),
+        ({"sampler": {"kind": "ode", "num_steps": 4}}, "sampler.kind ode has no density"),
+        ({"algorithm": {"kind": "nft"}}, "algorithm.kind is nft; expected grpo or guard or dppo"),
+        ({"reward": "nobody"}, "nobody"),
+        ({"reward": "loud_judge:nothing"}, "nothing"),
+        ({"prompts_per_step": 9}, "prompts_per_step 9"),
+        ({"model": "no-such-model"}, "no-such-model"),
+    ],
+)
+def test_a_recipe_that_cannot_run_is_refused_in_one_line(
+    recipe: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    said = finish("grpo", recipe | change, code=2)
+    assert message in said
+    assert "Traceback" not in said
+    assert len(said.strip().splitlines()[-1]) < 400
+
+
+def test_an_empty_prompt_file_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("\n")
+    assert "no prompt in it" in finish("grpo", recipe, code=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("grpo-paper", "grpo"), ("grpo-fast", "grpo"), ("nano/grpo", "grpo"), ("nano/nft", "nft"),
+        ("nano/awm", "awm"), ("nano/dpo", "dpo"), ("nano/bon", "raft"),
+    ],
+)  # fmt: skip
+def test_the_recipes_that_come_with_the_project_are_valid(name: str, kind: str) -> None:
+    recipe = load_config(ReinforceRecipe, RECIPES / f"{name}.yaml")
+    assert recipe.algorithm.kind == kind
+    assert recipe.evaluation.held_out is None or recipe.evaluation.held_out not in recipe.reward
+
+
+def test_the_paper_recipe_is_that_of_the_paper() -> None:
+    recipe = load_config(ReinforceRecipe, RECIPES / "grpo-paper.yaml")
+    sampler, algorithm = recipe.sampler, recipe.algorithm
+    assert isinstance(algorithm, GRPOConfig)
+    assert (recipe.takes, sampler.num_steps, sampler.eta) == (24, 10, 0.7)
+    assert (sampler.kind, sampler.window, sampler.guidance_scale) == ("flow_sde", None, 4.5)
+    assert algorithm.kl == pytest.approx(exact_kl_weight(0.04, 1 / sampler.num_steps))
+    assert (algorithm.clip, recipe.optim.learning_rate, recipe.lora) == (1e-4, 1e-4, None)
+    assert recipe.run.num_steps == 1000
