@@ -25,7 +25,8 @@ import torch
 
 from resonate_audio.core.types import Prompts, Waveform
 from resonate_audio.model.hub import find_model
-from resonate_audio.pipeline.path import Resonate, choose_device
+from resonate_audio.pipeline.device import choose_device
+from resonate_audio.pipeline.path import Resonate
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.catalogue import open_reward
 from resonate_audio.rewards.desk import JudgeDesk, score_now

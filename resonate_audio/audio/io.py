@@ -250,7 +250,9 @@ def read_recipe(path: str | Path) -> Recipe | None:
 
 def format_recipe(recipe: Recipe) -> str:
     """A recipe as the one-line ASCII JSON that is embedded in files."""
-    plain = json.dumps({RECIPE_KEY: dataclasses.asdict(recipe)})
+    fields = dataclasses.asdict(recipe)
+    del fields["unknown_fields"]
+    plain = json.dumps({RECIPE_KEY: fields})
     if len(plain) <= PLAIN_RECIPE_BYTES:
         return plain
     packed = base64.b64encode(zlib.compress(plain.encode("ascii"), 9)).decode("ascii")
@@ -259,6 +261,9 @@ def format_recipe(recipe: Recipe) -> str:
 
 def parse_recipe(comment: str, source: str) -> Recipe | None:
     """Read a recipe back from a file's comment; None when the comment is something else.
+
+    Fields that another version wrote do not keep the sound from being read: they are named in
+    ``unknown_fields``, and ``Recipe.sampling`` refuses them.
 
     Raises:
         AudioError: it is a recipe of ours, and damaged.
@@ -269,7 +274,8 @@ def parse_recipe(comment: str, source: str) -> Recipe | None:
         fields: Any = json.loads(comment)[RECIPE_KEY]
         if isinstance(fields, str):
             fields = json.loads(zlib.decompress(base64.b64decode(fields)))[RECIPE_KEY]
-        return TypeAdapter(Recipe).validate_python(fields)
+        unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(Recipe)})
+        return TypeAdapter(Recipe).validate_python({**fields, "unknown_fields": unknown})
     except (ValueError, KeyError, zlib.error, ValidationError) as error:
         reason = " ".join(str(error).split())[:160]
         raise AudioError(f"{source}: the recipe in its metadata is damaged ({reason})") from error

@@ -5,8 +5,6 @@ from __future__ import annotations
 import secrets
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,36 +12,31 @@ import typer
 
 from resonate_audio.cli.console import print_table, say, step_progress
 from resonate_audio.cli.naming import PlannedSound, plan_sounds
+from resonate_audio.cli.options import (
+    SAMPLING,
+    SETTINGS,
+    Asked,
+    BatchSize,
+    Device,
+    Model,
+    NumberFormat,
+    Takes,
+    with_sampling,
+)
 from resonate_audio.core.errors import InputError, OutputError
+from resonate_audio.core.sampling import Sampling
 
 if TYPE_CHECKING:
     from resonate_audio.core.types import Audio
     from resonate_audio.pipeline.path import Resonate
 
-SETTINGS, FILES, MACHINE = "How it sounds", "Where it goes", "What it runs on"
+FILES = "Where it goes"
 LARGEST_SEED = 2**62
 LARGEST_RANDOM_SEED = 2**31
 """Short enough to be typed again."""
 
 
-class DType(StrEnum):
-    """Number formats of the network."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How every sound of one command is made."""
-
-    negative_prompt: str
-    duration_s: float | None
-    num_inference_steps: int
-    guidance_scale: float
-
-
+@with_sampling
 def generate(
     prompts: Annotated[
         list[str] | None,
@@ -52,9 +45,7 @@ def generate(
     prompts_file: Annotated[
         Path | None, typer.Option(help="Read more prompts from a text file, one a line.")
     ] = None,
-    takes: Annotated[
-        int, typer.Option("--takes", "-n", min=1, max=1000, help="Sounds per prompt.")
-    ] = 1,
+    takes: Takes = 1,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -64,22 +55,7 @@ def generate(
             show_default="random",
         ),
     ] = None,
-    steps: Annotated[
-        int, typer.Option(help="Solver steps: more is finer and slower.", rich_help_panel=SETTINGS)
-    ] = 25,
-    guidance: Annotated[
-        float,
-        typer.Option(
-            help="How hard to follow the prompt; 1 adds nothing to the model.",
-            rich_help_panel=SETTINGS,
-        ),
-    ] = 4.5,
-    duration: Annotated[
-        float | None,
-        typer.Option(
-            help="Seconds per sound.", show_default="the model's own", rich_help_panel=SETTINGS
-        ),
-    ] = None,
+    asked: Asked = SAMPLING,
     negative: Annotated[str, typer.Option(help="What not to hear.", rich_help_panel=SETTINGS)] = "",
     output: Annotated[
         str | None,
@@ -101,31 +77,10 @@ def generate(
         bool,
         typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=FILES),
     ] = False,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A name (see `resonate models`), folder or hub id.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = "nano",
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="cpu, cuda, cuda:1 or mps.", show_default="the fastest", rich_help_panel=MACHINE
-        ),
-    ] = None,
-    dtype: Annotated[
-        DType | None,
-        typer.Option(
-            help="Number format of the network.", show_default="by device", rich_help_panel=MACHINE
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int,
-        typer.Option(min=1, help="Sounds computed together.", rich_help_panel=MACHINE),
-    ] = 8,
+    model: Model = "nano",
+    device: Device = None,
+    dtype: NumberFormat = None,
+    batch_size: BatchSize = 8,
 ) -> None:
     """Make sounds from sentences.
 
@@ -144,14 +99,14 @@ def generate(
     first_seed = secrets.randbelow(LARGEST_RANDOM_SEED) if seed is None else seed
     sounds = plan_sounds(texts, takes, first_seed, output)
     check_outputs(sounds, spectrogram, overwrite)
-    settings = Settings(negative, duration, steps, guidance)
+    Sampling(**{"duration_s": 1.0, **asked})  # refuses nonsense before anything is loaded
     pipeline = load(model, device, dtype.value if dtype else None)
     say_what_is_cut(pipeline, [*texts, negative])
     rows = []
     for start in range(0, len(sounds), batch_size):
         batch = sounds[start : start + batch_size]
         label = batch[0].prompt if len(sounds) == 1 else _label(start, len(batch), len(sounds))
-        for sound, audio in zip(batch, make(pipeline, batch, settings, label), strict=True):
+        for sound, audio in zip(batch, make(pipeline, batch, asked, label, negative), strict=True):
             write(sound, audio, spectrogram, overwrite)
             rows.append(describe(sound, audio))
     print_table(("file", "prompt", "length", "seed", "gain"), rows)
@@ -220,22 +175,24 @@ def say_what_is_cut(pipeline: Resonate, texts: Sequence[str]) -> None:
 
 
 def make(
-    pipeline: Resonate, batch: Sequence[PlannedSound], settings: Settings, label: str
+    pipeline: Resonate,
+    batch: Sequence[PlannedSound],
+    asked: Asked,
+    label: str,
+    negative_prompt: str = "",
 ) -> list[Audio]:
     """Compute one batch, showing its steps."""
-    from resonate_audio.pipeline.path import PromptCutWarning
+    from resonate_audio.pipeline.request import PromptCutWarning
 
     with step_progress(label) as report, warnings.catch_warnings():
         warnings.simplefilter("ignore", PromptCutWarning)  # said once, before the first batch
         return pipeline.generate(
             [sound.prompt for sound in batch],
-            negative_prompt=settings.negative_prompt,
-            duration_s=settings.duration_s,
-            num_inference_steps=settings.num_inference_steps,
-            guidance_scale=settings.guidance_scale,
+            negative_prompt=negative_prompt,
             seeds=[sound.seed for sound in batch],
             on_step=report,
             batch_size=len(batch),
+            **asked,
         )
 
 

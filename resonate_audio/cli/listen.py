@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resonate_audio.cli.console import print_table, say
+from resonate_audio.cli.options import Port
 from resonate_audio.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def read_given(
 def serve(
     folder: TestFolder,
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = PORT,
+    port: Port = PORT,
     open_page: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
     ] = False,

@@ -14,6 +14,7 @@ import typer
 
 from resonate_audio.cli.console import print_table, say
 from resonate_audio.cli.generate import check_texts, read_prompts
+from resonate_audio.cli.options import Device
 from resonate_audio.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,10 +65,7 @@ def reward(
         typer.Option("--prompts", help="Text file with a line for each clip, in their order."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    device: Annotated[
-        str | None,
-        typer.Option(help="cpu, cuda, cuda:1 or mps.", show_default="the fastest"),
-    ] = None,
+    device: Device = None,
     timeout: Annotated[
         float, typer.Option(help="Seconds that a judge has for clips of one length.")
     ] = 3600.0,
@@ -80,7 +78,7 @@ def reward(
 
       resonate reward takes/*.flac --judge "aqa:Qwen/Qwen2.5-Omni-7B,0.5*my_module:function"
     """
-    from resonate_audio.pipeline.path import choose_device
+    from resonate_audio.pipeline.device import choose_device
     from resonate_audio.rewards.catalogue import open_reward
 
     given = read_clips(clips, prompt, prompts_file)

@@ -12,6 +12,7 @@ import typer
 
 from resonate_audio.cli.console import say
 from resonate_audio.cli.listen import NEEDS_SERVE, listening_socket
+from resonate_audio.cli.options import Devices, Host, Port
 from resonate_audio.core.config import parse_config
 from resonate_audio.core.errors import InputError
 
@@ -40,18 +41,15 @@ def serve(
         str | None,
         typer.Option("--reward", help="Serve this judge instead: nano-lalm, aqa:MODEL, …"),
     ] = None,
-    host: Annotated[str, typer.Option(help="Other than loopback needs a key.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = PORT,
+    host: Host = "127.0.0.1",
+    port: Port = PORT,
     home: Annotated[
         Path, typer.Option(help="Folder of jobs, library and listening tests.")
     ] = STANDARD_HOME,
     runs: Annotated[
         Path | None, typer.Option(help="Folder of training runs that the studio shows.")
     ] = None,
-    device: Annotated[
-        list[str] | None,
-        typer.Option(help="cpu, cuda, cuda:1, mps; one worker each.", show_default="the fastest"),
-    ] = None,
+    device: Devices = None,
     limit: Annotated[
         list[str] | None,
         typer.Option(
@@ -95,7 +93,7 @@ def serve(
 
 def quiet() -> None:
     """Log what happens, but no prompts: a cut one is told to its client."""
-    from resonate_audio.pipeline.path import PromptCutWarning
+    from resonate_audio.pipeline.request import PromptCutWarning
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("resonate.serve").setLevel(logging.INFO)
@@ -115,7 +113,7 @@ def read_settings(values: dict[str, Any], overrides: list[str]) -> ServeConfig:
         ConfigError: one is unknown or out of range.
     """
     from resonate_audio.core.config import apply_overrides
-    from resonate_audio.pipeline.path import choose_device
+    from resonate_audio.pipeline.device import choose_device
     from resonate_audio.serving.config import ServeConfig
 
     values = {"devices": (str(choose_device(None)),)} | apply_overrides(values, overrides)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from resonate_audio.cli.options import Devices, Host, Port
 from resonate_audio.cli.serve import PORT, STANDARD_HOME, serve
 from resonate_audio.core.errors import InputError
 
@@ -22,12 +23,9 @@ def studio(
     home: Annotated[
         Path, typer.Option(help="Where sounds and listening tests are kept.")
     ] = STANDARD_HOME,
-    device: Annotated[
-        list[str] | None,
-        typer.Option(help="cpu, cuda, cuda:1, mps; one worker each.", show_default="the fastest"),
-    ] = None,
-    host: Annotated[str, typer.Option(help="Other than loopback needs a key.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = PORT,
+    device: Devices = None,
+    host: Host = "127.0.0.1",
+    port: Port = PORT,
     open_page: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
     ] = True,

@@ -9,6 +9,9 @@ import numpy as np
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from resonate_audio.core.errors import InputError
+from resonate_audio.core.sampling import Sampling, with_settings
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -72,8 +75,11 @@ class Rewards:
 
 
 @dataclass(frozen=True)
+@with_settings
 class Recipe:
     """How a sound was made: enough to make it again, bit for bit, on the same machine.
+
+    Behind the fields below stands every further one of `SolverSettings`.
 
     ``batch_prompts`` and ``batch_seeds`` list the whole batch that ``row`` was computed in,
     because matrix kernels may round differently at another batch size.
@@ -98,6 +104,22 @@ class Recipe:
     """Factor at most 1 that brought the peak into [-1, 1]."""
     num_threads: int = 0
     """CPU threads it was computed with, which decide how sums are split; 0: not recorded."""
+    unknown_fields: tuple[str, ...] = ()
+    """What another version wrote that this one does not know."""
+
+    def sampling(self) -> Sampling:
+        """The settings of the solver.
+
+        Raises:
+            InputError: a field is unknown or out of range; names the version that wrote it.
+        """
+        if self.unknown_fields:
+            raise InputError(
+                f"the recipe was written by version {self.version} and holds "
+                f"{', '.join(self.unknown_fields)}, which this version does not know: "
+                "replay it with that version"
+            )
+        return Sampling(**{name: getattr(self, name) for name in Sampling.model_fields})
 
 
 @dataclass(frozen=True)

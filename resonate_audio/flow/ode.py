@@ -8,7 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resonate_audio.core.errors import Cancelled
+from resonate_audio.core.sampling import SolverSettings
 from resonate_audio.flow.path import Velocity
+from resonate_audio.flow.times import uniform_grid
 
 OnStep = Callable[[int, int], bool | None]
 """Called with (steps done, steps in all); returning False stops the solver."""
@@ -59,3 +61,18 @@ def integrate(
         if on_step is not None and on_step(index + 1, num_steps) is False:
             raise Cancelled(f"stopped after step {index + 1} of {num_steps}")
     return z
+
+
+def solve(
+    velocity: Velocity,
+    noise: Float[Tensor, "row ..."],
+    settings: SolverSettings,
+    on_step: OnStep | None = None,
+) -> Float[Tensor, "row ..."]:
+    """Carry noise to data as the settings say: the one place where they meet the solver.
+
+    Raises:
+        Cancelled: ``on_step`` returned False.
+    """
+    times = uniform_grid(settings.num_inference_steps)
+    return integrate(velocity, noise, times, on_step)

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from resonate_audio.audio.mel import MEL_16K, MEL_44K, MelConfig
 from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.errors import InputError
 from resonate_audio.model.bigvgan import BigVGANConfig
 from resonate_audio.model.flow_transformer import FlowTransformerConfig
 from resonate_audio.model.istft_vocoder import ISTFTVocoderConfig
@@ -84,6 +85,18 @@ class ModelConfig(FrozenConfig):
                 f"latent frames, but transformer.max_frames is {self.transformer.max_frames}"
             )
         return self
+
+    def check_duration(self, duration_s: float) -> None:
+        """Refuse a length that the model was not made for.
+
+        Raises:
+            InputError: names the length and the range.
+        """
+        if not self.min_duration_s <= duration_s <= self.max_duration_s:
+            raise InputError(
+                f"duration of {duration_s} s: {self.name} makes {self.min_duration_s:g} to "
+                f"{self.max_duration_s:g} s"
+            )
 
     @property
     def frame_samples(self) -> int:

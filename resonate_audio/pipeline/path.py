@@ -6,15 +6,12 @@ Stations: texts → ``encode_text`` → ``TextFeatures`` → ``sample_latents`` 
 
 from __future__ import annotations
 
-import copy
-import math
-import secrets
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -23,16 +20,15 @@ from torch import Tensor
 
 from resonate_audio.audio.io import peak_safe
 from resonate_audio.core.errors import InputError
-from resonate_audio.core.noise import MAX_SEED, seeded_noise
+from resonate_audio.core.noise import seeded_noise
+from resonate_audio.core.sampling import FurtherSettings, Sampling
 from resonate_audio.core.threads import cpu_threads
 from resonate_audio.core.types import Audio, Latents, Mel, Recipe, TextFeatures, Waveform
 from resonate_audio.flow.guidance import guided
-from resonate_audio.flow.ode import OnStep, integrate
-from resonate_audio.flow.times import uniform_grid
+from resonate_audio.flow.ode import OnStep, solve
 from resonate_audio.model.bigvgan import BigVGAN
 from resonate_audio.model.checkpoint import fingerprint_weights
-from resonate_audio.model.fast_flow import FastFlowTransformer
-from resonate_audio.model.flow_transformer import FlowEnds, FlowTransformer
+from resonate_audio.model.flow_transformer import FlowEnds
 from resonate_audio.model.folder import (
     TEXT_ENCODER,
     Networks,
@@ -46,71 +42,18 @@ from resonate_audio.model.hub import bundled_models, find_model, find_text_encod
 from resonate_audio.model.linear_vae import AnyVAE
 from resonate_audio.model.presets import ModelConfig
 from resonate_audio.model.text_encoder import TextEncoder
+from resonate_audio.pipeline.device import choose_device, choose_dtype, for_inference
+from resonate_audio.pipeline.request import Batch, PromptCutWarning, make_batch
 
 BATCH_SIZE = 16
 """Rows of one batch unless the caller says otherwise; twice that with guidance."""
-RANDOM_SEEDS = 2**31
-"""Drawn seeds stay short enough to be read aloud."""
 TILE_FRAMES = 1024
 """Latent frames that are decoded at once; longer sounds are decoded in tiles of this."""
-COMPILE_FROM_WEIGHTS = 100_000_000
-"""Compiling takes a minute, which small models never earn back."""
 TILE_HOPS = 1024
 """Mel hops that are vocoded at once."""
 HOPS_PER_GROUP = {"cpu": 1024, "mps": 2048}
 """Hops of all rows that go through VAE and vocoder together: memory over speed on small devices."""
 HOPS_PER_GROUP_CUDA = 16_384
-DTYPES = {
-    "cpu": ("float32", "bfloat16"),
-    "cuda": ("bfloat16", "float32", "float16"),
-    "mps": ("float32",),  # half precision gives silent garbage there
-}
-"""Number formats of the flow transformer by device, the default first."""
-
-
-class PromptCutWarning(UserWarning):
-    """A prompt is longer than the text encoder reads; its end was ignored."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """What shapes a sound besides its prompt and seed."""
-
-    duration_s: float
-    num_inference_steps: int = 25
-    guidance_scale: float = 4.5
-
-    def check(self, config: ModelConfig) -> None:
-        """Refuse what the model cannot do.
-
-        Raises:
-            InputError: names the value and the range.
-        """
-        low, high = config.min_duration_s, config.max_duration_s
-        if not low <= self.duration_s <= high:
-            raise InputError(
-                f"duration of {self.duration_s} s: {config.name} makes {low:g} to {high:g} s"
-            )
-        if self.num_inference_steps < 1:
-            raise InputError(f"{self.num_inference_steps} inference steps: expected 1 or more")
-        if not math.isfinite(self.guidance_scale) or self.guidance_scale < 0:
-            raise InputError(
-                f"guidance scale {self.guidance_scale}: expected a number from 0 up, such as 4.5"
-            )
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows that are computed together."""
-
-    prompts: tuple[str, ...]
-    negatives: tuple[str, ...]
-    seeds: tuple[int, ...]
-
-    def part(self, start: int, stop: int) -> Batch:
-        """Some neighbouring rows."""
-        rows = slice(start, stop)
-        return Batch(self.prompts[rows], self.negatives[rows], self.seeds[rows])
 
 
 class Resonate:
@@ -252,6 +195,7 @@ class Resonate:
         seeds: int | Sequence[int] | None = None,
         on_step: OnStep | None = None,
         batch_size: int = BATCH_SIZE,
+        **further: Unpack[FurtherSettings],
     ) -> list[Audio]:
         """Make one sound per prompt.
 
@@ -264,11 +208,12 @@ class Resonate:
             prompts: a text, or one a row.
             negative_prompt: what not to hear, for all rows or one a row; empty: nothing.
             duration_s: seconds; the model's default if None.
-            num_inference_steps: Euler steps.
+            num_inference_steps: solver steps.
             guidance_scale: 1 follows the model as it is, more follows the prompt harder.
             seeds: one a row, or the first of consecutive ones; random (and recorded) if None.
             on_step: told (steps done, steps in all); returning False cancels.
             batch_size: rows computed together.
+            further: more of `Sampling`, such as ``solver="ab2"``.
 
         Returns:
             Peak-safe sounds, each with the recipe that makes it again.
@@ -278,16 +223,17 @@ class Resonate:
             Cancelled: ``on_step`` returned False.
         """
         batch = make_batch(prompts, negative_prompt, seeds)
-        duration_s = self.config.default_duration_s if duration_s is None else float(duration_s)
-        sampling = Sampling(duration_s, num_inference_steps, guidance_scale)
-        sampling.check(self.config)
+        duration_s = self.config.default_duration_s if duration_s is None else duration_s
+        sampling = Sampling(duration_s, num_inference_steps, guidance_scale, **further)
+        self.config.check_duration(sampling.duration_s)
         if batch_size < 1:
             raise InputError(f"batch size {batch_size}: expected 1 or more")
         self._warn_of_cut_prompts(batch)
         starts = range(0, len(batch.prompts), batch_size)
         sounds: list[Audio] = []
         for index, start in enumerate(starts):
-            told = _shifted(on_step, index * num_inference_steps, len(starts) * num_inference_steps)
+            num_steps = sampling.num_inference_steps
+            told = _shifted(on_step, index * num_steps, len(starts) * num_steps)
             sounds += self._generate(batch.part(start, start + batch_size), sampling, told)
         return sounds
 
@@ -312,8 +258,8 @@ class Resonate:
         )
         if not 0 <= recipe.row < len(batch.prompts):
             raise InputError(f"row {recipe.row} of a batch of {len(batch.prompts)}: broken recipe")
-        sampling = Sampling(recipe.duration_s, recipe.num_inference_steps, recipe.guidance_scale)
-        sampling.check(self.config)
+        sampling = recipe.sampling()
+        self.config.check_duration(sampling.duration_s)
         with cpu_threads(recipe.num_threads or torch.get_num_threads()):
             return self._generate(batch, sampling, on_step)[recipe.row]
 
@@ -354,13 +300,13 @@ class Resonate:
         sampling: Sampling,
         on_step: OnStep | None = None,
     ) -> Latents:
-        """Station 3: noise of each seed, carried to data by Euler steps with guidance.
+        """Station 3: noise of each seed, carried to data by a solver, with guidance.
 
         Raises:
             InputError: a seed is out of range, or the latents became NaN.
             Cancelled: ``on_step`` returned False.
         """
-        sampling.check(self.config)
+        self.config.check_duration(sampling.duration_s)
         num_frames = self.config.num_frames(sampling.duration_s)
         noise = seeded_noise(seeds, num_frames, self.config.vae.latent_channels)
         velocity = guided(
@@ -369,8 +315,7 @@ class Resonate:
             self.transformer.condition(negative),
             sampling.guidance_scale,
         )
-        times = uniform_grid(sampling.num_inference_steps)
-        z = integrate(velocity, noise.to(self.device), times, on_step)
+        z = solve(velocity, noise.to(self.device), sampling, on_step)
         _check_finite(z, "the latents")
         return Latents(self.transformer.unnormalize(z), self.config.frame_rate_hz)
 
@@ -430,9 +375,7 @@ class Resonate:
             prompt=batch.prompts[row],
             negative_prompt=batch.negatives[row],
             seed=batch.seeds[row],
-            duration_s=sampling.duration_s,
-            num_inference_steps=sampling.num_inference_steps,
-            guidance_scale=sampling.guidance_scale,
+            **sampling.model_dump(),
             model=self.name,
             model_fingerprint=self.fingerprint,
             device=str(self.device),
@@ -457,88 +400,6 @@ class Resonate:
             )
 
 
-def make_batch(
-    prompts: str | Sequence[str],
-    negative_prompt: str | Sequence[str] | None = None,
-    seeds: int | Sequence[int] | None = None,
-) -> Batch:
-    """Spell out one prompt, negative prompt and seed a row.
-
-    Raises:
-        InputError: a prompt is empty, or the numbers of rows differ.
-    """
-    texts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
-    if not texts:
-        raise InputError("no prompt: give at least one text")
-    for row, text in enumerate(texts):
-        if not text.strip():
-            raise InputError(f"prompt {row + 1} of {len(texts)} is empty: describe a sound")
-    negatives = _one_per_row(negative_prompt or "", len(texts))
-    if len(negatives) != len(texts):
-        raise InputError(f"{len(negatives)} negative prompts for {len(texts)} prompts")
-    return Batch(texts, negatives, _row_seeds(seeds, len(texts)))
-
-
-def _one_per_row(text: str | Sequence[str], num_rows: int) -> tuple[str, ...]:
-    if isinstance(text, str):
-        return (text.strip(),) * num_rows
-    return tuple(item.strip() for item in text)
-
-
-def _row_seeds(seeds: int | Sequence[int] | None, num_rows: int) -> tuple[int, ...]:
-    if seeds is None:
-        return tuple(secrets.randbelow(RANDOM_SEEDS) for _ in range(num_rows))
-    given = range(seeds, seeds + num_rows) if isinstance(seeds, int) else seeds
-    if len(given) != num_rows:
-        raise InputError(f"{len(given)} seeds for {num_rows} prompts: give one a prompt")
-    for seed in given:
-        if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-            raise InputError(f"seed {seed}: expected a whole number from 0 to {MAX_SEED}")
-    return tuple(given)
-
-
-def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or the fastest one here.
-
-    Raises:
-        InputError: it is not a device, or this machine or this torch does not have it.
-    """
-    if device is None:
-        mps = torch.backends.mps.is_available()
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"device {device}: expected cpu, cuda, cuda:1 or mps") from error
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (found.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not available.get(found.type, False):
-        here = ", ".join(name for name, is_here in available.items() if is_here)
-        raise InputError(f"device {device}: not available here; there is {here}")
-    return found
-
-
-def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The number format asked for, or the one that is fast and trusted on the device.
-
-    Raises:
-        InputError: it is not known, or known to go wrong on the device.
-    """
-    trusted = DTYPES[device.type]
-    if dtype is None:
-        old_gpu = device.type == "cuda" and not torch.cuda.is_bf16_supported()
-        name = "float32" if old_gpu else trusted[0]
-    else:
-        name = str(dtype).removeprefix("torch.")
-    if name not in trusted:
-        raise InputError(f"dtype {name} on {device.type}: expected {' or '.join(trusted)}")
-    chosen: torch.dtype = getattr(torch, name)
-    return chosen
-
-
 def software_version() -> str:
     """Versions that decide the bits of a sound."""
     try:
@@ -546,32 +407,6 @@ def software_version() -> str:
     except PackageNotFoundError:
         own = "unknown"
     return f"{own} (torch {torch.__version__})"
-
-
-def for_inference(
-    transformer: FlowTransformer, device: torch.device, dtype: torch.dtype, release: bool = False
-) -> FlowEnds:
-    """Bring a flow transformer into the form that is fast on a device.
-
-    Latent statistics and the empty prompt keep their float32 in any number format.
-
-    Args:
-        transformer: in float32 on the CPU.
-        device: where it will run.
-        dtype: number format of its weights.
-        release: take the weights of ``transformer``, which cannot be used after that.
-    """
-    if device.type == "cpu":
-        num_weights = sum(parameter.numel() for parameter in transformer.parameters())
-        compile = num_weights >= COMPILE_FROM_WEIGHTS
-        fast: FlowEnds = FastFlowTransformer.from_model(transformer, dtype, compile, release)
-    else:
-        fast = transformer if release else copy.deepcopy(transformer)
-    kept = {name: value.float().clone() for name, value in transformer.named_buffers()}
-    fast = fast.to(device, dtype)
-    for name, value in kept.items():
-        setattr(fast, name, value.to(device))
-    return fast
 
 
 def _check_finite(values: Float[Tensor, "row ..."], what: str) -> None:

@@ -20,18 +20,14 @@ from resonate_audio.core.errors import (
     ModelNotFoundError,
     OutputError,
 )
+from resonate_audio.core.sampling import Sampling
 from resonate_audio.core.threads import cpu_threads
 from resonate_audio.core.types import Latents
 from resonate_audio.model.checkpoint import read_weights, write_weights
 from resonate_audio.model.folder import Networks
-from resonate_audio.pipeline.path import (
-    PromptCutWarning,
-    Resonate,
-    Sampling,
-    choose_device,
-    choose_dtype,
-    make_batch,
-)
+from resonate_audio.pipeline.device import choose_device, choose_dtype
+from resonate_audio.pipeline.path import Resonate
+from resonate_audio.pipeline.request import PromptCutWarning, make_batch
 
 PROMPTS = ["dog", "rain", "bell", "door", "wind", "dog rain", "bell door", "wind wind"]
 SEEDS = [11, 5, 7, 3, 2, 13, 17, 19]

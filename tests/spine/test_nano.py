@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from resonate_audio.audio.io import read_audio
+from resonate_audio.core.sampling import Sampling
 from resonate_audio.model.hub import bundled_models
-from resonate_audio.pipeline.path import Resonate, Sampling
+from resonate_audio.pipeline.path import Resonate
 
 MAX_BYTES = 80_000_000
 PROMPTS = ["a dog barks", "rain falling", "a rooster crows", "a clock ticking"]

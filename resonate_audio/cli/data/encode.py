@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resonate_audio.cli.console import say
+from resonate_audio.cli.options import Ray, Workers
 from resonate_audio.core.errors import InputError
 
 if TYPE_CHECKING:
     from resonate_audio.data.ray_map import RayConfig
     from resonate_audio.data.shards.write import ShardIndex
 
-MANY = "Many processes or machines"
 LISTED = 20
 """Clips left out that are named before the rest is only counted."""
 
@@ -23,19 +23,6 @@ Output = Annotated[
     Path, typer.Option("--output", "-o", help="Folder of the shards; gone on with if begun.")
 ]
 ClipsPerShard = Annotated[int, typer.Option(min=1, help="Clips of one tar file.")]
-Ray = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="Work with Ray: `local` on this machine, HOST:PORT on a cluster that sees the files.",
-        show_default="this process alone",
-        rich_help_panel=MANY,
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, help="Processes that Ray uses.", show_default="1", rich_help_panel=MANY),
-]
 
 
 def encode(

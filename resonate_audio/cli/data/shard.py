@@ -12,11 +12,10 @@ from resonate_audio.cli.data.encode import (
     ClipsPerShard,
     Manifest,
     Output,
-    Ray,
-    Workers,
     ray_config,
     report,
 )
+from resonate_audio.cli.options import Ray, Workers
 
 
 def shard(

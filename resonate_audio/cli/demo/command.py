@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resonate_audio.cli.console import print_table, say
-from resonate_audio.cli.generate import Settings, check_outputs, load, make, write
+from resonate_audio.cli.generate import check_outputs, load, make, write
 from resonate_audio.cli.naming import PlannedSound, slug
+from resonate_audio.cli.options import Device, Model
 
 if TYPE_CHECKING:
     from resonate_audio.core.types import Audio
@@ -56,10 +57,8 @@ def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the sounds, pictures and page.")
     ] = DEFAULT_OUTPUT,
-    model: Annotated[str, typer.Option("--model", "-m", help="A name, folder or hub id.")] = "nano",
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps.", show_default="the fastest")
-    ] = None,
+    model: Model = "nano",
+    device: Device = None,
     steps: Annotated[int, typer.Option(help="Solver steps.")] = COMFORTABLE_STEPS,
     learn: Annotated[
         int,
@@ -85,9 +84,9 @@ def demo(
     plans = [PlannedSound(text, seed, output / f"{slug(text)}.wav") for text, seed in SOUNDS]
     check_outputs(plans, spectrogram=True, overwrite=True)
     pipeline = load(model, device, None)
-    settings = Settings("", None, steps, COMFORTABLE_GUIDANCE)
+    asked = {"num_inference_steps": steps, "guidance_scale": COMFORTABLE_GUIDANCE}
     sounds = []
-    for plan, audio in zip(plans, make(pipeline, plans, settings, "eight sounds"), strict=True):
+    for plan, audio in zip(plans, make(pipeline, plans, asked, "eight sounds"), strict=True):
         write(plan, audio, spectrogram=True, overwrite=True)
         sounds.append(DemoSound(plan, audio))
     page = write_page(output / "index.html", sounds, model, time.monotonic() - started_s)
@@ -117,9 +116,9 @@ def learn_and_compare(
     say(f"\nteaching {model} for {num_steps} steps")
     taught = teach(model, output / "reinforcement", num_steps, say)
     plans = [PlannedSound(text, seed, output / f"{slug(text)}.wav") for text, seed in SOUNDS]
-    settings = Settings("", None, steps, GUIDANCE)
+    asked = {"num_inference_steps": steps, "guidance_scale": GUIDANCE}
     before, after = (
-        list(make(made_by, plans, settings, label))
+        list(make(made_by, plans, asked, label))
         for made_by, label in (
             (pipeline, "sounds before"),
             (load(str(taught.model), None, None), "sounds after"),

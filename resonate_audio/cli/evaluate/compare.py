@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resonate_audio.cli.console import print_table, say
+from resonate_audio.cli.options import ChanceSeed
 
 if TYPE_CHECKING:
     from resonate_audio.evaluation.report.compare import Comparison, MetricChange
@@ -20,7 +21,7 @@ def compare(
         list[str] | None,
         typer.Option("--metric", "-M", help="Only these columns.", show_default="all in common"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of bootstrap and sign flips.")] = 0,
+    seed: ChanceSeed = 0,
     json: Annotated[
         Path | None, typer.Option("--json", help="Write the whole comparison here, too.")
     ] = None,

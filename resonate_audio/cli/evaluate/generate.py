@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resonate_audio.cli.console import print_table, say, step_progress
-from resonate_audio.cli.data.encode import MANY, Ray, Workers, ray_config
-from resonate_audio.cli.generate import DType, load
-from resonate_audio.core.errors import ConfigError, InputError
+from resonate_audio.cli.console import print_table, step_progress
+from resonate_audio.cli.evaluate.makers import Opener, command_maker, diffusers_maker, model_maker
+from resonate_audio.cli.evaluate.processes import bulk_of, name_some, use_threads
+from resonate_audio.cli.options import (
+    SAMPLING,
+    SETTINGS,
+    Asked,
+    BatchSize,
+    Device,
+    NumberFormat,
+    Ray,
+    Takes,
+    Threads,
+    Workers,
+    with_sampling,
+)
+from resonate_audio.core.errors import InputError
+from resonate_audio.core.sampling import Sampling
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from resonate_audio.evaluation.clips.baselines import Baseline
-    from resonate_audio.evaluation.clips.bulk import Bulk
-    from resonate_audio.evaluation.clips.generate import ClipMaker
     from resonate_audio.evaluation.clips.prompt_sets import PromptSet
 
-ToolT = TypeVar("ToolT")
-WHO, HOW, MACHINE = "Who makes the sounds (one of them)", "How", "What it runs on"
-LISTED = 10
-"""Clips that are named before the rest is only counted."""
-
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="CPU threads of each process.",
-        show_default="all, with --ray as many as this machine would",
-        rich_help_panel=MANY,
-    ),
-]
+WHO = "Who makes the sounds (one of them)"
 
 
+@with_sampling
 def generate(
     prompts: Annotated[
         Path,
@@ -85,9 +82,7 @@ def generate(
             rich_help_panel=WHO,
         ),
     ] = None,
-    takes: Annotated[
-        int, typer.Option("--takes", "-n", min=1, max=1000, help="Clips per prompt.")
-    ] = 1,
+    takes: Takes = 1,
     sample: Annotated[
         int | None, typer.Option(min=1, help="So many prompts only, evenly spaced.")
     ] = None,
@@ -98,52 +93,21 @@ def generate(
         list[str] | None,
         typer.Option(help="More to say of it in tables: trained_on=nano-lalm; repeat for more."),
     ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Solver steps.", show_default="25, the preset's", rich_help_panel=HOW
-        ),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            help="How hard to follow the prompt.",
-            show_default="4.5, the pipeline's own",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    duration: Annotated[
-        float | None,
-        typer.Option(
-            help="Seconds per clip.",
-            show_default="the model's own, 10 for diffusers",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
+    asked: Asked = SAMPLING,
     timeout: Annotated[
-        float, typer.Option(help="Seconds that --command has for a clip.", rich_help_panel=HOW)
+        float, typer.Option(help="Seconds that --command has for a clip.", rich_help_panel=SETTINGS)
     ] = 600.0,
     keep_going: Annotated[
         bool,
         typer.Option(
-            "--keep-going", help="List clips that cannot be made, and exit 1.", rich_help_panel=HOW
+            "--keep-going",
+            help="List clips that cannot be made, and exit 1.",
+            rich_help_panel=SETTINGS,
         ),
     ] = False,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Clips computed together.", rich_help_panel=MACHINE)
-    ] = 8,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="cpu, cuda, cuda:1 or mps.", show_default="the fastest", rich_help_panel=MACHINE
-        ),
-    ] = None,
-    dtype: Annotated[
-        DType | None,
-        typer.Option(
-            help="Number format of the network.", show_default="by device", rich_help_panel=MACHINE
-        ),
-    ] = None,
+    batch_size: BatchSize = 8,
+    device: Device = None,
+    dtype: NumberFormat = None,
     ray: Ray = None,
     workers: Workers = None,
     threads: Threads = None,
@@ -169,38 +133,39 @@ def generate(
 
     baseline = None if preset is None else find_baseline(preset)
     model, clips, command, diffusers = choose_way(model, clips, command, diffusers, baseline)
-    asked = read_prompt_set(prompts)
-    asked = asked if sample is None else asked.sample(sample)
+    prompt_set = read_prompt_set(prompts)
+    prompt_set = prompt_set if sample is None else prompt_set.sample(sample)
     facts = read_facts(fact or []) | ({} if baseline is None else baseline.facts)
     if clips is not None:
         if takes != 1:
             raise InputError("--takes says how many to make; with --clips they are counted")
         if ray is not None:
             raise InputError("--ray: clips that are there already are listed, which needs no Ray")
-        bring_in(output, asked, clips, name, facts)
+        bring_in(output, prompt_set, clips, name, facts)
         return
-    num_steps = steps or (baseline.nfe if baseline else None)
-    settings = (num_steps, guidance, duration, batch_size)
+    if baseline is not None and baseline.nfe is not None:
+        asked = {"num_inference_steps": baseline.nfe, **asked}
+    Sampling(**{"duration_s": 1.0, **asked})  # refuses nonsense before anything is loaded
     open_maker: Opener
     if command is not None:
         open_maker, device = partial(command_maker, command, timeout, baseline), "cpu"
     elif diffusers is not None:
-        open_maker = partial(diffusers_maker, diffusers, *settings, dtype=dtype)
+        open_maker = partial(diffusers_maker, diffusers, asked, batch_size, dtype=dtype)
     else:
-        open_maker = partial(model_maker, model or "nano", *settings, dtype=dtype)
+        open_maker = partial(model_maker, model or "nano", asked, batch_size, dtype=dtype)
     where = bulk_of(open_maker, ray, workers, threads, device)
     with use_threads(threads if where is None else where.num_threads):
         maker = open_maker(device=device)
         with step_progress("clips") as report:
             made = generate_clips(
-                output, asked, maker, takes, name, facts, keep_going, report, where
+                output, prompt_set, maker, takes, name, facts, keep_going, report, where
             )
     print_table(
         ("folder", "prompts", "takes", "made", "there before", "failed"),
         [
             (
                 str(output),
-                str(len(asked.items)),
+                str(len(prompt_set.items)),
                 str(takes),
                 str(made.num_made),
                 str(made.num_there),
@@ -278,128 +243,3 @@ def bring_in(
     )
     name_some("missing, will count as failed", [f"{id}, take {take}" for id, take in found.missing])
     name_some("of no prompt, not used", [path.name for path in found.surplus])
-
-
-def name_some(what: str, names: Sequence[str]) -> None:
-    """Name the first few on stderr, and count the rest."""
-    for text in names[:LISTED]:
-        say(f"{what}: {text}")
-    if len(names) > LISTED:
-        say(f"{what}: {len(names) - LISTED} more")
-
-
-Opener = Callable[..., "ClipMaker"]
-"""Takes ``device``."""
-
-
-def bulk_of(
-    open_tool: Callable[..., ToolT],
-    address: str | None,
-    workers: int | None,
-    threads: int | None,
-    device: str | None,
-) -> Bulk[ToolT] | None:
-    """What the options say of many processes.
-
-    Args:
-        open_tool: takes ``device``; each process calls it.
-        address: of Ray.
-        workers: processes.
-        threads: of each.
-        device: as the option says it.
-
-    Raises:
-        InputError: workers are asked for without Ray.
-    """
-    if address is None:
-        ray_config(address, workers)
-        return None
-    import torch
-
-    from resonate_audio.evaluation.clips.bulk import Bulk
-    from resonate_audio.pipeline.path import choose_device
-
-    num_threads = threads or torch.get_num_threads()
-    if threads is None and num_threads > 1:
-        say(
-            f"note: each process computes with {num_threads} threads, as this machine does without "
-            "Ray, so that results are the same bits; --threads 1 suits many processes better"
-        )
-    kind = choose_device(device).type
-    ray = ray_config(address, workers, gpus=1.0 if kind == "cuda" else 0.0)
-    assert ray is not None
-    return Bulk(ray, partial(open_tool, device=kind), num_threads)
-
-
-def use_threads(num_threads: int | None) -> AbstractContextManager[None]:
-    """So many CPU threads; None: as many as there are."""
-    if num_threads is None:
-        return nullcontext()
-    from resonate_audio.core.threads import cpu_threads
-
-    return cpu_threads(num_threads)
-
-
-def command_maker(
-    template: str, timeout_s: float, baseline: Baseline | None, device: str | None = None
-) -> ClipMaker:
-    """A program that makes one clip a run, on whatever it finds."""
-    from resonate_audio.evaluation.clips.generate import CommandMaker
-
-    return CommandMaker(template, timeout_s, nfe=None if baseline is None else baseline.nfe)
-
-
-def model_maker(
-    model: str,
-    steps: int | None,
-    guidance: float | None,
-    duration_s: float | None,
-    batch_size: int,
-    device: str | None,
-    dtype: DType | None,
-) -> ClipMaker:
-    """A model of this package."""
-    from resonate_audio.evaluation.clips.generate import ModelMaker
-
-    pipeline = load(model, device, None if dtype is None else dtype.value)
-    maker = ModelMaker(pipeline, duration_s=duration_s, batch_size=batch_size)
-    return ModelMaker(
-        pipeline,
-        maker.num_inference_steps if steps is None else steps,
-        maker.guidance_scale if guidance is None else guidance,
-        duration_s,
-        batch_size,
-    )
-
-
-def diffusers_maker(
-    origin: str,
-    steps: int | None,
-    guidance: float | None,
-    duration_s: float | None,
-    batch_size: int,
-    device: str | None,
-    dtype: DType | None,
-) -> ClipMaker:
-    """A diffusers pipeline."""
-    import torch
-
-    from resonate_audio.evaluation.clips.diffusers import DiffusersMaker
-    from resonate_audio.pipeline.path import choose_device
-
-    say(f"loading {origin}")
-    settings = {
-        "num_inference_steps": steps,
-        "guidance_scale": guidance,
-        "duration_s": duration_s,
-        "batch_size": batch_size,
-    }
-    number_format: torch.dtype = getattr(torch, "float32" if dtype is None else dtype.value)
-    if number_format is torch.float16 and choose_device(device).type == "cpu":
-        raise ConfigError("dtype float16 on cpu: expected float32 or bfloat16")
-    return DiffusersMaker.from_pretrained(
-        origin,
-        choose_device(device),
-        number_format,
-        **{field: value for field, value in settings.items() if value is not None},
-    )

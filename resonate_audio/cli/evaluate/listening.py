@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from resonate_audio.cli.console import print_table, say
+from resonate_audio.cli.options import ChanceSeed
 from resonate_audio.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def mos(
     without: Annotated[
         list[str] | None, typer.Option("--without", help="Leave out a rater; repeat for more.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of bootstrap and sign flips.")] = 0,
+    seed: ChanceSeed = 0,
     json: Annotated[Path | None, typer.Option("--json", help="Write everything here, too.")] = None,
 ) -> None:
     """Mean opinion scores with intervals, agreement, doubtful raters, and which systems differ.

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from resonate_audio.cli.console import say
+from resonate_audio.cli.options import ChanceSeed
 from resonate_audio.core.errors import InputError
 
 
@@ -42,7 +43,7 @@ def report(
         bool,
         typer.Option("--link-audio", help="Link the sounds' files instead of embedding them."),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of bootstrap and sign flips.")] = 0,
+    seed: ChanceSeed = 0,
 ) -> None:
     """One page of systems by metrics: intervals, paired changes, failures, sounds to hear.
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resonate_audio.cli.console import print_table, say, step_progress
-from resonate_audio.cli.data.encode import Ray, Workers
-from resonate_audio.cli.evaluate.generate import Threads, bulk_of, name_some, use_threads
+from resonate_audio.cli.evaluate.processes import bulk_of, name_some, use_threads
+from resonate_audio.cli.options import Device, Ray, Threads, Workers
 from resonate_audio.cli.reward import notes_of_warnings
 from resonate_audio.core.errors import InputError
 
@@ -68,10 +68,7 @@ def score(
         Path, typer.Option(help="File that keeps every value; may serve many folders.")
     ] = DEFAULT_STORE,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips given to a judge at once.")] = 16,
-    device: Annotated[
-        str | None,
-        typer.Option(help="cpu, cuda, cuda:1 or mps.", show_default="the fastest"),
-    ] = None,
+    device: Device = None,
     ray: Ray = None,
     workers: Workers = None,
     threads: Threads = None,
@@ -92,7 +89,7 @@ def score(
     """
     from resonate_audio.evaluation.clips.prompt_sets import read_prompt_set
     from resonate_audio.evaluation.scores.store import Store
-    from resonate_audio.pipeline.path import choose_device
+    from resonate_audio.pipeline.device import choose_device
 
     asked = None if prompts is None else read_prompt_set(prompts)
     check_folders(folders)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from resonate_audio.core.errors import ConfigError, InputError, ManifestError
 from resonate_audio.core.files import atomic_path
+from resonate_audio.core.sampling import Sampling
 from resonate_audio.evaluation.clips.bulk import Bulk, Work, run_jobs
 from resonate_audio.evaluation.clips.folder import (
     ClipKey,
@@ -276,9 +277,7 @@ class ModelMaker:
     """A model of this package."""
 
     pipeline: Resonate
-    num_inference_steps: int = 25
-    guidance_scale: float = 4.5
-    duration_s: float | None = None
+    sampling: Sampling
     batch_size: int = 8
     suffix: str = ".flac"
     """24 bits: at -40 dB, 16 bits move a log-mel by 0.03."""
@@ -291,31 +290,36 @@ class ModelMaker:
     @property
     def nfe(self) -> int:
         """One a step, as the paper counts; guidance evaluates the network twice in each."""
-        return self.num_inference_steps
+        return self.sampling.num_inference_steps
 
     @property
     def facts(self) -> dict[str, str]:
         """Size and settings."""
         num_weights = count_weights(self.pipeline)
-        duration_s = self.duration_s or self.pipeline.config.default_duration_s
+        plain, ours = Sampling(self.sampling.duration_s), self.sampling
+        newer = {
+            name: str(value)
+            for name, value in ours.solver_settings().items()
+            if name not in ("num_inference_steps", "guidance_scale")
+            and value != getattr(plain, name)
+        }
         return {
             "model": self.pipeline.name,
             "params": f"{num_weights / 1e6:.1f}M",
             "nfe": str(self.nfe),
-            "guidance": f"{self.guidance_scale:g}",
-            "duration_s": f"{duration_s:g}",
+            "guidance": f"{ours.guidance_scale:g}",
+            "duration_s": f"{ours.duration_s:g}",
             "dtype": str(self.pipeline.dtype).removeprefix("torch."),
+            **newer,
         }
 
     def make(self, takes: Sequence[Take], paths: Sequence[Path | None]) -> None:
         """Make a batch, each row from its own noise."""
         sounds = self.pipeline.generate(
             [take.item.prompt for take in takes],
-            duration_s=self.duration_s,
-            num_inference_steps=self.num_inference_steps,
-            guidance_scale=self.guidance_scale,
             seeds=[take.noise_seed for take in takes],
             batch_size=len(takes),
+            **self.sampling.model_dump(),
         )
         write_sounds(sounds, paths)
 

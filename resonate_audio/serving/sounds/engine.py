@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from resonate_audio.core.errors import Cancelled, ResonateError
+from resonate_audio.core.sampling import Sampling
 from resonate_audio.core.types import Audio
-from resonate_audio.pipeline.path import Batch, Resonate, Sampling
+from resonate_audio.pipeline.path import Resonate
+from resonate_audio.pipeline.request import Batch
 from resonate_audio.serving.config import ServeConfig
 from resonate_audio.serving.errors import ApiError
 from resonate_audio.serving.metrics import Metrics

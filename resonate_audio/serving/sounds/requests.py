@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from resonate_audio.core.noise import MAX_SEED
-from resonate_audio.pipeline.path import RANDOM_SEEDS, Batch, Sampling
+from resonate_audio.core.sampling import Sampling, SolverSettings
+from resonate_audio.pipeline.request import RANDOM_SEEDS, Batch
 from resonate_audio.serving.errors import ApiError
 
 MAX_PROMPT, MAX_N, MAX_STEPS, MAX_GUIDANCE = 2000, 64, 200, 50.0
@@ -42,7 +43,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class JobRequest(Body):
+class JobRequest(SolverSettings, Body):
     """Sounds to make."""
 
     input: Text = Field(min_length=1, max_length=MAX_PROMPT, description="What to hear.")
@@ -53,7 +54,7 @@ class JobRequest(Body):
     audio_length: float | None = Field(
         None, gt=0, le=MAX_LENGTH_S, description="Seconds; the model's own default if absent."
     )
-    num_inference_steps: int = Field(25, ge=1, le=MAX_STEPS, description="Euler steps.")
+    num_inference_steps: int = Field(25, ge=1, le=MAX_STEPS, description="Solver steps.")
     guidance_scale: float = Field(
         4.5, ge=0, le=MAX_GUIDANCE, description="1 follows the model as it is; more, the prompt."
     )
@@ -80,6 +81,10 @@ class JobRequest(Body):
     def num_sounds(self) -> int:
         """How many sounds are wanted."""
         return len(self.seeds) if self.seeds is not None else self.n or 1
+
+    def sampling(self, duration_s: float) -> Sampling:
+        """The settings of the sounds, for a length that the model makes."""
+        return Sampling(duration_s, **self.solver_settings())
 
     def chosen_seeds(self) -> tuple[int, ...]:
         """The seeds, drawn now where the client left them open."""

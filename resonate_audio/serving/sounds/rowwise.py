@@ -18,13 +18,15 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from resonate_audio.core.errors import Cancelled
 from resonate_audio.core.noise import seeded_noise
+from resonate_audio.core.sampling import Sampling
 from resonate_audio.core.types import Audio, Latents, TextFeatures
-from resonate_audio.flow.ode import euler_step
+from resonate_audio.flow.ode import solve
 from resonate_audio.flow.path import Velocity
-from resonate_audio.flow.times import uniform_grid
 from resonate_audio.model.flow_transformer import Conditions
-from resonate_audio.pipeline.path import Batch, Resonate, Sampling
+from resonate_audio.pipeline.path import Resonate
+from resonate_audio.pipeline.request import Batch
 
 StillWanted = Callable[[int], Sequence[bool]]
 """Called with the number of steps done; says of every row of the batch whether to go on."""
@@ -101,11 +103,9 @@ def generate_alone(
     return model.generate(
         batch.prompts,
         batch.negatives,
-        sampling.duration_s,
-        sampling.num_inference_steps,
-        sampling.guidance_scale,
-        batch.seeds,
+        seeds=batch.seeds,
         on_step=lambda done, _: wanted(done)[0],
+        **sampling.model_dump(),
     )[0]
 
 
@@ -122,23 +122,30 @@ def generate_together(
     Raises:
         InputError: a value is out of range, or a sound became NaN.
     """
-    sampling.check(model.config)
+    model.config.check_duration(sampling.duration_s)
     conditions = _Conditions(model, batch, sampling.guidance_scale)
     kept = list(range(len(batch.seeds)))
     num_frames = model.config.num_frames(sampling.duration_s)
-    z = seeded_noise(batch.seeds, num_frames, model.config.vae.latent_channels)
-    times = uniform_grid(sampling.num_inference_steps)
-    for step in range(sampling.num_inference_steps):
-        velocity = conditions.velocity(kept)
-        z = euler_step(velocity, z, times[step], times[step + 1])
-        wanted = still_wanted(step + 1)
-        z = z[[place for place, row in enumerate(kept) if wanted[row]]]
-        kept = [row for row in kept if wanted[row]]
-        if not kept:
-            break
+    noise = seeded_noise(batch.seeds, num_frames, model.config.vae.latent_channels)
+
+    def velocity(z: Tensor, t: Tensor) -> Tensor:
+        """Of the rows that are still wanted; the others stay where they are."""
+        moving = torch.zeros_like(z)
+        moving[kept] = conditions.velocity(kept)(z[kept], t[kept])
+        return moving
+
+    def on_step(done: int, _: int) -> bool:
+        wanted = still_wanted(done)
+        kept[:] = [row for row in kept if wanted[row]]
+        return bool(kept)
+
     sounds: list[Audio | None] = [None] * len(batch.seeds)
-    for place, row in enumerate(kept):
-        sounds[row] = _finish(model, z[place : place + 1], batch.part(row, row + 1), sampling)
+    try:
+        z = solve(velocity, noise, sampling, on_step)
+    except Cancelled:
+        return sounds
+    for row in kept:
+        sounds[row] = _finish(model, z[row : row + 1], batch.part(row, row + 1), sampling)
     return sounds
 
 

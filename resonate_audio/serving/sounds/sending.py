@@ -134,12 +134,11 @@ def to_library(task: Task, outcome: Outcome) -> list[tuple[Sound, bytes]]:
             negative_prompt=wanted.batch.negatives[index],
             model=wanted.model,
             duration_s=audio.duration_s,
-            num_inference_steps=wanted.sampling.num_inference_steps,
-            guidance_scale=wanted.sampling.guidance_scale,
             seed=wanted.batch.seeds[index],
             sample_rate=audio.sample_rate_hz,
             peak=peak_of(audio),
             prompt_cut=outcome.is_cut,
+            **wanted.sampling.solver_settings(),
         )
         kept.append((sound, encode(audio, "wav")[0]))
     return kept

@@ -14,7 +14,8 @@ from resonate_audio.core.errors import ConfigError
 from resonate_audio.model.folder import PARTS, WEIGHTS_NAME, part_folder, read_config
 from resonate_audio.model.hub import find_model, find_text_encoder
 from resonate_audio.model.presets import ModelConfig
-from resonate_audio.pipeline.path import Batch, Resonate, Sampling
+from resonate_audio.pipeline.path import Resonate
+from resonate_audio.pipeline.request import Batch
 from resonate_audio.serving.config import MEGABYTE, ServeConfig
 from resonate_audio.serving.errors import ApiError
 from resonate_audio.serving.sounds.requests import JobRequest, Wanted
@@ -107,8 +108,7 @@ class Catalogue:
         batch = Batch(
             (request.input,) * len(seeds), (request.negative_prompt or "",) * len(seeds), seeds
         )
-        sampling = Sampling(duration_s, request.num_inference_steps, request.guidance_scale)
-        return Wanted(found.name, batch, sampling)
+        return Wanted(found.name, batch, request.sampling(duration_s))
 
 
 class Shelf:

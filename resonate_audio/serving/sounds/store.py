@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from resonate_audio.core.errors import OutputError
+from resonate_audio.core.sampling import SolverSettings
 from resonate_audio.serving.sounds.requests import JobRequest
 
 FILE_NAME = "resonate.sqlite"
@@ -35,7 +34,7 @@ CREATE INDEX IF NOT EXISTS jobs_by_end ON jobs (ended);
 """
 
 
-class Sound(BaseModel):
+class Sound(SolverSettings):
     """One sound and the settings that made it."""
 
     id: str
@@ -45,8 +44,6 @@ class Sound(BaseModel):
     negative_prompt: str
     model: str
     duration_s: float
-    num_inference_steps: int
-    guidance_scale: float
     seed: int
     sample_rate: int
     peak: float

@@ -12,22 +12,20 @@ from torch import Tensor, nn
 from resonate_audio.audio.io import write_audio
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.noise import seeded_noise
+from resonate_audio.core.sampling import SolverSettings
 from resonate_audio.core.types import Audio, TextFeatures
 from resonate_audio.flow.guidance import guided
-from resonate_audio.flow.ode import integrate
-from resonate_audio.flow.times import uniform_grid
+from resonate_audio.flow.ode import solve
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.model.linear_vae import AnyVAE
 from resonate_audio.training.loop.pictures import draw_mels
 
 
-class ListenConfig(FrozenConfig):
+class ListenConfig(SolverSettings, FrozenConfig):
     """What to generate while training, and how."""
 
     prompts: tuple[str, ...] = ()
     duration_s: float = Field(5.0, gt=0)
-    num_inference_steps: int = Field(25, ge=1)
-    guidance_scale: float = Field(4.5, ge=0)
 
 
 class Listener:
@@ -70,6 +68,5 @@ class Listener:
             model.condition(model.empty_features(num_rows)),
             self.config.guidance_scale,
         )
-        times = uniform_grid(self.config.num_inference_steps)
         with torch.no_grad():
-            return model.unnormalize(integrate(velocity, noise, times))
+            return model.unnormalize(solve(velocity, noise, self.config))

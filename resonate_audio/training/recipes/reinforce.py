@@ -16,7 +16,7 @@ from resonate_audio.data.prompts import read_prompts
 from resonate_audio.model.folder import TEXT_ENCODER, Networks, part_folder, read_networks
 from resonate_audio.model.hub import find_model, find_text_encoder
 from resonate_audio.model.text_encoder import TextEncoder
-from resonate_audio.pipeline.path import Resonate, Sampling
+from resonate_audio.pipeline.path import Resonate
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.catalogue import open_reward
 from resonate_audio.rewards.desk import JudgeDesk
@@ -178,7 +178,7 @@ def load_pupil(recipe: PolicyRecipe, guidance_scale: float, device: torch.device
         folder = find_model(recipe.model, None, False)
     networks, encoder = load_model(folder)
     duration_s = recipe.duration_s or networks.config.default_duration_s
-    Sampling(duration_s).check(networks.config)
+    networks.config.check_duration(duration_s)
     model = networks.transformer.to(device).train()
     precision = torch.bfloat16 if recipe.run.precision == "bf16" else None
     policy = Policy(model, guidance_scale, recipe.lora, precision, recipe.train_only)

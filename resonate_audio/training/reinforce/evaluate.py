@@ -11,8 +11,9 @@ from pydantic import Field
 
 from resonate_audio.audio.io import write_audio
 from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.sampling import Sampling, SolverSettings
 from resonate_audio.core.types import Audio, Waveform
-from resonate_audio.pipeline.path import Resonate, Sampling
+from resonate_audio.pipeline.path import Resonate
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.desk import score_now
 from resonate_audio.training.loop.progress import append_metrics, keep_metrics_until
@@ -20,15 +21,13 @@ from resonate_audio.training.reinforce.experience import Experience, attenuate
 from resonate_audio.training.reinforce.trainer import TAKES_LOG
 
 
-class EvaluationConfig(FrozenConfig):
+class EvaluationConfig(SolverSettings, FrozenConfig):
     """What is generated and judged every ``run.sample_every`` steps, and before the first."""
 
     prompts: Path | None = None
     """File of prompts that are not trained on; None leaves evaluation out."""
     held_out: str | None = None
     """A judge that no training uses, beside the one that trains."""
-    num_inference_steps: int = Field(25, ge=1)
-    guidance_scale: float = Field(4.5, ge=0)
     rows_per_batch: int = Field(16, ge=1)
 
 
@@ -64,9 +63,7 @@ class Evaluator:
 
     def generate(self) -> Waveform:
         """One sound a prompt, attenuated to a peak of 1 where it is louder."""
-        sampling = Sampling(
-            self.duration_s, self.config.num_inference_steps, self.config.guidance_scale
-        )
+        sampling = Sampling(self.duration_s, **self.config.solver_settings())
         made = []
         for rows in torch.split(torch.arange(len(self.prompts)), self.config.rows_per_batch):
             texts = [self.prompts[row] for row in rows]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from resonate_audio.cli.evaluate.generate import LISTED, bring_in, choose_way, name_some, read_facts
+from resonate_audio.cli.evaluate.generate import bring_in, choose_way, read_facts
+from resonate_audio.cli.evaluate.processes import LISTED, name_some
 from resonate_audio.core.errors import InputError
 from resonate_audio.evaluation.clips.baselines import TABLE_1
 from resonate_audio.evaluation.clips.folder import read_manifest

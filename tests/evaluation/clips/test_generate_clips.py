@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from resonate_audio.core.errors import ConfigError, InputError, ManifestError
+from resonate_audio.core.sampling import Sampling
 from resonate_audio.evaluation.clips.folder import read_manifest
 from resonate_audio.evaluation.clips.generate import (
     CommandMaker,
@@ -112,7 +113,7 @@ def test_this_package_s_model_gives_each_clip_its_own_noise(
     pipeline = Resonate.from_pretrained(tiny_model, device="cpu")
     made = []
     for name, batch in (("one", 1), ("three", 3)):
-        maker = ModelMaker(pipeline, num_inference_steps=2, batch_size=batch)
+        maker = ModelMaker(pipeline, Sampling(pipeline.config.default_duration_s, 2), batch)
         generate_clips(tmp_path / name, PROMPTS, maker, name="s")
         made.append([soundfile.read(tmp_path / name / f"{i.id}.flac")[0] for i in PROMPTS.items])
     for one, three in zip(*made, strict=True):

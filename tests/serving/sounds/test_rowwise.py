@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from resonate_audio.audio.io import FORMATS, encode_audio
+from resonate_audio.core.sampling import Sampling
 from resonate_audio.core.types import Audio
-from resonate_audio.pipeline.path import Batch, Resonate, Sampling, make_batch
+from resonate_audio.pipeline.path import Resonate
+from resonate_audio.pipeline.request import Batch, make_batch
 from resonate_audio.serving.sounds.rowwise import can_batch, generate_alone, generate_together
 
 SIXTEEN = make_batch([f"sound {row % 5} of rain" for row in range(16)], "", range(40, 56))

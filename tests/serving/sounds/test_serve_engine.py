@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from resonate_audio.core.errors import ConfigError, ModelNotFoundError
-from resonate_audio.pipeline.path import Batch, Sampling
+from resonate_audio.core.sampling import Sampling
+from resonate_audio.pipeline.request import Batch
 from resonate_audio.serving.config import ServeConfig
 from resonate_audio.serving.errors import ApiError
 from resonate_audio.serving.metrics import Histogram, Metrics

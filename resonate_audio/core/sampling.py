@@ -1,0 +1,139 @@
+"""How a sound is made besides its words and its seed: each setting is declared here and only here.
+
+A field of `SolverSettings` is an option of every command that generates, a field of every request
+over HTTP and of every recipe file that has sounds made, a keyword of `Resonate.generate`, and part
+of the recipe in each sound. Its default is what recipes written before it meant.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict, TypeVar, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from resonate_audio.core.errors import InputError
+
+MAX_STEPS, MAX_GUIDANCE = 10_000, 1000.0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How people meet a setting."""
+
+    option: str
+    """On the command line."""
+    message: str
+    """Its value in an error message."""
+    expected: str
+
+
+def whole_number(value: object) -> int:
+    """A whole number of any library: Python's, NumPy's, torch's; not a bool, float or text."""
+    if isinstance(value, bool):
+        raise ValueError("expected a whole number")
+    try:
+        return operator.index(cast(Any, value))
+    except TypeError:
+        raise ValueError("expected a whole number") from None
+
+
+def real_number(value: object) -> float:
+    """A number of any library as a float; not a bool, text or nothing."""
+    if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
+        raise ValueError("expected a number")
+    return float(cast(Any, value))
+
+
+class SolverSettings(BaseModel):
+    """What shapes a sound besides its words, its seed and its length."""
+
+    model_config = ConfigDict(validate_default=True)
+
+    num_inference_steps: Annotated[
+        int,
+        BeforeValidator(whole_number),
+        Shown("--steps", "{} inference steps", f"a whole number from 1 to {MAX_STEPS}"),
+    ] = Field(25, ge=1, le=MAX_STEPS, description="Solver steps: more is finer and slower.")
+    guidance_scale: Annotated[
+        float,
+        BeforeValidator(real_number),
+        Shown("--guidance", "guidance scale {}", f"a number from 0 to {MAX_GUIDANCE:g}, say 4.5"),
+    ] = Field(
+        4.5,
+        ge=0,
+        le=MAX_GUIDANCE,
+        allow_inf_nan=False,
+        description="How hard to follow the prompt; 1 adds nothing to the model.",
+    )
+
+    def solver_settings(self) -> dict[str, Any]:
+        """The settings by name, to be handed on."""
+        return {name: getattr(self, name) for name in SolverSettings.model_fields}
+
+
+class FurtherSettings(TypedDict, total=False):
+    """Settings that callers in Python give by name; for editors and type checkers."""
+
+
+class Sampling(SolverSettings):
+    """What shapes a sound besides its prompt and seed; checked when it is made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    duration_s: Annotated[
+        float, BeforeValidator(real_number), Shown("--duration", "duration of {} s", "seconds")
+    ] = Field(description="Seconds per sound; each model has its own range.")
+
+    def __init__(
+        self,
+        duration_s: float,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        **further: Any,
+    ) -> None:
+        """Take the settings; None stands for the default.
+
+        Raises:
+            InputError: one is unknown, no number or out of range; says what is expected.
+        """
+        given = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+        given = {name: value for name, value in (given | further).items() if value is not None}
+        try:
+            super().__init__(duration_s=duration_s, **given)
+        except ValidationError as error:
+            raise _as_input_error(error) from error
+
+
+def shown_as(field: FieldInfo) -> Shown:
+    """How people meet a setting."""
+    return next(item for item in field.metadata if isinstance(item, Shown))
+
+
+def _as_input_error(error: ValidationError) -> InputError:
+    first = error.errors()[0]
+    name, value = str(first["loc"][0]), first["input"]
+    field = Sampling.model_fields.get(name)
+    if field is None:
+        known = ", ".join(Sampling.model_fields)
+        return InputError(f"{name}: no such setting; there are {known}")
+    shown = shown_as(field)
+    return InputError(f"{shown.message.format(value)}: expected {shown.expected}")
+
+
+ClassT = TypeVar("ClassT", bound=type)
+
+
+def with_settings(cls: ClassT) -> ClassT:
+    """Append the settings that a dataclass does not name itself, so that it holds every one.
+
+    Their types are plain ones: what a recipe of another version says can be read, and is checked
+    when it is used.
+    """
+    for name, field in SolverSettings.model_fields.items():
+        if name not in cls.__annotations__:
+            cls.__annotations__[name] = type(field.default).__name__
+            setattr(cls, name, field.default)
+    return cls

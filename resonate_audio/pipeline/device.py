@@ -1,0 +1,88 @@
+"""Where a model runs and in which number format, and the form of it that is fast there."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from resonate_audio.core.errors import InputError
+from resonate_audio.model.fast_flow import FastFlowTransformer
+from resonate_audio.model.flow_transformer import FlowEnds, FlowTransformer
+
+COMPILE_FROM_WEIGHTS = 100_000_000
+"""Compiling takes a minute, which small models never earn back."""
+DTYPES = {
+    "cpu": ("float32", "bfloat16"),
+    "cuda": ("bfloat16", "float32", "float16"),
+    "mps": ("float32",),  # half precision gives silent garbage there
+}
+"""Number formats of the flow transformer by device, the default first."""
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or the fastest one here.
+
+    Raises:
+        InputError: it is not a device, or this machine or this torch does not have it.
+    """
+    if device is None:
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device {device}: expected cpu, cuda, cuda:1 or mps") from error
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (found.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(found.type, False):
+        here = ", ".join(name for name, is_here in available.items() if is_here)
+        raise InputError(f"device {device}: not available here; there is {here}")
+    return found
+
+
+def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The number format asked for, or the one that is fast and trusted on the device.
+
+    Raises:
+        InputError: it is not known, or known to go wrong on the device.
+    """
+    trusted = DTYPES[device.type]
+    if dtype is None:
+        old_gpu = device.type == "cuda" and not torch.cuda.is_bf16_supported()
+        name = "float32" if old_gpu else trusted[0]
+    else:
+        name = str(dtype).removeprefix("torch.")
+    if name not in trusted:
+        raise InputError(f"dtype {name} on {device.type}: expected {' or '.join(trusted)}")
+    chosen: torch.dtype = getattr(torch, name)
+    return chosen
+
+
+def for_inference(
+    transformer: FlowTransformer, device: torch.device, dtype: torch.dtype, release: bool = False
+) -> FlowEnds:
+    """Bring a flow transformer into the form that is fast on a device.
+
+    Latent statistics and the empty prompt keep their float32 in any number format.
+
+    Args:
+        transformer: in float32 on the CPU.
+        device: where it will run.
+        dtype: number format of its weights.
+        release: take the weights of ``transformer``, which cannot be used after that.
+    """
+    if device.type == "cpu":
+        num_weights = sum(parameter.numel() for parameter in transformer.parameters())
+        compile = num_weights >= COMPILE_FROM_WEIGHTS
+        fast: FlowEnds = FastFlowTransformer.from_model(transformer, dtype, compile, release)
+    else:
+        fast = transformer if release else copy.deepcopy(transformer)
+    kept = {name: value.float().clone() for name, value in transformer.named_buffers()}
+    fast = fast.to(device, dtype)
+    for name, value in kept.items():
+        setattr(fast, name, value.to(device))
+    return fast

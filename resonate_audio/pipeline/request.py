@@ -1,0 +1,85 @@
+"""What a caller wants, spelled out: one prompt, negative prompt and seed a row."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, SupportsIndex, cast
+
+from resonate_audio.core.errors import InputError
+from resonate_audio.core.noise import MAX_SEED
+from resonate_audio.core.sampling import whole_number
+
+RANDOM_SEEDS = 2**31
+"""Drawn seeds stay short enough to be read aloud."""
+
+
+class PromptCutWarning(UserWarning):
+    """A prompt is longer than the text encoder reads; its end was ignored."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that are computed together."""
+
+    prompts: tuple[str, ...]
+    negatives: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Some neighbouring rows."""
+        rows = slice(start, stop)
+        return Batch(self.prompts[rows], self.negatives[rows], self.seeds[rows])
+
+
+def make_batch(
+    prompts: str | Sequence[str],
+    negative_prompt: str | Sequence[str] | None = None,
+    seeds: int | Sequence[int] | None = None,
+) -> Batch:
+    """Spell out one prompt, negative prompt and seed a row.
+
+    Raises:
+        InputError: a prompt is empty, or the numbers of rows differ.
+    """
+    texts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    if not texts:
+        raise InputError("no prompt: give at least one text")
+    for row, text in enumerate(texts):
+        if not text.strip():
+            raise InputError(f"prompt {row + 1} of {len(texts)} is empty: describe a sound")
+    negatives = _one_per_row(negative_prompt or "", len(texts))
+    if len(negatives) != len(texts):
+        raise InputError(f"{len(negatives)} negative prompts for {len(texts)} prompts")
+    return Batch(texts, negatives, _row_seeds(seeds, len(texts)))
+
+
+def _one_per_row(text: str | Sequence[str], num_rows: int) -> tuple[str, ...]:
+    if isinstance(text, str):
+        return (text.strip(),) * num_rows
+    return tuple(item.strip() for item in text)
+
+
+def _row_seeds(seeds: int | Sequence[int] | None, num_rows: int) -> tuple[int, ...]:
+    if seeds is None:
+        return tuple(secrets.randbelow(RANDOM_SEEDS) for _ in range(num_rows))
+    given: Sequence[Any]
+    if isinstance(seeds, SupportsIndex) and not hasattr(seeds, "__len__"):
+        first = _seed(seeds)
+        given = range(first, first + num_rows)
+    else:
+        given = cast(Sequence[Any], seeds)
+    if len(given) != num_rows:
+        raise InputError(f"{len(given)} seeds for {num_rows} prompts: give one a prompt")
+    return tuple(_seed(seed) for seed in given)
+
+
+def _seed(value: object) -> int:
+    try:
+        seed = whole_number(value)
+    except ValueError:
+        seed = -1
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed {value}: expected a whole number from 0 to {MAX_SEED}")
+    return seed
