@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import Annotated, Any, TypedDict, TypeVar, cast
+from typing import Annotated, Any, Literal, TypedDict, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from resonate_audio.core.errors import InputError
 
+SolverName = Literal["euler", "heun", "midpoint", "ab2"]
 MAX_STEPS, MAX_GUIDANCE = 10_000, 1000.0
 
 
@@ -68,6 +69,13 @@ class SolverSettings(BaseModel):
         allow_inf_nan=False,
         description="How hard to follow the prompt; 1 adds nothing to the model.",
     )
+    solver: Annotated[
+        SolverName, Shown("--solver", "solver {}", "euler, heun, midpoint or ab2")
+    ] = Field(
+        "euler",
+        description="Rule of one step: euler; heun and midpoint evaluate the model twice; ab2 "
+        "goes on from the step before.",
+    )
 
     def solver_settings(self) -> dict[str, Any]:
         """The settings by name, to be handed on."""
@@ -76,6 +84,8 @@ class SolverSettings(BaseModel):
 
 class FurtherSettings(TypedDict, total=False):
     """Settings that callers in Python give by name; for editors and type checkers."""
+
+    solver: SolverName
 
 
 class Sampling(SolverSettings):

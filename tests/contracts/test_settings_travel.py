@@ -31,7 +31,7 @@ from resonate_audio.training.pretrain.listen import ListenConfig, Listener
 from resonate_audio.training.reinforce.evaluate import EvaluationConfig, Evaluator
 
 BASE: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 3.0}
-OTHER: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 2.0}
+OTHER: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 2.0, "solver": "ab2"}
 """Another value of every setting than `BASE` and the defaults have."""
 SETTINGS = sorted(SolverSettings.model_fields)
 DURATION_S = 0.5
@@ -136,7 +136,7 @@ def test_sounds_made_together_obey_it(nano: Resonate, name: str) -> None:
 
 def test_a_row_that_leaves_does_not_move_the_others(nano: Resonate) -> None:
     batch = make_batch(["dog", "rain", "bell"], seeds=[4, 5, 6])
-    sampling = Sampling(DURATION_S, 4, 2.0)
+    sampling = Sampling(DURATION_S, 4, 2.0, solver="ab2")
     left = generate_together(nano, batch, sampling, lambda done: (True, done < 2, True))
     whole = generate_together(nano, batch, sampling, lambda _: (True, True, True))
     assert left[1] is None
@@ -190,3 +190,17 @@ def test_a_recipe_of_another_version_is_read_and_not_replayed(nano: Resonate) ->
     assert newer.prompt == "rain"
     with pytest.raises(InputError, match=r"version 9\.9 and holds churn"):
         nano.replay(newer)
+
+
+def test_a_recipe_written_before_a_setting_means_its_default(nano: Resonate) -> None:
+    import json
+
+    from resonate_audio.audio.io import RECIPE_KEY, format_recipe, parse_recipe
+
+    [audio] = nano.generate("rain", duration_s=DURATION_S, seeds=5, num_inference_steps=1)
+    assert audio.recipe is not None
+    fields = json.loads(format_recipe(audio.recipe))
+    del fields[RECIPE_KEY]["solver"]
+    older = parse_recipe(json.dumps(fields), "a.wav")
+    assert older is not None
+    assert np.array_equal(nano.replay(older).samples, audio.samples)

@@ -1,10 +1,12 @@
 import math
+from typing import get_args
 
 import pytest
 import torch
 
 from resonate_audio.core.errors import Cancelled
-from resonate_audio.flow.ode import Step, euler_step, heun_step, integrate
+from resonate_audio.core.sampling import SolverName, SolverSettings
+from resonate_audio.flow.ode import Step, euler_step, heun_step, integrate, make_step, solve
 from resonate_audio.flow.times import uniform_grid
 
 Z = torch.tensor([[[1.5, -2.0]], [[0.25, 3.0]]], dtype=torch.float64)
@@ -99,3 +101,64 @@ def test_the_start_is_left_as_it_was() -> None:
     start = Z.clone()
     integrate(growth, start, uniform_grid(3))
     torch.testing.assert_close(start, Z)
+
+
+def curved(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Solved by z(t) = z(1)·exp(t + t³/3 − 4/3); a solver gains no order by symmetry."""
+    return (1 + t.square())[:, None, None] * z
+
+
+CURVED_END = Z * math.exp(-4 / 3)
+ORDERS = {"euler": (1, 1), "heun": (2, 2), "midpoint": (2, 2), "ab2": (2, 1)}
+"""Order, and evaluations a step, of every solver."""
+
+
+def test_every_solver_has_its_order_stated_here() -> None:
+    assert set(ORDERS) == set(get_args(SolverName))
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_a_solver_converges_with_its_order(name: SolverName) -> None:
+    errors = [
+        (integrate(curved, Z, grid.double(), step=make_step(name)) - CURVED_END).abs()
+        for grid in (uniform_grid(200), uniform_grid(400))
+    ]
+    observed = math.log2(errors[0].max().item() / errors[1].max().item())
+    assert observed == pytest.approx(ORDERS[name][0], abs=0.1)
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_a_solver_has_its_order_on_steps_of_unequal_length_too(name: SolverName) -> None:
+    grids = [torch.linspace(1, 0, n + 1, dtype=torch.float64) ** 1.5 for n in (200, 400)]
+    errors = [
+        (integrate(curved, Z, grid, step=make_step(name)) - CURVED_END).abs().max()
+        for grid in grids
+    ]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(ORDERS[name][0], abs=0.15)
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_a_solver_evaluates_the_velocity_as_often_as_stated(name: SolverName) -> None:
+    times: list[float] = []
+
+    def velocity(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        times.append(t[0].item())
+        return z
+
+    solve(velocity, Z, SolverSettings(num_inference_steps=6, solver=name))
+    assert len(times) == 6 * ORDERS[name][1]
+
+
+def test_adams_bashforth_is_the_closed_form_on_growth() -> None:
+    end = integrate(growth, Z, uniform_grid(3).double(), step=make_step("ab2"))
+    h = -1 / 3
+    first = 1 + h
+    second = first + h * (1.5 * first - 0.5)
+    third = second + h * (1.5 * second - 0.5 * first)
+    torch.testing.assert_close(end, Z * third)
+
+
+def test_a_solver_that_remembers_starts_afresh_each_time() -> None:
+    settings = SolverSettings(num_inference_steps=3, solver="ab2")
+    first, second = solve(growth, Z, settings), solve(growth, Z, settings)
+    assert torch.equal(first, second)
