@@ -18,7 +18,7 @@ from torch import Tensor
 
 from resonate_audio.core.errors import CheckpointError
 from resonate_audio.parity import flow, rl, signals
-from resonate_audio.parity.comparison import Comparison, Difference, compare
+from resonate_audio.parity.comparison import Comparison, Difference, compare, expected_outputs
 
 Check = Callable[[dict[str, Tensor], dict[str, Any], Path], Iterator[Comparison]]
 CHECKS: dict[str, Check] = {**signals.CHECKS, **flow.CHECKS, **rl.CHECKS}
@@ -83,17 +83,12 @@ def check_file(path: Path) -> FileResult:
     except Exception as error:  # noqa: BLE001 - a broken file is a FAIL line, never a traceback
         note = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return FileResult(path.stem, "FAIL", note=note)
-    seen = {item.label.removeprefix("out.") for item in differences}
+    seen = {item.label for item in differences}
     differences += [
         Difference(name, math.inf, math.inf, False, "no check covers it")
-        for name in sorted(expected_names(tensors) - seen)
+        for name in sorted(expected_outputs(tensors).keys() - seen)
     ]
     if not differences:
         return FileResult(path.stem, "FAIL", note="it holds no out.* tensor")
     passed = all(item.passed for item in differences)
     return FileResult(path.stem, "PASS" if passed else "FAIL", tuple(differences))
-
-
-def expected_names(tensors: dict[str, Tensor]) -> set[str]:
-    """Names, without the prefix, of every expected output."""
-    return {name.removeprefix("out.") for name in tensors if name.startswith("out.")}

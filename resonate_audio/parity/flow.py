@@ -6,7 +6,7 @@ Each check yields (label, got, expected) for every ``out.*`` tensor of one golde
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,34 +42,20 @@ from resonate_audio.model.flow_transformer import (
     FlowTransformerConfig,
 )
 from resonate_audio.model.official.flow import from_official, to_official
-from resonate_audio.parity.comparison import Comparison
-
-Tensors = Mapping[str, Tensor]
+from resonate_audio.parity.comparison import (
+    GRADIENT,
+    LOSS,
+    TRAJECTORY,
+    Comparison,
+    Tensors,
+    compare_outputs,
+    with_prefix,
+)
 
 BELOW_ONE = 0.5
 """The guidance scale of ``out.ode_nocfg``: any below 1 leaves the empty branch out."""
 FRAME_SAMPLES = 2 * 512
 """Samples of one latent frame in ``flow_loss``: hop 512, two hops a frame."""
-
-
-def compare_outputs(tensors: Tensors, got: Mapping[str, Tensor]) -> Iterator[Comparison]:
-    """Put what was computed beside every expected output.
-
-    Raises:
-        CheckpointError: an output is expected that was not computed.
-    """
-    for name, expected in tensors.items():
-        if name.startswith("out."):
-            label = name.removeprefix("out.")
-            if label not in got:
-                raise CheckpointError(f"golden vectors hold {name}, which no check computes")
-            yield label, got[label], expected
-
-
-def with_prefix(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
-    """Tensors below ``prefix``, in float32 (weights are stored smaller but exactly)."""
-    found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    return {k: v.float() if v.is_floating_point() else v for k, v in found.items()}
 
 
 def build_transformer(weights: Tensors, config: dict[str, Any]) -> FlowTransformer:
@@ -109,7 +95,8 @@ def check_flux(tensors: Tensors, config: dict[str, Any], folder: Path) -> Iterat
     }
     got |= _guided_velocities(model, prompt, empty, given, config)
     got |= _trajectories(model, prompt, empty, given, config)
-    yield from compare_outputs(tensors, got)
+    kinds = dict.fromkeys(("euler_final*", "euler_to_prior*"), TRAJECTORY)
+    yield from compare_outputs(tensors, got, kinds)
 
 
 def _guided_velocities(
@@ -183,14 +170,16 @@ def check_fm_train_step(
         "masked.loss": masked.rows.detach(),
         "masked.mean_loss": masked.mean.detach(),
     }
-    yield from compare_outputs(tensors, got | _gradients(model))
+    got |= {f"masked.{name}": value for name, value in gradients(model).items()}
+    yield from compare_outputs(tensors, got, {"*.mean_loss": LOSS, "masked.grad*": GRADIENT})
 
 
-def _gradients(model: nn.Module) -> dict[str, Tensor]:
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    squares = [gradient.double().square().sum() for gradient in gradients.values()]
-    official = {f"masked.grad.{name}": g for name, g in to_official(gradients).items()}
-    return official | {"masked.grad_norm": torch.stack(squares).sum().sqrt()}
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    """Every gradient by its official name, and the norm of them all."""
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    squares = [gradient.double().square().sum() for gradient in found.values()]
+    official = {f"grad.{name}": gradient for name, gradient in to_official(found).items()}
+    return official | {"grad_norm": torch.stack(squares).sum().sqrt()}
 
 
 _SIZES = ("latent_dim", "hidden", "heads", "depth", "fused", "text_dim", "text_c_dim", "T")
@@ -240,7 +229,7 @@ def check_flow_loss(tensors: Tensors, config: dict[str, Any], folder: Path) -> I
     for mean, std in config["lognormal"]:
         times = logit_normal_times(given["lognormal_z"], mean, std)
         got[f"lognormal_t_m{mean}_s{std}"] = times
-    yield from compare_outputs(tensors, got)
+    yield from compare_outputs(tensors, got, {"masked_mean_loss": LOSS})
 
 
 @torch.no_grad()

@@ -20,15 +20,17 @@ from resonate_audio.flow.guidance import guided
 from resonate_audio.flow.path import Velocity, noised, velocity_target
 from resonate_audio.flow.sde import SamplerKind, SDESchedule, Transition, make_schedule, sde_step
 from resonate_audio.model.flow_transformer import Conditions, FlowTransformer
-from resonate_audio.model.official.flow import official_to_ours, to_official
-from resonate_audio.parity.comparison import Comparison
-from resonate_audio.parity.flow import (
+from resonate_audio.model.official.flow import official_to_ours
+from resonate_audio.parity.comparison import (
+    GRADIENT,
+    LOSS,
+    TRAJECTORY,
+    Comparison,
     Tensors,
-    build_transformer,
     compare_outputs,
-    flux_weights,
     with_prefix,
 )
+from resonate_audio.parity.flow import build_transformer, flux_weights, gradients
 from resonate_audio.rewards.audio_llm.yes_no import yes_probability
 from resonate_audio.training.algorithms.best_of_n import raft_mask
 from resonate_audio.training.algorithms.dpo import dpo_loss, make_pairs
@@ -130,7 +132,7 @@ def check_grpo_terms(
         beta = float(case.split(".beta")[1])
         terms = _grpo_terms(with_prefix(given, f"{case}."), beta, settings)
         got |= {f"{case}.{label}": value for label, value in terms.items()}
-    yield from compare_outputs(tensors, got)
+    yield from compare_outputs(tensors, got, {"*.grad_*": GRADIENT, "*loss": LOSS})
 
 
 def _grpo_terms(given: Tensors, beta: float, settings: dict[str, Any]) -> dict[str, Tensor]:
@@ -240,8 +242,10 @@ def check_grpo_rollout(
     update = _update_terms(moved, sampled, replayed, schedule, given, PUBLISHED | config)
     update["mean_loss"] = update["loss"].mean()
     update["mean_loss"].backward()  # type: ignore[no-untyped-call]
+    update |= gradients(policy)
     got |= {f"update.{name}": value.detach() for name, value in update.items()}
-    yield from compare_outputs(tensors, got | _gradients(policy))
+    kinds = {"latents": TRAJECTORY, "update.*loss": LOSS, "update.grad*": GRADIENT}
+    yield from compare_outputs(tensors, got, kinds)
 
 
 def _policy_velocity(model: FlowTransformer, given: Tensors, config: dict[str, Any]) -> Velocity:
@@ -313,13 +317,6 @@ def _update_terms(
     }
 
 
-def _gradients(model: FlowTransformer) -> dict[str, Tensor]:
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    squares = [gradient.double().square().sum() for gradient in gradients.values()]
-    official = {f"update.grad.{name}": g for name, g in to_official(gradients).items()}
-    return official | {"update.grad_norm": torch.stack(squares).sum().sqrt()}
-
-
 def check_dpo(
     tensors: dict[str, Tensor], config: dict[str, Any], folder: Path
 ) -> Iterator[Comparison]:
@@ -348,7 +345,7 @@ def check_dpo(
     for beta in config["betas"]:
         terms = _dpo_terms(given, target, float(beta))
         got |= {f"beta{beta}.{label}": value for label, value in terms.items()}
-    yield from compare_outputs(tensors, got)
+    yield from compare_outputs(tensors, got, {"*.grad_model_pred": GRADIENT, "*.loss": LOSS})
 
 
 def _dpo_terms(given: Tensors, target: Tensor, beta: float) -> dict[str, Tensor]:

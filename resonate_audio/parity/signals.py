@@ -6,7 +6,7 @@ from its ``config`` and from the tensors, so any seed and size works.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from resonate_audio.audio.mel import MEL_16K, MEL_44K, MelFrontEnd
-from resonate_audio.core.errors import CheckpointError
 from resonate_audio.model.antialiased_snake import (
     SNAKE_EPS,
     AntialiasedSnake,
@@ -26,9 +25,14 @@ from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig, Stage
 from resonate_audio.model.official.bigvgan import convert_bigvgan_state, our_bigvgan_name
 from resonate_audio.model.official.vae import convert_vae_state, our_vae_name
 from resonate_audio.model.vae import MelVAE, VAEConfig, unit_filters
-from resonate_audio.parity.comparison import Comparison
-
-Tensors = Mapping[str, Tensor]
+from resonate_audio.parity.comparison import (
+    LOG_MEL,
+    WAVE,
+    Comparison,
+    compare_outputs,
+    expected_outputs,
+    with_prefix,
+)
 
 FRONT_ENDS = {"16k": MEL_16K, "44k": MEL_44K}
 
@@ -36,14 +40,16 @@ FRONT_ENDS = {"16k": MEL_16K, "44k": MEL_44K}
 def check_mel(
     tensors: dict[str, Tensor], config: dict[str, Any], folder: Path
 ) -> Iterator[Comparison]:
-    """Log-mels of each wave, and the filterbanks where the file has them."""
+    """Log-mels of each wave, and the filterbanks, whole or by row, where the file has them."""
     got = {}
     for rate, mel_config in FRONT_ENDS.items():
         front_end = MelFrontEnd(mel_config)
         got[f"mel_basis_{rate}"] = front_end.basis
+        rows = enumerate(front_end.basis)
+        got |= {f"mel_basis_row{number}_{rate}": row for number, row in rows}
         if f"in.wave_{rate}" in tensors:
             got[f"mel_{rate}"] = front_end(tensors[f"in.wave_{rate}"])
-    yield from _compare(tensors, got)
+    yield from compare_outputs(tensors, got, {f"mel_{rate}": LOG_MEL for rate in FRONT_ENDS})
 
 
 @torch.no_grad()
@@ -54,10 +60,10 @@ def check_vae(
     sizes = VAEConfig(
         num_bands=config["data_dim"], latent_channels=config["embed"], hidden=config["hidden"]
     )
-    weights = _below(tensors, "weights.")
+    weights = with_prefix(tensors, "weights.")
     vae = MelVAE(sizes)
     vae.load_state_dict(convert_vae_state(weights, sizes))
-    given = _below(tensors, "in.")
+    given = with_prefix(tensors, "in.")
     got: dict[str, Tensor] = {}
     for odd in ("", "_odd"):
         if f"mel{odd}" in given:
@@ -76,7 +82,7 @@ def check_vae(
         got[f"normed.{name}"] = folded
         if folded.ndim == 3 and name.endswith(".weight"):
             got[f"normed_twice.{name}"] = unit_filters(folded)
-    yield from _compare(tensors, got)
+    yield from compare_outputs(tensors, got)
 
 
 @torch.no_grad()
@@ -94,7 +100,7 @@ def check_bigvgan(
         block_kernels=config["rk"],
     )
     vocoder = BigVGAN(sizes)
-    vocoder.load_state_dict(convert_bigvgan_state(_below(tensors, "weights."), sizes))
+    vocoder.load_state_dict(convert_bigvgan_state(with_prefix(tensors, "weights."), sizes))
     mel = tensors["in.mel"]
     first = vocoder.stages[0]
     assert isinstance(first, Stage)
@@ -102,12 +108,12 @@ def check_bigvgan(
     got["ups0"] = first.up(got["conv_pre"])
     got["resblock0"] = first.blocks[0](got["ups0"])
     state = vocoder.state_dict()
-    for label in _expected(tensors):
+    for label in expected_outputs(tensors):
         if label.startswith("plain."):
             ours = our_bigvgan_name(label.removeprefix("plain."), sizes)
             if ours in state:
                 got[label] = state[ours]
-    yield from _compare(tensors, got)
+    yield from compare_outputs(tensors, got, {"wave": WAVE})
 
 
 @torch.no_grad()
@@ -115,7 +121,7 @@ def check_antialiased_snakebeta(
     tensors: dict[str, Tensor], config: dict[str, Any], folder: Path
 ) -> Iterator[Comparison]:
     """Filters, the doubled signal, the activation alone and the whole."""
-    given = _below(tensors, "in.")
+    given = with_prefix(tensors, "in.")
     alpha, beta = given.pop("alpha"), given.pop("beta")
     activation = AntialiasedSnake(len(alpha))
     activation.load_state_dict({"log_alpha": alpha, "log_beta": beta})
@@ -127,7 +133,7 @@ def check_antialiased_snakebeta(
         got[f"up{length}"] = torch.stack(upsample_phases(x, taps.tolist()), dim=-1).flatten(2)
         got[f"snake{length}"] = snake_(x.clone(), alpha.exp()[:, None], inverse_beta)
         got[f"y{length}"] = activation(x)
-    yield from _compare(tensors, got)
+    yield from compare_outputs(tensors, got)
 
 
 CHECKS = {
@@ -137,19 +143,3 @@ CHECKS = {
     "antialiased_snakebeta": check_antialiased_snakebeta,
 }
 """Which check reads the golden files whose name starts so."""
-
-
-def _expected(tensors: Tensors) -> dict[str, Tensor]:
-    return {k.removeprefix("out."): v for k, v in tensors.items() if k.startswith("out.")}
-
-
-def _below(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
-    """Tensors below ``prefix``, in float32: weights are stored smaller but exactly."""
-    return {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _compare(tensors: Tensors, got: Tensors) -> Iterator[Comparison]:
-    for label, expected in _expected(tensors).items():
-        if label not in got:
-            raise CheckpointError(f"golden vectors hold out.{label}, which no check computes")
-        yield label, got[label], expected
