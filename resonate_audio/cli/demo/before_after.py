@@ -5,20 +5,17 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resonate_audio.cli.demo.command import render_picture, template
+from resonate_audio.cli.demo.player import render_player, template
 from resonate_audio.cli.generate import write
 from resonate_audio.cli.naming import PlannedSound, slug
 from resonate_audio.core.charts import Chart, Line, Points, render_chart
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.core.page import (
-    data_url,
     format_number,
-    play_button,
     read_asset,
     render_page,
     render_table,
@@ -157,7 +154,7 @@ def _render(
         cards=cards,
         charts="".join(render_chart(chart) for chart in _charts(curve)),
     )
-    style = (files("resonate_audio.cli.demo") / "before_after.css").read_text(encoding="utf-8")
+    style = template("before_after.css").template
     return render_page(
         title=title,
         headline=title,
@@ -232,11 +229,7 @@ def _side(path: Path, pair: SoundPair, when: str) -> str:
     write(PlannedSound(pair.prompt, pair.seed, path), sound.audio, spectrogram=True, overwrite=True)
     label = f"{pair.prompt}, {when}"
     return template("before_after_side.html").substitute(
-        when=when.capitalize(),
-        button=play_button(label),
-        duration=f"{sound.audio.duration_s:.1f}",
-        picture=render_picture(path.with_suffix(".png"), label),
-        sound=data_url("audio/flac", path.read_bytes()),
+        player=render_player(path, sound.audio.duration_s, when.capitalize(), label, "h4"),
         file=html.escape(path.name),
         training=format_number(sound.training),
         held_out=format_number(sound.held_out),

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import html
-import io
 import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from resonate_audio.cli.console import print_table, say
+from resonate_audio.cli.demo.player import render_player, template
 from resonate_audio.cli.generate import check_outputs, load, make, write
 from resonate_audio.cli.naming import PlannedSound, slug
 from resonate_audio.cli.options import Device, Model
@@ -164,53 +162,12 @@ def render_page(sounds: Sequence[DemoSound], model: str, took_s: float) -> str:
 
 
 def _render_card(item: DemoSound, model: str) -> str:
-    from resonate_audio.core.page import data_url, play_button
-
     plan = item.plan
     command = ["resonate", "generate", plan.prompt, "--seed", str(plan.seed), "--model", model]
-    texts = {
-        "prompt": plan.prompt,
-        "seed": str(plan.seed),
-        "duration": f"{item.audio.duration_s:.1f}",
-        "rate": f"{item.audio.sample_rate_hz / 1000:g}",
-        "file": plan.path.name,
-        "command": shlex.join(command),
-        "sound": data_url("audio/wav", plan.path.read_bytes()),
-    }
     return template("demo_card.html").substitute(
-        {name: html.escape(text) for name, text in texts.items()},
-        button=play_button(plan.prompt),
-        picture=render_picture(item.picture, plan.prompt),
+        player=render_player(plan.path, item.audio.duration_s, plan.prompt, plan.prompt),
+        seed=plan.seed,
+        rate=f"{item.audio.sample_rate_hz / 1000:g}",
+        file=html.escape(plan.path.name),
+        command=html.escape(shlex.join(command)),
     )
-
-
-def render_picture(path: Path, label: str) -> str:
-    """A sound's picture, inside the page, with the play head and the seek bar of its player.
-
-    Args:
-        path: as `write_spectrogram` draws it.
-        label: what is heard, plain text.
-    """
-    from resonate_audio.audio.spectrogram import DATA_LEFT, DATA_WIDTH
-    from resonate_audio.core.page import data_url
-
-    return template("picture.html").substitute(
-        label=html.escape(label),
-        source=data_url("image/webp", _compressed(path)),
-        data_left=DATA_LEFT,
-        data_width=DATA_WIDTH,
-    )
-
-
-def template(name: str) -> Template:
-    """A piece of HTML that lies beside the commands."""
-    return Template((files("resonate_audio.cli.demo") / name).read_text(encoding="utf-8"))
-
-
-def _compressed(picture: Path) -> bytes:
-    """The picture as WebP: a fifth of the bytes for the same look."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.open(picture).convert("RGB").save(buffer, format="webp", quality=82)
-    return buffer.getvalue()
