@@ -31,7 +31,7 @@ from resonate_audio.core.config import load_config
 from resonate_audio.core.errors import ResonateError
 from resonate_audio.data.prompts import read_prompts
 from resonate_audio.rewards.desk import JudgeDesk
-from resonate_audio.training.loop.trainer import generator_for
+from resonate_audio.training.loop.task import generator_for
 from resonate_audio.training.recipes.reinforce import ReinforceRecipe, build_task
 from resonate_audio.training.reinforce.trainer import ReinforceTask, Update
 

@@ -45,7 +45,7 @@ from resonate_audio.data.shards.write import (
 )
 from resonate_audio.model.presets import NANO
 from resonate_audio.training.loop.optim import OptimConfig, make_optimizer
-from resonate_audio.training.loop.trainer import Draw, generator_for
+from resonate_audio.training.loop.task import Draw, generator_for
 from resonate_audio.training.pretrain.shards import ShardPretrainTask
 from resonate_audio.training.pretrain.task import FlowConfig, build_transformer
 

@@ -29,7 +29,8 @@ from resonate_audio.core.types import TextFeatures
 from resonate_audio.data.latents import LatentBucket, LatentSet, pack_captions
 from resonate_audio.model.presets import NANO
 from resonate_audio.training.loop.distributed import Ranks, joined_ranks
-from resonate_audio.training.loop.trainer import RunConfig, Trainer, TrainerConfig
+from resonate_audio.training.loop.run_config import RunConfig, TrainerConfig
+from resonate_audio.training.loop.trainer import Trainer
 from resonate_audio.training.plan import count_parameters, train_flops
 from resonate_audio.training.pretrain.task import FlowConfig, PretrainTask, build_transformer
 

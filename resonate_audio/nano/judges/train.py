@@ -60,15 +60,10 @@ from resonate_audio.rewards.small.judge import load_minilm, write_judge
 from resonate_audio.rewards.small.matcher import Matcher, MatcherConfig, word_mask
 from resonate_audio.rewards.small.two_tower import TwoTower, TwoTowerConfig, contrastive_loss
 from resonate_audio.training.loop.checkpoint import load_latest, unpack
-from resonate_audio.training.loop.trainer import (
-    Draw,
-    Losses,
-    RunResult,
-    Task,
-    TrainerConfig,
-    full_precision,
-    train,
-)
+from resonate_audio.training.loop.run_config import TrainerConfig
+from resonate_audio.training.loop.start import train
+from resonate_audio.training.loop.task import Draw, Losses, Task, full_precision
+from resonate_audio.training.loop.trainer import RunResult
 
 Say = Callable[[str], None]
 Score = Callable[[Float[Tensor, "row sample"], list[str]], Float[Tensor, " row"]]

@@ -10,7 +10,7 @@ from torch import Tensor
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.data.batches import BatchPlan
 from resonate_audio.data.waveforms import WaveformSet, pieces, random_crops
-from resonate_audio.training.loop.trainer import Draw, generator_for
+from resonate_audio.training.loop.task import Draw, generator_for
 
 
 class CropConfig(FrozenConfig):

@@ -16,7 +16,7 @@ from resonate_audio.model.vae import MelVAE
 from resonate_audio.training.codec.crops import CropSource
 from resonate_audio.training.codec.vae_loss import vae_loss
 from resonate_audio.training.loop.pictures import draw_mels
-from resonate_audio.training.loop.trainer import Draw, Losses, Task, full_precision
+from resonate_audio.training.loop.task import Draw, Losses, Task, full_precision
 
 CLIPS_SHOWN = 4
 STATISTICS_CLIPS = 2000

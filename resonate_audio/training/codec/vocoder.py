@@ -23,7 +23,7 @@ from resonate_audio.training.codec.discriminator import (
     judge_loss,
 )
 from resonate_audio.training.codec.vocoder_loss import vocoder_loss
-from resonate_audio.training.loop.trainer import Draw, Losses, Task, full_precision
+from resonate_audio.training.loop.task import Draw, Losses, Task, full_precision
 
 CLIPS_HEARD = 4
 

@@ -18,7 +18,7 @@ from resonate_audio.flow.objective import make_frame_mask
 from resonate_audio.flow.times import logit_normal_times
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.training.loop.distributed import ALONE, Ranks, check_split
-from resonate_audio.training.loop.trainer import Draw
+from resonate_audio.training.loop.task import Draw
 from resonate_audio.training.pretrain.task import FlowBatch, FlowConfig, PretrainTask, captions_at
 
 

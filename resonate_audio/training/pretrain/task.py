@@ -21,7 +21,7 @@ from resonate_audio.flow.times import logit_normal_times
 from resonate_audio.model.checkpoint import write_weights
 from resonate_audio.model.flow_transformer import FlowTransformer, FlowTransformerConfig
 from resonate_audio.training.loop.distributed import Ranks, check_split, plain_state
-from resonate_audio.training.loop.trainer import Draw, Losses, Task
+from resonate_audio.training.loop.task import Draw, Losses, Task
 
 
 class FlowConfig(FrozenConfig):

@@ -25,7 +25,9 @@ from resonate_audio.training.algorithms.pairs import (
     read_pairs,
 )
 from resonate_audio.training.loop.distributed import Ranks, check_split, current_ranks, joined_ranks
-from resonate_audio.training.loop.trainer import RunResult, TrainerConfig, train
+from resonate_audio.training.loop.run_config import TrainerConfig
+from resonate_audio.training.loop.start import train
+from resonate_audio.training.loop.trainer import RunResult
 from resonate_audio.training.recipes.reinforce import (
     PolicyRecipe,
     Pupil,
@@ -140,7 +142,7 @@ class PairTrainer(PolicyTrainer):
         rows = self.task.batches.batch(self.step).rows
         metrics = self.learn_once(rows, 0, self.task.learn)
         seconds = torch.tensor(time.perf_counter() - began)
-        self._pending.append((self.step, metrics | {"seconds/update": seconds}))
+        self.pending.add(self.step, metrics | {"seconds/update": seconds})
         self.advance()
 
 

@@ -44,13 +44,11 @@ from resonate_audio.training.codec.linear_vae import clip_mels, fit_linear_vae
 from resonate_audio.training.codec.vae import VAEObjective, VAETask, set_mel_statistics
 from resonate_audio.training.codec.vocoder import VocoderObjective, VocoderTask
 from resonate_audio.training.loop.distributed import current_ranks, joined_ranks
-from resonate_audio.training.loop.trainer import (
-    RunResult,
-    Task,
-    TrainerConfig,
-    prepare_folder,
-    train,
-)
+from resonate_audio.training.loop.resume import prepare_folder
+from resonate_audio.training.loop.run_config import TrainerConfig
+from resonate_audio.training.loop.start import train
+from resonate_audio.training.loop.task import Task
+from resonate_audio.training.loop.trainer import RunResult
 from resonate_audio.training.pretrain.listen import ListenConfig, Listener
 from resonate_audio.training.pretrain.shards import ShardPretrainTask
 from resonate_audio.training.pretrain.task import (

@@ -28,7 +28,9 @@ from resonate_audio.training.algorithms.grpo import GRPOConfig, grpo_step
 from resonate_audio.training.algorithms.guard import GuardConfig, guard_step
 from resonate_audio.training.algorithms.nft import NFTConfig, nft_step
 from resonate_audio.training.loop.distributed import current_ranks, joined_ranks
-from resonate_audio.training.loop.trainer import RunResult, TrainerConfig, resolve_device, train
+from resonate_audio.training.loop.run_config import TrainerConfig
+from resonate_audio.training.loop.start import resolve_device, train
+from resonate_audio.training.loop.trainer import RunResult
 from resonate_audio.training.reinforce.advantage import AdvantageConfig
 from resonate_audio.training.reinforce.evaluate import EvaluationConfig, Evaluator, TakeKeeper
 from resonate_audio.training.reinforce.experience import TakeMaker

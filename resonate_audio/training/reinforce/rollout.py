@@ -16,7 +16,7 @@ from resonate_audio.core.types import Prompts, TextFeatures
 from resonate_audio.flow.path import Velocity
 from resonate_audio.flow.sde import SamplerKind, SDESchedule, make_schedule, sde_step
 from resonate_audio.training.loop.distributed import ALONE, Ranks
-from resonate_audio.training.loop.trainer import generator_for
+from resonate_audio.training.loop.task import generator_for
 
 Bind = Callable[[TextFeatures], Velocity]
 """Velocity of (z, t) for prompts, one a row."""

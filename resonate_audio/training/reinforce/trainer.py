@@ -25,7 +25,9 @@ from resonate_audio.training.loop.distributed import (
     unsharded,
 )
 from resonate_audio.training.loop.progress import ProgressLine
-from resonate_audio.training.loop.trainer import Losses, Task, Trainer, TrainerConfig, generator_for
+from resonate_audio.training.loop.run_config import TrainerConfig
+from resonate_audio.training.loop.task import Losses, Task, generator_for
+from resonate_audio.training.loop.trainer import Trainer
 from resonate_audio.training.reinforce.advantage import AdvantageConfig
 from resonate_audio.training.reinforce.experience import Experience, Metrics, TakeMaker
 from resonate_audio.training.reinforce.live_table import LiveTable
@@ -265,7 +267,7 @@ class ReinforceTrainer(PolicyTrainer):
         if self.ranks.first:  # which has the sound of all rows
             metrics |= sign_metrics(experience)
             self.task.observe(self.step, experience)
-        self._pending.append((self.step, metrics))
+        self.pending.add(self.step, metrics)
         self.advance()
 
     def _collect(self) -> Experience:

@@ -39,7 +39,9 @@ from resonate_audio.nano.judges.train import (
 from resonate_audio.rewards.small.judge import load_minilm
 from resonate_audio.rewards.small.two_tower import TwoTower
 from resonate_audio.training.loop.checkpoint import load_latest, unpack
-from resonate_audio.training.loop.trainer import Draw, RunResult, Task, train
+from resonate_audio.training.loop.start import train
+from resonate_audio.training.loop.task import Draw, Task
+from resonate_audio.training.loop.trainer import RunResult
 
 
 def settings(output: Path, num_steps: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from resonate_audio.training.codec.vae import (
     set_mel_statistics,
 )
 from resonate_audio.training.loop.optim import OptimConfig, make_optimizer
-from resonate_audio.training.loop.trainer import Draw, generator_for
+from resonate_audio.training.loop.task import Draw, generator_for
 
 
 def make_task() -> VAETask:

@@ -7,7 +7,7 @@ from resonate_audio.model.istft_vocoder import ISTFTVocoder, ISTFTVocoderConfig
 from resonate_audio.training.codec.crops import CropConfig, CropSource
 from resonate_audio.training.codec.vocoder import AdversaryConfig, VocoderObjective, VocoderTask
 from resonate_audio.training.loop.optim import OptimConfig, make_optimizer
-from resonate_audio.training.loop.trainer import Draw, generator_for
+from resonate_audio.training.loop.task import Draw, generator_for
 
 
 def make_task(adversary: AdversaryConfig | None = None) -> VocoderTask:

@@ -12,16 +12,10 @@ from resonate_audio.core.config import parse_config
 from resonate_audio.core.errors import ConfigError, OutputError, TrainingError
 from resonate_audio.training.loop.checkpoint import list_checkpoints, load_checkpoint
 from resonate_audio.training.loop.progress import read_metrics
-from resonate_audio.training.loop.trainer import (
-    Draw,
-    Losses,
-    RunResult,
-    Task,
-    TrainerConfig,
-    generator_for,
-    resolve_device,
-    train,
-)
+from resonate_audio.training.loop.run_config import TrainerConfig
+from resonate_audio.training.loop.start import resolve_device, train
+from resonate_audio.training.loop.task import Draw, Losses, Task, generator_for
+from resonate_audio.training.loop.trainer import RunResult
 
 
 class LineTask(Task):

@@ -5,7 +5,7 @@ from resonate_audio.core.types import TextFeatures
 from resonate_audio.data.latents import LatentBucket, LatentSet, pack_captions
 from resonate_audio.model.flow_transformer import FlowTransformerConfig
 from resonate_audio.training.loop.optim import OptimConfig, make_optimizer
-from resonate_audio.training.loop.trainer import Draw, generator_for
+from resonate_audio.training.loop.task import Draw, generator_for
 from resonate_audio.training.pretrain.task import (
     FlowConfig,
     PretrainTask,

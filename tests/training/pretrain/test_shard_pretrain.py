@@ -12,7 +12,7 @@ from resonate_audio.data.shards.read import LatentShards
 from resonate_audio.model.flow_transformer import FlowTransformerConfig
 from resonate_audio.model.presets import NANO
 from resonate_audio.training.loop.distributed import ALONE, Ranks
-from resonate_audio.training.loop.trainer import Draw, generator_for
+from resonate_audio.training.loop.task import Draw, generator_for
 from resonate_audio.training.pretrain.shards import ShardPretrainTask
 from resonate_audio.training.pretrain.task import FlowConfig, build_transformer
 from resonate_audio.training.recipes.pretrain import (
