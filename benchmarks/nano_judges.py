@@ -35,7 +35,7 @@ from resonate_audio.core.types import Waveform
 from resonate_audio.nano.judges.questions import WRONG_KINDS
 from resonate_audio.nano.judges.scenes import ExamItem, JudgeData, draw_exam, open_scenes
 from resonate_audio.nano.judges.sounds import RATE_HZ
-from resonate_audio.nano.judges.train import Score, exam_scores
+from resonate_audio.nano.judges.training.exam import Score, exam_scores
 from resonate_audio.rewards.audio_llm.model import AudioLLM
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.desk import score_now

@@ -12,30 +12,27 @@ from tiny_scenes import LABELS, LALM, MATCHER, TOWERS, tone_scenes
 from resonate_audio.nano.judges.lalm import COMPARING_LAYER, tokens_within
 from resonate_audio.nano.judges.questions import WRONG_KINDS, ask
 from resonate_audio.nano.judges.scenes import activity, draw_exam
-from resonate_audio.nano.judges.train import (
-    LEAST_MASS,
-    CaptionReader,
-    ClapRecipe,
-    ClapTask,
+from resonate_audio.nano.judges.training.captions import CaptionReader, open_reader
+from resonate_audio.nano.judges.training.clap import ClapRecipe, ClapTask
+from resonate_audio.nano.judges.training.eval import (
     EvalModules,
     EvalRecipe,
     EvalTask,
+    word_pointing,
+)
+from resonate_audio.nano.judges.training.exam import exam_scores, pair_accuracy
+from resonate_audio.nano.judges.training.lalm import (
+    LEAST_MASS,
     LalmRecipe,
-    altered,
-    exam_scores,
     lend_head,
     looking_loss,
     make_lalm_task,
-    naming_loss,
-    open_reader,
-    pair_accuracy,
     pointing,
     scenes_told,
-    soft_cross_entropy,
-    start_from,
     unit_power,
-    word_pointing,
 )
+from resonate_audio.nano.judges.training.lessons import altered, naming_loss, soft_cross_entropy
+from resonate_audio.nano.judges.training.task import start_from
 from resonate_audio.rewards.small.judge import load_minilm
 from resonate_audio.rewards.small.two_tower import TwoTower
 from resonate_audio.training.loop.checkpoint import load_latest, unpack
