@@ -14,9 +14,8 @@ from resonate_audio.model.flow_transformer import FlowTransformerConfig
 from resonate_audio.model.istft_vocoder import ISTFTVocoderConfig
 from resonate_audio.model.lengths import num_latent_frames
 from resonate_audio.model.linear_vae import AnyVAEConfig, LinearVAEConfig
-from resonate_audio.model.official.bigvgan import BIGVGAN_V1_16K, BIGVGAN_V2_44K
-from resonate_audio.model.official.vae import VAE_16K, VAE_44K
 from resonate_audio.model.text_encoder import TextEncoderConfig
+from resonate_audio.model.vae import VAEConfig
 
 VocoderConfig = Annotated[BigVGANConfig | ISTFTVocoderConfig, Field(discriminator="kind")]
 
@@ -116,6 +115,23 @@ class ModelConfig(FrozenConfig):
 FLAN_T5_LARGE = TextEncoderConfig(kind="t5", repo_id="google/flan-t5-large", dim=1024)
 ALL_MINILM = TextEncoderConfig(
     kind="minilm", repo_id="sentence-transformers/all-MiniLM-L6-v2", dim=384
+)
+
+VAE_44K = VAEConfig(num_bands=128, latent_channels=40, hidden=512)
+VAE_16K = VAEConfig(num_bands=80, latent_channels=20, hidden=384)
+BIGVGAN_V2_44K = BigVGANConfig(
+    version=2,
+    sample_rate_hz=44_100,
+    num_bands=128,
+    upsample_rates=(8, 4, 2, 2, 2, 2),
+    upsample_kernels=(16, 8, 4, 4, 4, 4),
+)
+BIGVGAN_V1_16K = BigVGANConfig(
+    version=1,
+    sample_rate_hz=16_000,
+    num_bands=80,
+    upsample_rates=(4, 4, 2, 2, 2, 2),
+    upsample_kernels=(8, 8, 4, 4, 4, 4),
 )
 
 RESONATE = ModelConfig(

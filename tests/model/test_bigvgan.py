@@ -5,7 +5,7 @@ from torch import Tensor
 
 from resonate_audio.model import bigvgan
 from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig
-from resonate_audio.model.official.bigvgan import BIGVGAN_V1_16K, BIGVGAN_V2_44K
+from resonate_audio.model.presets import BIGVGAN_V1_16K, BIGVGAN_V2_44K
 
 SMALL = BigVGANConfig(
     version=2,

@@ -19,8 +19,8 @@ from jaxtyping import Float, Float64
 
 from resonate_audio.core.errors import AudioError, ConfigError, RewardError
 from resonate_audio.core.types import Waveform
-from resonate_audio.evaluation.clips.sounds import read_samples
 from resonate_audio.evaluation.scores.fingerprints import fingerprint, hash_code, hash_weights
+from resonate_audio.evaluation.scores.sounds import read_samples
 from resonate_audio.rewards.clap.laion import CLAPReward
 from resonate_audio.rewards.clap.microsoft import MSClapModel, choose_windows
 from resonate_audio.rewards.clap.microsoft_network import SAMPLE_RATE_HZ as MS_CLAP_RATE_HZ

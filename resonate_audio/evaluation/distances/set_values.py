@@ -23,7 +23,6 @@ from resonate_audio.evaluation.clips.folder import (
     find_clips,
 )
 from resonate_audio.evaluation.clips.prompt_sets import PromptItem, PromptSet
-from resonate_audio.evaluation.clips.sounds import examine, failure_of
 from resonate_audio.evaluation.distances.embeddings import Listener, OnWork, hear_files
 from resonate_audio.evaluation.distances.formulas import (
     IS_SPLITS,
@@ -37,6 +36,7 @@ from resonate_audio.evaluation.distances.formulas import (
 )
 from resonate_audio.evaluation.scores.fingerprints import fingerprint
 from resonate_audio.evaluation.scores.scored import MetricCard, SystemScores
+from resonate_audio.evaluation.scores.sounds import examine, failure_of
 
 FEWEST_FAD_INF = 16
 """Clips from which on FAD is extrapolated."""

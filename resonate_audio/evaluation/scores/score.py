@@ -23,13 +23,6 @@ from resonate_audio.evaluation.clips.folder import (
     read_system_prompts,
 )
 from resonate_audio.evaluation.clips.prompt_sets import PromptItem, PromptSet
-from resonate_audio.evaluation.clips.sounds import (
-    failure_of,
-    know_sounds,
-    measure_signs,
-    read_batch,
-    signs_fingerprint,
-)
 from resonate_audio.evaluation.scores.metrics import HEARD, TOTAL, Metric, check_columns
 from resonate_audio.evaluation.scores.scored import (
     SCORES,
@@ -38,6 +31,13 @@ from resonate_audio.evaluation.scores.scored import (
     MetricCard,
     SystemScores,
     read_scores,
+)
+from resonate_audio.evaluation.scores.sounds import (
+    failure_of,
+    know_sounds,
+    measure_signs,
+    read_batch,
+    signs_fingerprint,
 )
 from resonate_audio.evaluation.scores.store import Sound, Store
 from resonate_audio.rewards.base import make_rewards

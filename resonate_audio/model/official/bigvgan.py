@@ -15,21 +15,6 @@ from resonate_audio.core.errors import CheckpointError
 from resonate_audio.model.antialiased_snake import kaiser_sinc_filter
 from resonate_audio.model.bigvgan import BigVGANConfig
 
-BIGVGAN_V2_44K = BigVGANConfig(
-    version=2,
-    sample_rate_hz=44_100,
-    num_bands=128,
-    upsample_rates=(8, 4, 2, 2, 2, 2),
-    upsample_kernels=(16, 8, 4, 4, 4, 4),
-)
-BIGVGAN_V1_16K = BigVGANConfig(
-    version=1,
-    sample_rate_hz=16_000,
-    num_bands=80,
-    upsample_rates=(4, 4, 2, 2, 2, 2),
-    upsample_kernels=(8, 8, 4, 4, 4, 4),
-)
-
 # Weight norm in the order gain, direction: torch's parametrizations, then the older hook.
 _WEIGHT_NORMS = (
     (".parametrizations.weight.original0", ".parametrizations.weight.original1"),

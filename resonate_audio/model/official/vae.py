@@ -11,9 +11,6 @@ from torch import Tensor
 from resonate_audio.core.errors import CheckpointError
 from resonate_audio.model.vae import VAEConfig, unit_filters
 
-VAE_44K = VAEConfig(num_bands=128, latent_channels=40, hidden=512)
-VAE_16K = VAEConfig(num_bands=80, latent_channels=20, hidden=384)
-
 _RENAMES = (
     (r"\.nin_shortcut\.", ".shortcut."),
     (r"\.mid\.block_(\d)\.", r".middle.block\1."),

@@ -12,11 +12,7 @@ from torch import Tensor, nn
 from resonate_audio.core.errors import CheckpointError
 from resonate_audio.model.bigvgan import BigVGAN
 from resonate_audio.model.flow_transformer import FlowTransformer
-from resonate_audio.model.official.bigvgan import (
-    BIGVGAN_V1_16K,
-    BIGVGAN_V2_44K,
-    convert_bigvgan_state,
-)
+from resonate_audio.model.official.bigvgan import convert_bigvgan_state
 from resonate_audio.model.official.convert import (
     SIGNATURES,
     Part,
@@ -28,8 +24,8 @@ from resonate_audio.model.official.convert import (
     without_prefix,
 )
 from resonate_audio.model.official.flow import from_official
-from resonate_audio.model.official.vae import VAE_16K, VAE_44K, convert_vae_state
-from resonate_audio.model.presets import RESONATE
+from resonate_audio.model.official.vae import convert_vae_state
+from resonate_audio.model.presets import BIGVGAN_V1_16K, BIGVGAN_V2_44K, RESONATE, VAE_16K, VAE_44K
 from resonate_audio.model.vae import MelVAE
 
 REFERENCE = Path(__file__).parents[4] / "shared" / "reference"

@@ -9,13 +9,12 @@ from resonate_audio.core.errors import CheckpointError, ConfigError
 from resonate_audio.model.antialiased_snake import kaiser_sinc_filter
 from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig
 from resonate_audio.model.official.bigvgan import (
-    BIGVGAN_V1_16K,
-    BIGVGAN_V2_44K,
     bigvgan_config,
     convert_bigvgan_state,
     fold_weight,
     our_bigvgan_name,
 )
+from resonate_audio.model.presets import BIGVGAN_V1_16K, BIGVGAN_V2_44K
 
 KEYS = Path(__file__).parents[4] / "shared" / "reference" / "keys"
 GAIN, DIRECTION = torch.rand(4, 1, 1) + 1, torch.randn(4, 3, 5)

@@ -5,12 +5,8 @@ import pytest
 import torch
 
 from resonate_audio.core.errors import CheckpointError
-from resonate_audio.model.official.vae import (
-    VAE_16K,
-    VAE_44K,
-    convert_vae_state,
-    our_vae_name,
-)
+from resonate_audio.model.official.vae import convert_vae_state, our_vae_name
+from resonate_audio.model.presets import VAE_16K, VAE_44K
 from resonate_audio.model.vae import MelVAE, VAEConfig, unit_filters
 
 KEYS = Path(__file__).parents[4] / "shared" / "reference" / "keys"
