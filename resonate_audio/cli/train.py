@@ -30,7 +30,7 @@ def vae(recipe: RecipeFile, overrides: Overrides = None) -> None:
       resonate train vae --recipe recipes/nano/vae.yaml --set run.num_steps=2000
     """
     from resonate_audio.core.config import load_config
-    from resonate_audio.training.recipes.pretrain import VAERecipe, train_vae
+    from resonate_audio.training.recipes.codec import VAERecipe, train_vae
 
     train_vae(load_config(VAERecipe, recipe, overrides), _say)
 
@@ -44,7 +44,7 @@ def vocoder(recipe: RecipeFile, overrides: Overrides = None) -> None:
       resonate train vocoder --recipe recipes/nano/vocoder.yaml --set run.num_steps=2000
     """
     from resonate_audio.core.config import load_config
-    from resonate_audio.training.recipes.pretrain import VocoderRecipe, train_vocoder
+    from resonate_audio.training.recipes.codec import VocoderRecipe, train_vocoder
 
     train_vocoder(load_config(VocoderRecipe, recipe, overrides), _say)
 

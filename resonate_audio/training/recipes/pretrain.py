@@ -1,19 +1,13 @@
-"""Recipes: one YAML file names the model, the data and every number of a run."""
+"""The recipe of the flow transformer, trained on clips or on shards of latents."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib.resources import files
-from pathlib import Path
-from typing import Any
-
 import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
 from resonate_audio.audio.mel import MelFrontEnd
-from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.data.latent_cache import (
     all_captions,
@@ -23,29 +17,14 @@ from resonate_audio.data.latent_cache import (
     make_latent_set,
 )
 from resonate_audio.data.latents import LatentSet
-from resonate_audio.data.manifest import read_manifest
-from resonate_audio.data.shards.order import WINDOW
 from resonate_audio.data.shards.read import LatentShards
-from resonate_audio.data.waveforms import WaveformSet, cached_waveforms
-from resonate_audio.model.checkpoint import (
-    fingerprint_weights,
-    load_strict,
-    read_weights,
-    write_weights,
-)
+from resonate_audio.data.waveforms import WaveformSet
+from resonate_audio.model.checkpoint import fingerprint_weights
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.model.folder import build_vocoder
-from resonate_audio.model.linear_vae import AnyVAE, LinearVAE, LinearVAEConfig, build_vae
-from resonate_audio.model.presets import PRESETS, ModelConfig
+from resonate_audio.model.linear_vae import AnyVAE, LinearVAE
 from resonate_audio.model.text_encoder import TextEncoder
-from resonate_audio.model.vae import MelVAE
-from resonate_audio.training.codec.crops import CropConfig, CropSource
-from resonate_audio.training.codec.linear_vae import clip_mels, fit_linear_vae
-from resonate_audio.training.codec.vae import VAEObjective, VAETask, set_mel_statistics
-from resonate_audio.training.codec.vocoder import VocoderObjective, VocoderTask
 from resonate_audio.training.loop.distributed import current_ranks, joined_ranks
-from resonate_audio.training.loop.resume import prepare_folder
-from resonate_audio.training.loop.run_config import TrainerConfig
 from resonate_audio.training.loop.start import train
 from resonate_audio.training.loop.task import Task
 from resonate_audio.training.loop.trainer import RunResult
@@ -58,78 +37,14 @@ from resonate_audio.training.pretrain.task import (
     scales_by_gain,
     set_latent_statistics,
 )
-
-Say = Callable[[str], None]
-
-
-class DataConfig(FrozenConfig):
-    """Which clips to train on: those of a manifest, or of shards (pre-training only)."""
-
-    manifest: Path | None = None
-    splits: tuple[str, ...] | None = None
-    """Use only lines with one of these ``split`` values; None uses all."""
-    shards: str | None = None
-    """Folder or address of what ``resonate data encode`` wrote; it is read while training."""
-    shuffle_window: int = Field(WINDOW, ge=1)
-    """Clips that a clip of the shuffled shards may be moved by."""
-    cache: Path = Path("cache")
-    """Folder for decoded clips and encodings; it may be deleted at any time."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> DataConfig:
-        if (self.manifest is None) == (self.shards is None):
-            raise ValueError("expected either manifest or shards")
-        if self.shards is not None and self.splits is not None:
-            raise ValueError("splits: shards have none; encode the manifest of one split")
-        return self
-
-
-class WeightsConfig(FrozenConfig):
-    """Trained parts, each a weights file or a folder that holds ``model.safetensors``."""
-
-    vae: Path | None = None
-    vocoder: Path | None = None
-    text_encoder: Path | None = None
-    """Folder with config.json, tokenizer.json and model.safetensors."""
-    transformer: Path | None = None
-    """Weights to start from instead of fresh ones."""
-
-
-class ModelRecipe(TrainerConfig):
-    """The part of a recipe that says what is trained on what.
-
-    ``preset`` names a family; ``model`` replaces single fields of it.
-    """
-
-    preset: str
-    model: ModelConfig
-    data: DataConfig
-    weights: WeightsConfig = WeightsConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("preset") not in PRESETS:
-            known = ", ".join(PRESETS)
-            raise ValueError(f"preset: expected one of {known}")
-        base = PRESETS[values["preset"]].model_dump(mode="json")
-        return values | {"model": merge(base, values.get("model") or {})}
-
-
-class VAERecipe(ModelRecipe):
-    """Train the VAE of a family."""
-
-    crops: CropConfig = CropConfig()
-    objective: VAEObjective = VAEObjective()
-    fit_clips: int = Field(8000, ge=1)
-    """Clips that a linear VAE is fitted to."""
-
-
-class VocoderRecipe(ModelRecipe):
-    """Train the vocoder of a family."""
-
-    crops: CropConfig = CropConfig()
-    objective: VocoderObjective = VocoderObjective()
+from resonate_audio.training.recipes.model import (
+    ModelRecipe,
+    Say,
+    load_part,
+    load_text_encoder,
+    load_vae,
+    open_waves,
+)
 
 
 class PretrainRecipe(ModelRecipe):
@@ -142,45 +57,6 @@ class PretrainRecipe(ModelRecipe):
     None is 0, and keeps the statistics of ``weights.transformer`` where that is given."""
     flow: FlowConfig = FlowConfig()
     listen: ListenConfig = ListenConfig()
-
-
-def train_vae(recipe: VAERecipe, say: Say) -> RunResult:
-    """Run a VAE recipe; the linear one is fitted in closed form."""
-    config = recipe.model.vae
-    if isinstance(config, LinearVAEConfig):
-        return fit_vae(recipe, LinearVAE(config), say)
-    source = open_crops(recipe, recipe.crops, say)
-
-    def build(device: torch.device) -> Task:
-        model = MelVAE(config).to(device)
-        mel = MelFrontEnd(recipe.model.mel).to(device)
-        set_mel_statistics(model, mel, source)
-        return VAETask(model, mel, source, recipe.objective)
-
-    return train(build, recipe)
-
-
-def fit_vae(recipe: VAERecipe, model: LinearVAE, say: Say) -> RunResult:
-    """Fit the linear VAE to the recipe's clips and export it."""
-    prepare_folder(recipe)
-    waves = open_waves(recipe, say)
-    count = fit_linear_vae(model, clip_mels(waves, recipe.model.mel, recipe.fit_clips))
-    write_weights(recipe.run.output / "export" / "model.safetensors", model.state_dict(), {})
-    say(f"fitted to {count} patches")
-    return RunResult(1, True)
-
-
-def train_vocoder(recipe: VocoderRecipe, say: Say) -> RunResult:
-    """Run a vocoder recipe."""
-    source = open_crops(recipe, recipe.crops, say)
-
-    def build(device: torch.device) -> Task:
-        model = build_vocoder(recipe.model.vocoder).to(device)
-        mel = MelFrontEnd(recipe.model.mel).to(device)
-        vae = load_vae(recipe, device) if recipe.objective.decoded_share else None
-        return VocoderTask(model, mel, source, recipe.objective, vae)
-
-    return train(build, recipe)
 
 
 def train_flow(recipe: PretrainRecipe, say: Say) -> RunResult:
@@ -316,59 +192,6 @@ def encode_data(
     return make_latent_set(windows, waves, captions)
 
 
-def open_waves(recipe: ModelRecipe, say: Say) -> WaveformSet:
-    """The recipe's clips, decoded at the model's rate.
-
-    Raises:
-        ConfigError: the recipe names shards, which hold latents, where sound is needed.
-    """
-    if recipe.data.manifest is None:
-        raise ConfigError("data.manifest is not set: shards of latents train the flow alone")
-    manifest = read_manifest(recipe.data.manifest, recipe.data.splits)
-    return cached_waveforms(manifest, recipe.model.mel.sample_rate_hz, recipe.data.cache, say)
-
-
-def open_crops(recipe: ModelRecipe, config: CropConfig, say: Say) -> CropSource:
-    """Random crops of the recipe's clips, each a whole number of latent frames."""
-    return CropSource(open_waves(recipe, say), config, recipe.model.frame_samples, recipe.run.seed)
-
-
-def load_vae(recipe: ModelRecipe, device: torch.device) -> AnyVAE:
-    """The trained VAE, folded for inference.
-
-    Raises:
-        ConfigError: the recipe does not say where it is.
-    """
-    if recipe.weights.vae is None:
-        raise ConfigError("weights.vae is not set: expected the file that `train vae` exported")
-    vae = build_vae(recipe.model.vae)
-    load_part(vae, recipe.weights.vae)
-    vae.fold_weight_norm()
-    return vae.to(device).eval().requires_grad_(False)
-
-
-def load_text_encoder(recipe: ModelRecipe, device: torch.device) -> TextEncoder:
-    """The text encoder; MiniLM comes with the package.
-
-    Raises:
-        ConfigError: a T5 is wanted and the recipe does not say where it is.
-    """
-    folder, config = recipe.weights.text_encoder, recipe.model.text_encoder
-    if folder is None and config.kind != "minilm":
-        raise ConfigError(
-            f"weights.text_encoder is not set: expected a folder with the files of {config.repo_id}"
-        )
-    bundled = Path(str(files("resonate_audio"))) / "nano" / "weights" / "text_encoder"
-    encoder = TextEncoder.from_folder(config, folder or bundled)
-    return encoder.to(device).eval()
-
-
-def load_part(module: nn.Module, path: Path) -> None:
-    """Load one part's weights from a file, or from ``model.safetensors`` in a folder."""
-    file = path / "model.safetensors" if path.is_dir() else path
-    load_strict(module, read_weights(file), str(file))
-
-
 def make_listener(
     recipe: PretrainRecipe, encoder: TextEncoder, vae: AnyVAE, device: torch.device
 ) -> Listener | None:
@@ -389,15 +212,3 @@ def make_listener(
         config.num_frames(recipe.listen.duration_s),
         config.mel.sample_rate_hz,
     )
-
-
-def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with single fields of its groups replaced; a group of another kind whole."""
-    result = dict(base)
-    for name, value in changes.items():
-        old = result.get(name)
-        result[name] = value
-        if isinstance(old, dict) and isinstance(value, dict):
-            kind = old.get("kind")
-            result[name] = merge(old, value) if value.get("kind", kind) == kind else value
-    return result

@@ -15,12 +15,8 @@ from resonate_audio.training.loop.distributed import ALONE, Ranks
 from resonate_audio.training.loop.task import Draw, generator_for
 from resonate_audio.training.pretrain.shards import ShardPretrainTask
 from resonate_audio.training.pretrain.task import FlowConfig, build_transformer
-from resonate_audio.training.recipes.pretrain import (
-    PretrainRecipe,
-    VAERecipe,
-    train_flow,
-    train_vae,
-)
+from resonate_audio.training.recipes.codec import VAERecipe, train_vae
+from resonate_audio.training.recipes.pretrain import PretrainRecipe, train_flow
 
 SMALL = FlowTransformerConfig(
     latent_channels=CHANNELS,

@@ -11,16 +11,9 @@ from resonate_audio.model.checkpoint import load_strict, read_weights
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.model.linear_vae import build_vae
 from resonate_audio.model.presets import NANO
-from resonate_audio.training.recipes.pretrain import (
-    PretrainRecipe,
-    VAERecipe,
-    VocoderRecipe,
-    channel_scales,
-    merge,
-    train_flow,
-    train_vae,
-    train_vocoder,
-)
+from resonate_audio.training.recipes.codec import VAERecipe, VocoderRecipe, train_vae, train_vocoder
+from resonate_audio.training.recipes.model import merge
+from resonate_audio.training.recipes.pretrain import PretrainRecipe, channel_scales, train_flow
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 CROPS = {"crop_s": 0.3, "rows_per_batch": 2}
