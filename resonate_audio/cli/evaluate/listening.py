@@ -14,7 +14,7 @@ from resonate_audio.cli.options import ChanceSeed
 from resonate_audio.core.errors import InputError
 
 if TYPE_CHECKING:
-    from resonate_audio.evaluation.people.opinion import Rating
+    from resonate_audio.evaluation.people.ratings import Rating
 
 
 def mos(
@@ -82,7 +82,7 @@ def load(path: Path, scale: str, without: Sequence[str]) -> list[Rating]:
         InputError: the scale is no pair of numbers, or a rater to leave out is unknown.
         ManifestError: the file is broken.
     """
-    from resonate_audio.evaluation.people.opinion import Scale, read_ratings, read_tta_ratings
+    from resonate_audio.evaluation.people.ratings import Scale, read_ratings, read_tta_ratings
 
     try:
         low, high = (float(end) for end in scale.split(","))
@@ -104,28 +104,28 @@ def load(path: Path, scale: str, without: Sequence[str]) -> list[Rating]:
 
 def analyse(ratings: Sequence[Rating], axis: str, seed: int) -> dict[str, Any]:
     """Everything there is to say of an axis."""
-    from resonate_audio.evaluation.people import opinion
+    from resonate_audio.evaluation.people import agreement, opinion
     from resonate_audio.evaluation.statistics import StatisticsConfig
 
     config = StatisticsConfig(seed=seed)
-    table = opinion.rating_matrix(ratings, axis)
-    agreement: dict[str, Any] = {}
+    table = agreement.rating_matrix(ratings, axis)
+    agreed: dict[str, Any] = {}
     for name, find in (
-        ("alpha_ordinal", lambda: opinion.krippendorff_alpha(table, "ordinal")),
-        ("alpha_interval", lambda: opinion.krippendorff_alpha(table, "interval")),
-        ("icc", lambda: opinion.intraclass_correlation(table).model_dump()),
+        ("alpha_ordinal", lambda: agreement.krippendorff_alpha(table, "ordinal")),
+        ("alpha_interval", lambda: agreement.krippendorff_alpha(table, "interval")),
+        ("icc", lambda: agreement.intraclass_correlation(table).model_dump()),
     ):
         try:
-            agreement[name] = find()
+            agreed[name] = find()
         except InputError as error:
-            agreement[name] = None
+            agreed[name] = None
             say(f"{axis}, {name}: {error}")
     return {
         "axis": axis,
         "scores": opinion.opinion_scores(ratings, axis, config),
         "differences": opinion.opinion_differences(ratings, axis, config),
-        "agreement": agreement,
-        "raters": opinion.screen_raters(ratings, axis),
+        "agreement": agreed,
+        "raters": agreement.screen_raters(ratings, axis),
     }
 
 

@@ -308,7 +308,7 @@ def _given_clip(system: str, name: str, data: bytes, prompts: Mapping[str, Any])
 
 
 def _ratings_csv(folder: Path, test: ListeningTest, answers: Answers) -> bytes:
-    from resonate_audio.evaluation.people.opinion import write_ratings
+    from resonate_audio.evaluation.people.ratings import write_ratings
 
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "ratings.csv"

@@ -14,22 +14,22 @@ from typing import Any
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.files import atomic_path
-from resonate_audio.evaluation.people.opinion import (
-    TTA_PROBE,
+from resonate_audio.evaluation.people.agreement import (
     IntraclassCorrelation,
-    OpinionDifference,
-    OpinionScore,
     RaterCheck,
-    Rating,
     ScreeningRules,
     intraclass_correlation,
     krippendorff_alpha,
-    opinion_differences,
-    opinion_scores,
     rating_matrix,
     screen_raters,
-    write_ratings,
 )
+from resonate_audio.evaluation.people.opinion import (
+    OpinionDifference,
+    OpinionScore,
+    opinion_differences,
+    opinion_scores,
+)
+from resonate_audio.evaluation.people.ratings import TTA_PROBE, Rating, write_ratings
 from resonate_audio.serving.listening.answers import Answer
 from resonate_audio.serving.listening.test import ListeningTest, clip_path
 from resonate_audio.training.algorithms.pairs import PreferencePair

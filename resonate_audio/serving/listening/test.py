@@ -25,7 +25,7 @@ from resonate_audio.core.files import atomic_path, output_error
 from resonate_audio.core.types import Audio
 from resonate_audio.evaluation.clips.folder import AUDIO_SUFFIXES
 from resonate_audio.evaluation.people.lines import read_lines
-from resonate_audio.evaluation.people.opinion import TTA_PROBE
+from resonate_audio.evaluation.people.ratings import TTA_PROBE
 
 TEST_FILE, CLIP_FOLDER = "test.yaml", "clips"
 SLUG = r"[a-z0-9][a-z0-9-]{0,63}"

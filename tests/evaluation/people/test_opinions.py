@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 
 from resonate_audio.core.errors import InputError, ManifestError
-from resonate_audio.evaluation.people.opinion import (
-    Rating,
-    Scale,
+from resonate_audio.evaluation.people.agreement import (
     ScreeningRules,
     intraclass_correlation,
     krippendorff_alpha,
-    opinion_differences,
-    opinion_scores,
     rating_matrix,
+    screen_raters,
+)
+from resonate_audio.evaluation.people.opinion import opinion_differences, opinion_scores
+from resonate_audio.evaluation.people.ratings import (
+    Rating,
+    Scale,
     read_ratings,
     read_tta_ratings,
-    screen_raters,
     write_ratings,
     write_tta_ratings,
 )

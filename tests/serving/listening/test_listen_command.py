@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from resonate_audio.audio.io import write_audio
 from resonate_audio.cli.listen import app
 from resonate_audio.core.errors import ConfigError, InputError
-from resonate_audio.evaluation.people.opinion import read_ratings
+from resonate_audio.evaluation.people.ratings import read_ratings
 from resonate_audio.serving.listening.answers import Answers
 from resonate_audio.serving.listening.test import open_test
 

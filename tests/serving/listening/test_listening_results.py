@@ -10,8 +10,8 @@ from listening_tests import given_clips, make_test, rate_everything, tone
 
 from resonate_audio.audio.io import read_audio
 from resonate_audio.core.errors import InputError
-from resonate_audio.evaluation.people.opinion import read_ratings, write_ratings
 from resonate_audio.evaluation.people.rated_clips import read_rated_clips
+from resonate_audio.evaluation.people.ratings import read_ratings, write_ratings
 from resonate_audio.serving.listening.answers import Answers
 from resonate_audio.serving.listening.results import (
     analyse,
