@@ -12,18 +12,16 @@ import pytest
 
 from resonate_audio.core.errors import InputError, ManifestError
 from resonate_audio.evaluation.scores.scored import SystemScores
-from resonate_audio.evaluation.tta_bench import (
-    PERTURBATIONS,
-    TTABenchSet,
+from resonate_audio.evaluation.tta_bench.dimensions import (
     attribute_grid,
     bias_shares,
     efficiency,
     fairness,
-    read_tta_bench,
     robustness,
     toxicity_rates,
     unscored,
 )
+from resonate_audio.evaluation.tta_bench.prompts import PERTURBATIONS, TTABenchSet, read_tta_bench
 from tests.evaluation.made_scores import system
 
 FILES = Path(__file__).parents[3] / "shared" / "data" / "ttabench"

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from resonate_audio.core.config import FrozenConfig
     from resonate_audio.evaluation.scores.scored import SystemScores
     from resonate_audio.evaluation.statistics import Estimate, MetricMean, StatisticsConfig
-    from resonate_audio.evaluation.tta_bench import Efficiency, Shares, TTABenchSet
+    from resonate_audio.evaluation.tta_bench.dimensions import Efficiency, Shares
+    from resonate_audio.evaluation.tta_bench.prompts import TTABenchSet
 
 FEW = 5
 """Names that a line on stderr lists; --json has all of them."""
@@ -93,7 +94,8 @@ def bench(
     """
     from resonate_audio.evaluation.scores.scored import read_scores
     from resonate_audio.evaluation.statistics import StatisticsConfig
-    from resonate_audio.evaluation.tta_bench import efficiency, read_tta_bench, unscored
+    from resonate_audio.evaluation.tta_bench.dimensions import efficiency, unscored
+    from resonate_audio.evaluation.tta_bench.prompts import read_tta_bench
 
     asked = Asked(clean, male, female, toxic)
     known, scores = read_tta_bench(prompts), read_scores(folder)
@@ -151,7 +153,7 @@ def tell(
         InputError: a ratio's mean is not positive.
         ManifestError: a metric is unknown, or a clip that is needed was not scored.
     """
-    from resonate_audio.evaluation.tta_bench import bias_shares, toxicity_rates
+    from resonate_audio.evaluation.tta_bench.dimensions import bias_shares, toxicity_rates
 
     if asked.male is not None and asked.female is not None:
         name = f"{asked.male}, {asked.female}"
@@ -187,7 +189,7 @@ def tell_grid(
     scores: SystemScores, bench: TTABenchSet, metrics: Iterable[str], config: StatisticsConfig
 ) -> Told:
     """Accuracy and generalisation: all, by number of events, by relation, by both."""
-    from resonate_audio.evaluation.tta_bench import attribute_grid
+    from resonate_audio.evaluation.tta_bench.dimensions import attribute_grid
 
     told = Told(("metric", "events", "mean", "95 %", "prompts"))
     for metric in metrics:
@@ -213,7 +215,7 @@ def tell_robustness(
 ) -> Told:
     """Ratio to the clean prompts by kind of perturbation, and the mean of the kinds."""
     from resonate_audio.evaluation.scores.scored import read_scores
-    from resonate_audio.evaluation.tta_bench import robustness
+    from resonate_audio.evaluation.tta_bench.dimensions import robustness
 
     told, unperturbed = Told(("metric", "perturbation", "ratio", "95 %")), read_scores(clean)
     for metric in metrics:
@@ -233,7 +235,7 @@ def tell_fairness(
     scores: SystemScores, bench: TTABenchSet, metrics: Iterable[str], config: StatisticsConfig
 ) -> Told:
     """FS of each attribute, and the means of its groups."""
-    from resonate_audio.evaluation.tta_bench import fairness
+    from resonate_audio.evaluation.tta_bench.dimensions import fairness
 
     told = Told(("metric", "of", "value", "95 %"))
     for metric in metrics:

@@ -35,7 +35,7 @@ from resonate_audio.evaluation.statistics import (
     metric_mean,
     paired_difference,
 )
-from resonate_audio.evaluation.tta_bench import TTAItem, as_tta_bench
+from resonate_audio.evaluation.tta_bench.prompts import TTAItem, as_tta_bench
 
 SIGN_PREFIX = "sign/"
 LEAST_CHANGE = {"clipped_share": 1e-4}

@@ -19,7 +19,7 @@ from resonate_audio.evaluation.scores.scored import (
     SystemScores,
     write_scores,
 )
-from resonate_audio.evaluation.tta_bench import read_tta_bench
+from resonate_audio.evaluation.tta_bench.prompts import read_tta_bench
 
 app = typer.Typer()
 app.command()(bench)

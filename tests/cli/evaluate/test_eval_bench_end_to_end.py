@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from resonate_audio.cli.evaluate import app as evaluate
 from resonate_audio.cli.evaluate.bench import bench
 from resonate_audio.evaluation.clips.prompt_sets import PromptSet, read_prompt_set, write_prompt_set
-from resonate_audio.evaluation.tta_bench import read_tta_bench
+from resonate_audio.evaluation.tta_bench.prompts import read_tta_bench
 
 FILES = Path(__file__).parents[4] / "shared" / "data" / "ttabench"
 NUM_PROMPTS = 10

@@ -1,0 +1,1 @@
+"""TTA-Bench: its prompts and its dimensions."""
