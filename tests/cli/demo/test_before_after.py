@@ -2,11 +2,11 @@
 
 import base64
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from html_tags import Page
 
 from resonate_audio.audio.io import read_audio
 from resonate_audio.cli.demo.before_after import (
@@ -29,25 +29,6 @@ SCORES = (
     MeanScore("tagger", 0.25, 0.5, 0.125, 0.375, trained_on=True),
     MeanScore("listener", 0.5, 0.4375, -0.125, 0.03125),
 )
-
-
-class Page(HTMLParser):
-    """Every tag with its attributes, and all text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [found for name, found in self.tags if name == tag]
 
 
 def sound(level: float, training: float = 0.5, held_out: float = 0.5) -> JudgedSound:

@@ -4,12 +4,12 @@ import base64
 import io
 import re
 from contextlib import redirect_stdout
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlparse
 
 import numpy as np
 import pytest
+from html_tags import Page
 
 from resonate_audio.audio.io import read_audio
 from resonate_audio.cli.demo.command import SOUNDS, DemoSound, render_page
@@ -17,21 +17,6 @@ from resonate_audio.cli.generate import write
 from resonate_audio.cli.main import run
 from resonate_audio.cli.naming import PlannedSound
 from resonate_audio.core.types import Audio
-
-
-class Page(HTMLParser):
-    """Every tag with its attributes."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def sources(self, tag: str) -> list[str]:
-        return [source for name, found in self.tags if name == tag and (source := found.get("src"))]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +67,9 @@ def test_every_prompt_has_a_sound_and_a_picture(output: Path) -> None:
 
 def test_the_page_holds_the_very_bytes_of_the_sounds(output: Path) -> None:
     page = Page((output / "index.html").read_text(encoding="utf-8"))
-    inside = {base64.b64decode(source.partition(",")[2]) for source in page.sources("audio")[::2]}
+    inside = {
+        base64.b64decode(str(found["src"]).partition(",")[2]) for found in page.all("audio")[::2]
+    }
     assert inside == {path.read_bytes() for path in output.glob("*.wav")}
 
 
@@ -91,7 +78,7 @@ def test_the_page_loads_nothing_from_elsewhere(output: Path) -> None:
     addresses = set(re.findall(r"""https?://[^\s"')]+""", text))
     assert addresses == {"http://www.w3.org/2000/svg"}
     page = Page(text)
-    assert all(source.startswith("data:") for source in page.sources("img"))
+    assert all(str(found["src"]).startswith("data:") for found in page.all("img"))
 
 
 def test_links_of_the_page_lead_to_files_beside_it(output: Path) -> None:

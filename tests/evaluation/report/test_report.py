@@ -6,12 +6,12 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.stats
+from html_tags import Page
 
 from resonate_audio.audio.io import decode_audio, write_audio
 from resonate_audio.core.errors import InputError, ManifestError
@@ -98,25 +98,6 @@ def report_of(*systems: SystemScores, baseline: str | None = None) -> Report:
 BASE = system("base", {})
 HACKED = system("hacked", {"clap": -0.2, "aqa": 0.3, "aqa-log-odds": 0.3}, rewards=("aqa",))
 SAME = system("same", {})
-
-
-class Page(HTMLParser):
-    """Every tag with its attributes, and all text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [found for name, found in self.tags if name == tag]
 
 
 def page_of(report: Report, *systems: SystemScores, config: PageConfig | None = None) -> str:

@@ -3,12 +3,12 @@
 import json
 import math
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from html_tags import Page
 
 from resonate_audio.audio.io import write_audio
 from resonate_audio.core.types import Audio
@@ -28,25 +28,6 @@ METRICS = (
     ("seconds/rollout", "Seconds per step"),
     ("goodness", "goodness"),
 )
-
-
-class Page(HTMLParser):
-    """Every tag with its attributes, and all text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [found for name, found in self.tags if name == tag]
 
 
 def write_run(folder: Path, prompt: str = "rain", judge: str = "nano-tagger") -> None:
