@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.core.types import Rewards, Waveform
-from resonate_audio.rewards.base import in_thread, make_rewards
-from resonate_audio.rewards.hearing import check_rows, hear
+from resonate_audio.rewards.base import LocalJudge, make_rewards
+from resonate_audio.rewards.hearing import hear
 from resonate_audio.rewards.pretrained import find_pretrained, quiet_loading
 
 DEFAULT_SOURCE = "facebook/audiobox-aesthetics"
@@ -36,7 +36,7 @@ AxisPredictor = Callable[
 """Grades by axis of windows of ten seconds; the second argument says what is no padding."""
 
 
-class AestheticsReward:
+class AestheticsReward(LocalJudge):
     """Grades of the four axes, and as the score their mean or one of them.
 
     [Audiobox Aesthetics, arXiv:2502.05139]
@@ -96,16 +96,7 @@ class AestheticsReward:
         warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
         return cls(AudioboxAxes(model.to(device)), source, axis, batch_size=batch_size, mode=mode)
 
-    async def score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
-        """Grade every row; the texts are not read.
-
-        Raises:
-            RewardError: a sound is not finite.
-        """
-        return await in_thread(lambda: self._score(audio, prompts))
-
     def _score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
-        check_rows(self.name, audio, prompts)
         windows, heard = cut_windows(hear(audio, SAMPLE_RATE_HZ), self._mode)
         grades = self._grade(windows.flatten(0, 1), heard.repeat(len(windows), 1))
         weights = heard.sum(dim=1) / heard.sum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -71,6 +72,37 @@ def _column(
     return column
 
 
+def check_rows(judge: str, audio: Waveform, prompts: Sequence[str]) -> None:
+    """Refuse sounds and texts that are not one of each a row.
+
+    Raises:
+        RewardError: names the judge and both numbers.
+    """
+    if len(prompts) != len(audio.samples):
+        raise RewardError(
+            f"{judge}: {len(prompts)} texts for {len(audio.samples)} sounds; give one each"
+        )
+
+
 async def in_thread(work: Callable[[], ResultT]) -> ResultT:
     """Run a judge that computes here without holding up the event loop, where its executor says."""
     return await asyncio.to_thread(work)
+
+
+class LocalJudge(ABC):
+    """A judge that computes here, beside the event loop."""
+
+    name: str
+
+    async def score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
+        """Score each row for its own text.
+
+        Raises:
+            RewardError: not one text a sound, or what this judge cannot hear or read.
+        """
+        check_rows(self.name, audio, prompts)
+        return await in_thread(lambda: self._score(audio, prompts))
+
+    @abstractmethod
+    def _score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
+        """The same, here and now, of as many texts as sounds."""

@@ -11,8 +11,7 @@ import torch
 
 from resonate_audio.core.errors import ConfigError, RewardError
 from resonate_audio.core.types import Rewards, Waveform
-from resonate_audio.rewards.base import Reward, make_rewards
-from resonate_audio.rewards.hearing import check_rows
+from resonate_audio.rewards.base import Reward, check_rows, make_rewards
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float32
 from torch import Tensor
@@ -42,15 +40,3 @@ def hear(
         raise RewardError(f"sounds of shape {tuple(samples.shape)}: there is nothing to judge")
     rows = [resample(row, audio.sample_rate_hz, sample_rate_hz) for row in samples.numpy()]
     return torch.stack([torch.from_numpy(row) for row in rows])
-
-
-def check_rows(judge: str, audio: Waveform, prompts: Sequence[str]) -> None:
-    """Refuse sounds and texts that are not one of each a row.
-
-    Raises:
-        RewardError: names the judge and both numbers.
-    """
-    if len(prompts) != len(audio.samples):
-        raise RewardError(
-            f"{judge}: {len(prompts)} texts for {len(audio.samples)} sounds; give one each"
-        )

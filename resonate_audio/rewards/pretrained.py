@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -84,14 +85,18 @@ def quiet_loading(folder: Path) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def check_complete(folder: Path, missing: list[str]) -> None:
-    """Refuse a model in which transformers would leave some weights at random.
+def load_complete(model_class: Any, folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """A transformers model for scoring: its weights frozen, none of them left at random.
 
     Raises:
-        CheckpointError: names the first weight that the files do not hold.
+        CheckpointError: a file is missing or broken; names the first weight that no file holds.
     """
+    with quiet_loading(folder):
+        model, report = model_class.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    missing = sorted(report["missing_keys"])
     if missing:
         raise CheckpointError(
             f"{folder}: {len(missing)} weights are missing, such as {missing[0]}; "
             "is it the right kind of model, and is the download whole?"
         )
+    return model.eval().requires_grad_(False)

@@ -26,7 +26,7 @@ from resonate_audio.rewards.clap.microsoft import MSClapModel, choose_windows
 from resonate_audio.rewards.clap.microsoft_network import SAMPLE_RATE_HZ as MS_CLAP_RATE_HZ
 from resonate_audio.rewards.function import find_object
 from resonate_audio.rewards.hearing import hear
-from resonate_audio.rewards.pretrained import check_complete, find_pretrained, quiet_loading
+from resonate_audio.rewards.pretrained import find_pretrained, load_complete, quiet_loading
 from resonate_audio.rewards.small.judge import judge_samples
 from resonate_audio.rewards.small.two_tower import TwoTowerReward
 
@@ -249,12 +249,9 @@ def _open_ast(source: str, device: torch.device) -> Listener:
 
     folder = find_pretrained(source or DEFAULT_AST)
     with quiet_loading(folder):
-        model, report = AutoModelForAudioClassification.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True
-        )
+        model = load_complete(AutoModelForAudioClassification, folder)
         extractor = AutoFeatureExtractor.from_pretrained(folder)
-    check_complete(folder, sorted(report["missing_keys"]))
-    model.eval().requires_grad_(False).to(device)
+    model.to(device)
     labels = tuple(str(model.config.id2label[k]) for k in range(model.config.num_labels))
     return Listener("ast", "classes", ClassHearing(model, extractor), source or DEFAULT_AST, labels)
 

@@ -9,8 +9,8 @@ import torch
 
 from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.rewards.audio_llm.model import SAMPLE_RATE_HZ, Answers, AudioLLM
-from resonate_audio.rewards.base import in_thread, make_rewards
-from resonate_audio.rewards.hearing import check_rows, hear
+from resonate_audio.rewards.base import LocalJudge, make_rewards
+from resonate_audio.rewards.hearing import hear
 from resonate_audio.rewards.pretrained import choose_judge_dtype, find_pretrained, short_name
 
 
@@ -18,7 +18,7 @@ class LowAnswerMassWarning(UserWarning):
     """A judge says neither yes nor no most of the time, so its scores compare leftovers."""
 
 
-class AQAReward:
+class AQAReward(LocalJudge):
     """Asks a model in this process whether each sound has what its text says.
 
     score = P(yes) / (P(yes) + P(no)) as the first answer token   [AQAScore, arXiv:2601.14728]
@@ -84,21 +84,12 @@ class AQAReward:
         llm = AudioLLM.from_folder(find_pretrained(source), place, weights_dtype, question)
         return cls(llm, source, name, batch_size)
 
-    async def score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
-        """Ask about every row, in batches.
-
-        Raises:
-            RewardError: a sound is too short or not finite, or a text steers the model.
-        """
-        return await in_thread(lambda: self._score(audio, prompts))
-
     @property
     def _longest_s(self) -> float | None:
         samples = self.llm.max_samples
         return None if samples is None else samples / SAMPLE_RATE_HZ
 
     def _score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
-        check_rows(self.name, audio, prompts)
         samples = hear(audio, SAMPLE_RATE_HZ, self._longest_s)
         given: list[Answers] = []
         for start in range(0, len(samples), self._batch_size):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from resonate_audio.core.errors import CheckpointError, RewardError
 from resonate_audio.rewards.audio_llm.question import Chat, Question, make_question
 from resonate_audio.rewards.audio_llm.yes_no import yes_probability
-from resonate_audio.rewards.pretrained import check_complete, quiet_loading
+from resonate_audio.rewards.pretrained import load_complete, quiet_loading
 
 SAMPLE_RATE_HZ = 16_000
 SHORTEST_S = 0.1
@@ -162,14 +162,11 @@ class AudioLLM:
         with quiet_loading(folder):
             config = transformers.AutoConfig.from_pretrained(folder)
             family = find_family(config.model_type)
-            model, report = getattr(transformers, family.model_class).from_pretrained(
-                folder, dtype=dtype, output_loading_info=True
-            )
+            model = load_complete(getattr(transformers, family.model_class), folder, dtype)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
             extractor = transformers.WhisperFeatureExtractor.from_pretrained(folder)
-        check_complete(folder, sorted(report["missing_keys"]))
         drop_vision(model)
-        model.eval().requires_grad_(False).to(device)
+        model.to(device)
         # convolutions over spectrograms take 0.84 of the pass's time so (nano-lalm, one core)
         model.to(memory_format=torch.channels_last)
         return cls(model, tokenizer, extractor, question)

@@ -12,16 +12,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resonate_audio.core.types import Rewards, Waveform
-from resonate_audio.rewards.base import in_thread, make_rewards
-from resonate_audio.rewards.hearing import check_rows, hear
-from resonate_audio.rewards.pretrained import check_complete, find_pretrained, quiet_loading
+from resonate_audio.rewards.base import LocalJudge, make_rewards
+from resonate_audio.rewards.hearing import hear
+from resonate_audio.rewards.pretrained import find_pretrained, load_complete, quiet_loading
 
 DEFAULT_SOURCE = "laion/larger_clap_general"
 TEXT_TOKENS = 77
 """Longer texts are cut, as they were when LAION's models were trained."""
 
 
-class CLAPReward:
+class CLAPReward(LocalJudge):
     """Cosine between the embeddings of a sound and of its text.
 
     score = a·t / (|a| |t|)   [LAION-CLAP, arXiv:2211.06687]
@@ -69,25 +69,12 @@ class CLAPReward:
 
         folder = find_pretrained(source)
         with quiet_loading(folder):
-            model, report = ClapModel.from_pretrained(
-                folder, dtype=torch.float32, output_loading_info=True
-            )
+            model = load_complete(ClapModel, folder)
             processor = ClapProcessor.from_pretrained(folder)
-        check_complete(folder, sorted(report["missing_keys"]))
-        model.eval().requires_grad_(False).to(device)
-        return cls(model, processor, source, batch_size=batch_size)
-
-    async def score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
-        """Embed every row and its text.
-
-        Raises:
-            RewardError: a sound is not finite.
-        """
-        return await in_thread(lambda: self._score(audio, prompts))
+        return cls(model.to(device), processor, source, batch_size=batch_size)
 
     @torch.no_grad()
     def _score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
-        check_rows(self.name, audio, prompts)
         samples = hear(audio, self.sample_rate_hz, self.longest_s)
         with self._lock:
             cosines = [

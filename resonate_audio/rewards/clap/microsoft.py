@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,14 +17,14 @@ from resonate_audio.core.errors import CheckpointError, ModelNotFoundError
 from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.model.checkpoint import fingerprint_weights, read_weights
 from resonate_audio.model.hub import fetch
-from resonate_audio.rewards.base import in_thread, make_rewards
+from resonate_audio.rewards.base import LocalJudge, make_rewards
 from resonate_audio.rewards.clap.microsoft_network import (
     SAMPLE_RATE_HZ,
     WINDOW_S,
     MSClap,
     build_ms_clap,
 )
-from resonate_audio.rewards.hearing import check_rows, hear
+from resonate_audio.rewards.hearing import hear
 from resonate_audio.rewards.pretrained import quiet_loading
 
 DEFAULT_SOURCE, DEFAULT_TOKENIZER = "microsoft/msclap", "openai-community/gpt2"
@@ -36,10 +36,7 @@ TEXT_END = " <|endoftext|>"
 """Follows every text; its state is what stands for the text."""
 
 Mode = Literal["deterministic", "paper"]
-WINDOWS = {
-    "deterministic": "mean of 7 s windows, the last ending with the sound",
-    "paper": "one 7 s crop at random, seeded by the sound",
-}
+TILED = "mean of 7 s windows, the last ending with the sound"
 
 
 class MSClapModel:
@@ -112,7 +109,39 @@ class MSClapModel:
         return torch.cat(parts)
 
 
-class MSClapReward:
+class MSClapJudge(LocalJudge):
+    """What the judges that hear with MS-CLAP have in common."""
+
+    default_name: str
+    windows: Mapping[Mode, str]
+    """Which windows each mode hears."""
+
+    def __init__(
+        self, model: MSClapModel, mode: Mode = "deterministic", name: str | None = None
+    ) -> None:
+        """Take a model that is ready.
+
+        Args:
+            model: network and tokenizer.
+            mode: which windows are heard.
+            name: for logs; by default the class's.
+        """
+        self.model, self.mode, self.name = model, mode, name or self.default_name
+        self._judge = f"{self.name}[{model.source}@{model.fingerprint}, {self.windows[mode]}]"
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str = DEFAULT_SOURCE,
+        device: str | torch.device = "cpu",
+        mode: Mode = "deterministic",
+        batch_size: int = 8,
+    ) -> MSClapJudge:
+        """Load as `MSClapModel.from_pretrained` does, with its errors."""
+        return cls(MSClapModel.from_pretrained(source, device, batch_size), mode)
+
+
+class MSClapReward(MSClapJudge):
     """Cosine between what MS-CLAP 2023 hears and what it reads.
 
     score = a·t / (|a| |t|)   [CLAP, arXiv:2206.04769; the 2023 version arXiv:2309.05767]
@@ -128,40 +157,13 @@ class MSClapReward:
     channels are averaged instead of put one after another, always float32.
     """
 
-    def __init__(
-        self, model: MSClapModel, mode: Mode = "deterministic", name: str = "ms-clap"
-    ) -> None:
-        """Take a model that is ready.
-
-        Args:
-            model: network and tokenizer.
-            mode: which windows are heard.
-            name: for logs.
-        """
-        self.model, self.mode, self.name = model, mode, name
-        self._judge = f"{name}[{model.source}@{model.fingerprint}, {WINDOWS[mode]}]"
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        source: str = DEFAULT_SOURCE,
-        device: str | torch.device = "cpu",
-        mode: Mode = "deterministic",
-        batch_size: int = 8,
-    ) -> MSClapReward:
-        """Load as `MSClapModel.from_pretrained` does, with its errors."""
-        return cls(MSClapModel.from_pretrained(source, device, batch_size), mode)
-
-    async def score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
-        """Embed every row and its text.
-
-        Raises:
-            RewardError: a sound is not finite.
-        """
-        return await in_thread(lambda: self._score(audio, prompts))
+    default_name = "ms-clap"
+    windows: Mapping[Mode, str] = {
+        "deterministic": TILED,
+        "paper": "one 7 s crop at random, seeded by the sound",
+    }
 
     def _score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
-        check_rows(self.name, audio, prompts)
         heard = self.model.embed_windows(choose_windows(hear(audio, SAMPLE_RATE_HZ), self.mode))
         read = self.model.embed_texts(prompts, self.mode)
         cosines = (heard * read[:, None]).sum(dim=2)

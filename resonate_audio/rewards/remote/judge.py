@@ -23,8 +23,8 @@ from resonate_audio.core.errors import ConfigError, RewardError
 from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.rewards.audio_llm.aqascore import LowAnswerMassWarning
 from resonate_audio.rewards.audio_llm.question import CAPTION
-from resonate_audio.rewards.base import in_thread, make_rewards
-from resonate_audio.rewards.hearing import check_rows, hear
+from resonate_audio.rewards.base import check_rows, in_thread, make_rewards
+from resonate_audio.rewards.hearing import hear
 from resonate_audio.rewards.remote.answer import (
     ID_PREFIX,
     Answer,

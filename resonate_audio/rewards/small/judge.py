@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
 from importlib.resources import files
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from resonate_audio.core.config import parse_config
 from resonate_audio.core.errors import CheckpointError, RewardError
 from resonate_audio.core.files import atomic_path
-from resonate_audio.core.types import Rewards, Waveform
+from resonate_audio.core.types import Waveform
 from resonate_audio.model.checkpoint import (
     State,
     fingerprint_weights,
@@ -26,7 +25,7 @@ from resonate_audio.model.checkpoint import (
     write_weights,
 )
 from resonate_audio.model.text_encoder import TextEncoder, TextEncoderConfig
-from resonate_audio.rewards.base import in_thread
+from resonate_audio.rewards.base import LocalJudge
 from resonate_audio.rewards.hearing import hear
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
@@ -92,7 +91,7 @@ def judge_samples(audio: Waveform, rate_hz: int) -> Float32[Tensor, "row sample"
     return hear(audio, rate_hz)
 
 
-class SmallJudge(ABC, Generic[NetworkT]):
+class SmallJudge(LocalJudge, Generic[NetworkT]):
     """A judge in a folder of its own: a network that hears, and MiniLM that reads."""
 
     default_name: str
@@ -104,7 +103,8 @@ class SmallJudge(ABC, Generic[NetworkT]):
         self.network: NetworkT = network.eval().requires_grad_(False)
         self.text_encoder = text_encoder
         digest = fingerprint_weights([network.state_dict()])[:8]
-        self._name = f"{name or self.default_name}@{digest}"
+        self.name = f"{name or self.default_name}@{digest}"
+        """Folder and fingerprint of the weights."""
 
     @classmethod
     @abstractmethod
@@ -129,16 +129,3 @@ class SmallJudge(ABC, Generic[NetworkT]):
         network = cls.make_network(folder)
         load_strict(network, read_weights(folder / WEIGHTS_NAME), str(folder / WEIGHTS_NAME))
         return cls(network.to(device), load_minilm(text_encoder).to(device), folder.resolve().name)
-
-    @property
-    def name(self) -> str:
-        """Folder and fingerprint of the weights."""
-        return self._name
-
-    async def score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
-        """Judge every sound for its own text."""
-        return await in_thread(lambda: self._score(audio, prompts))
-
-    @abstractmethod
-    def _score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
-        """The same, here and now."""
