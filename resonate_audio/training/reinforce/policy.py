@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from jaxtyping import Float
@@ -83,15 +83,7 @@ class Policy:
         self, features: TextFeatures, guidance_scale: float | None = None
     ) -> Velocity:
         """The same of the model before training, without a gradient."""
-
-        @torch.no_grad()
-        def velocity(
-            z: Float[Tensor, "row frame channel"], t: Float[Tensor, " row"]
-        ) -> Float[Tensor, "row frame channel"]:
-            with self.as_reference() as reference:
-                return self._bind(reference, features, guidance_scale)(z, t)
-
-        return velocity
+        return self._bind_within(self.as_reference, features, guidance_scale)
 
     def bind_remembered(
         self, features: TextFeatures, guidance_scale: float | None = None
@@ -101,15 +93,7 @@ class Policy:
         They are put into the model while it computes, so this comes before the forward pass that
         is differentiated, never between that and its backward.
         """
-
-        @torch.no_grad()
-        def velocity(
-            z: Float[Tensor, "row frame channel"], t: Float[Tensor, " row"]
-        ) -> Float[Tensor, "row frame channel"]:
-            with self.as_remembered() as model:
-                return self._bind(model, features, guidance_scale)(z, t)
-
-        return velocity
+        return self._bind_within(self.as_remembered, features, guidance_scale)
 
     def remember(self, decay: float = 0.0) -> None:
         """Keep the weights as they are now, or move those kept before: d·old + (1−d)·new."""
@@ -137,6 +121,23 @@ class Policy:
             yield self.model
         finally:
             load_weights(self.model, now)
+
+    def _bind_within(
+        self,
+        weights: Callable[[], AbstractContextManager[FlowTransformer]],
+        features: TextFeatures,
+        guidance_scale: float | None,
+    ) -> Velocity:
+        """Velocity of a model that is there only while it computes."""
+
+        @torch.no_grad()
+        def velocity(
+            z: Float[Tensor, "row frame channel"], t: Float[Tensor, " row"]
+        ) -> Float[Tensor, "row frame channel"]:
+            with weights() as model:
+                return self._bind(model, features, guidance_scale)(z, t)
+
+        return velocity
 
     def _bind(
         self, model: FlowTransformer, features: TextFeatures, guidance_scale: float | None
