@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
-from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import ConfigError
 
 Way = Literal["model", "diffusers", "command", "clips"]
 
 
-class Baseline(FrozenConfig):
+@dataclass(frozen=True)
+class Baseline:
     """One row of Table 1 [Resonate, arXiv:2603.11661]."""
 
     title: str
@@ -31,88 +32,43 @@ class Baseline(FrozenConfig):
         return {"title": self.title, "params": self.params, "nfe": str(self.nfe)}
 
 
+def _tango(title: str, place: str) -> Baseline:
+    note = f"Tango('{place}').generate(prompt, steps=200) gives 16 kHz samples"
+    return Baseline(title, "866M", 200, "clips", place, note)
+
+
+_CONVERTED = "give the folder of the converted weights with --model (resonate convert)"
 TABLE_1 = {
     "audioldm-l-full": Baseline(
-        title="AudioLDM-L-Full",
-        params="739M",
-        nfe=200,
-        way="diffusers",
-        place="cvssp/audioldm-l-full",
+        "AudioLDM-L-Full", "739M", 200, "diffusers", "cvssp/audioldm-l-full"
     ),
     "audioldm2-large": Baseline(
-        title="AudioLDM-2-Large",
-        params="718M",
-        nfe=200,
-        way="diffusers",
-        place="cvssp/audioldm2-large",
+        "AudioLDM-2-Large", "718M", 200, "diffusers", "cvssp/audioldm2-large"
     ),
-    "tango-full": Baseline(
-        title="Tango-Full",
-        params="866M",
-        nfe=200,
-        way="clips",
-        place="declare-lab/tango-full",
-        note="Tango('declare-lab/tango-full').generate(prompt, steps=200) gives 16 kHz samples",
-    ),
-    "tango2-full": Baseline(
-        title="Tango-2-Full",
-        params="866M",
-        nfe=200,
-        way="clips",
-        place="declare-lab/tango2-full",
-        note="Tango('declare-lab/tango2-full').generate(prompt, steps=200) gives 16 kHz samples",
-    ),
+    "tango-full": _tango("Tango-Full", "declare-lab/tango-full"),
+    "tango2-full": _tango("Tango-2-Full", "declare-lab/tango2-full"),
     "meanaudio-l-full": Baseline(
-        title="MeanAudio-L-Full",
-        params="480M",
-        nfe=25,
-        way="clips",
-        place="https://github.com/xiquan-li/MeanAudio",
-        note="demo.py and infer.py name their files by prompt; eval.py takes a list of prompts",
+        "MeanAudio-L-Full", "480M", 25, "clips", "https://github.com/xiquan-li/MeanAudio",
+        "demo.py and infer.py name their files by prompt; eval.py takes a list of prompts",
     ),
     "ezaudio-xl": Baseline(
-        title="EzAudio-XL",
-        params="857M",
-        nfe=200,
-        way="clips",
-        place="https://github.com/haidog-yaqub/EzAudio",
-        note="api/ezaudio.py makes one sound a call",
+        "EzAudio-XL", "857M", 200, "clips", "https://github.com/haidog-yaqub/EzAudio",
+        "api/ezaudio.py makes one sound a call",
     ),
     "genau-l-full": Baseline(
-        title="GenAU-L-Full",
-        params="1253M",
-        nfe=200,
-        way="clips",
-        place="https://github.com/snap-research/GenAU",
-        note="scripts/text_to_audio.py --ddim_steps 200 --n_cand 1; by default it makes three "
+        "GenAU-L-Full", "1253M", 200, "clips", "https://github.com/snap-research/GenAU",
+        "scripts/text_to_audio.py --ddim_steps 200 --n_cand 1; by default it makes three "
         "candidates and keeps the one CLAP likes best, which the paper does not mention",
     ),
     "tangoflux": Baseline(
-        title="TangoFlux",
-        params="516M",
-        nfe=50,
-        way="command",
-        place="tangoflux {prompt} {file} --duration 10 --steps 50",
-        note="pip install from https://github.com/declare-lab/TangoFlux; it takes no seed, so a "
+        "TangoFlux", "516M", 50, "command",
+        "tangoflux {prompt} {file} --duration 10 --steps 50",
+        "pip install from https://github.com/declare-lab/TangoFlux; it takes no seed, so a "
         "second run gives other sounds; 10 s are ours, the paper names no length",
     ),
-    "resonate-pt": Baseline(
-        title="Resonate-PT",
-        params="470M",
-        nfe=25,
-        way="model",
-        place="",
-        note="give the folder of the converted weights with --model (resonate convert)",
-    ),
-    "resonate-grpo": Baseline(
-        title="Resonate-GRPO",
-        params="470M",
-        nfe=25,
-        way="model",
-        place="",
-        note="give the folder of the converted weights with --model (resonate convert)",
-    ),
-}
+    "resonate-pt": Baseline("Resonate-PT", "470M", 25, "model", "", _CONVERTED),
+    "resonate-grpo": Baseline("Resonate-GRPO", "470M", 25, "model", "", _CONVERTED),
+}  # fmt: skip
 """By the name that ``--preset`` takes. The paper says nothing of any row's guidance, seconds or
 sample rate, so none stands here: they are what each system's own code does by default."""
 

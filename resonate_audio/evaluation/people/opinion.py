@@ -78,8 +78,7 @@ def opinion_scores(
         InputError: nobody rated the axis.
     """
     chosen = of_axis(ratings, axis)
-    tables, raters, prompts = _cross(chosen)
-    rater_draws, prompt_draws = _draws(len(raters), len(prompts), config)
+    tables, rater_draws, prompt_draws = _cross(chosen, config)
     found = []
     for system, table in tables.items():
         own = [rating for rating in chosen if rating.system == system]
@@ -108,8 +107,7 @@ def opinion_differences(
         InputError: nobody rated the axis.
     """
     chosen = of_axis(ratings, axis)
-    tables, raters, prompts = _cross(chosen)
-    rater_draws, prompt_draws = _draws(len(raters), len(prompts), config)
+    tables, rater_draws, prompt_draws = _cross(chosen, config)
     found = []
     for first, second in combinations(sorted(tables), 2):
         one, two = tables[first], tables[second]
@@ -137,7 +135,12 @@ def opinion_differences(
     )
 
 
-def _cross(ratings: Sequence[Rating]) -> tuple[dict[str, _Crossed], list[str], list[str]]:
+def _cross(
+    ratings: Sequence[Rating], config: StatisticsConfig
+) -> tuple[
+    dict[str, _Crossed], Float[np.ndarray, "draw rater"], Float[np.ndarray, "draw prompt"]
+]:
+    """Tables by system, and how often raters and prompts occur in each draw."""
     raters = sorted({rating.rater for rating in ratings})
     prompts = sorted({rating.prompt for rating in ratings})
     row, column = ({name: n for n, name in enumerate(names)} for names in (raters, prompts))
@@ -149,7 +152,7 @@ def _cross(ratings: Sequence[Rating]) -> tuple[dict[str, _Crossed], list[str], l
                 sums[row[rating.rater], column[rating.prompt]] += rating.score
                 counts[row[rating.rater], column[rating.prompt]] += 1
         tables[system] = _Crossed(sums, counts)
-    return tables, raters, prompts
+    return tables, *_draws(len(raters), len(prompts), config)
 
 
 def _prompt_means(

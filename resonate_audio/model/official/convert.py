@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from torch import Tensor, nn
 
@@ -19,6 +19,8 @@ from resonate_audio.model.official.flow import from_official
 from resonate_audio.model.official.vae import convert_vae_state
 from resonate_audio.model.vae import MelVAE, VAEConfig
 
+ConfigT = TypeVar("ConfigT")
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 Part = Literal["transformer", "vae", "vocoder"]
 SIGNATURES: dict[str, Part] = {
     "joint_blocks.": "transformer",
@@ -69,27 +71,27 @@ def load_official(part: Part, state: Mapping[str, Tensor], source: str) -> nn.Mo
 
 def load_flow(state: Mapping[str, Tensor], source: str) -> FlowTransformer:
     """Load a published flow transformer, such as ``Resonate_PT.pth``."""
-    with skip_random_weights():
-        network = FlowTransformer(flow_config(state, source))
-    load_strict(network, from_official(state), source)
-    return network.eval()
+    return _load(FlowTransformer, flow_config(state, source), from_official(state), source)
 
 
 def load_vae(state: Mapping[str, Tensor], source: str) -> MelVAE:
     """Load a published mel VAE, such as ``v1-44.pth``, with its weights normalised once."""
     config = vae_config(state, source)
-    with skip_random_weights():
-        network = MelVAE(config)
-    load_strict(network, convert_vae_state(state, config), source)
-    return network.eval()
+    return _load(MelVAE, config, convert_vae_state(state, config), source)
 
 
 def load_bigvgan(state: Mapping[str, Tensor], source: str) -> BigVGAN:
     """Load a published BigVGAN generator, its weight norm folded."""
     config = bigvgan_config(state, source)
+    return _load(BigVGAN, config, convert_bigvgan_state(state, config), source)
+
+
+def _load(
+    make: Callable[[ConfigT], NetworkT], config: ConfigT, state: Mapping[str, Tensor], source: str
+) -> NetworkT:
     with skip_random_weights():
-        network = BigVGAN(config)
-    load_strict(network, convert_bigvgan_state(state, config), source)
+        network = make(config)
+    load_strict(network, state, source)
     return network.eval()
 
 
