@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from string import Template
 
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.base import RequestResponseEndpoint
 
@@ -16,14 +19,34 @@ WAVE_STYLE = "'sha256-GDz2FZP0i7VZaDhs1mgc43IRUXU2xajPIjvThHvZvbs='"
 """The one style sheet that waveforms (56 pixels high) bring along in their script."""
 
 
+@cache
+def render_pages() -> dict[str, str]:
+    """The HTML of each page by its path: one shell, in which a script shows what there is."""
+    here = Path(__file__).parent
+    shell, bar = ((here / name).read_text("utf-8") for name in ("page.html", "bar.html"))
+    fill = Template(shell).substitute
+    studio = fill(title="Resonate Studio", name="The studio", script="app.js", bar=bar, narrow="")
+    listen = fill(
+        title="Listening test", name="The listening test", script="listen.js", bar="",
+        narrow=' class="narrow"',
+    )  # fmt: skip
+    return {"/": studio, "/index.html": studio, "/listen.html": listen}
+
+
 def add_pages(app: FastAPI) -> None:
     """Serve the pages at ``/``; call this last, since they answer every path that is left."""
+    for path, html in render_pages().items():
+        app.add_route(path, _answer(html), methods=["GET"], include_in_schema=False)
 
     @app.get("/page.css", include_in_schema=False)
     def page_css() -> Response:
         return Response(read_asset("page.css"), media_type="text/css")
 
-    app.mount("/", StaticFiles(directory=STUDIO, html=True), name="studio")
+    app.mount("/", StaticFiles(directory=STUDIO), name="studio")
+
+
+def _answer(html: str) -> Callable[[Request], HTMLResponse]:
+    return lambda _: HTMLResponse(html)
 
 
 def guard_pages(app: FastAPI) -> None:
