@@ -34,6 +34,14 @@ BUNDLED_FOLDER = Path(__file__).parent / "weights"
 TAUGHT_FOLDER = Path(__file__).parent / "grpo"
 PROMPTS_FOLDER = Path(__file__).parent / "prompts"
 """What nano is reinforced with and measured on; recipes/nano/write_prompts drew them."""
+GRPO_RECIPE = "recipes/nano/grpo.yaml"
+"""What made nano-grpo; pyproject.toml says where a wheel carries it."""
+
+
+def find_grpo_recipe() -> Path:
+    """The recipe that made nano-grpo: beside nano in an installed package, else in the checkout."""
+    carried = TAUGHT_FOLDER / "recipe.yaml"
+    return carried if carried.is_file() else Path(__file__).parents[2] / GRPO_RECIPE
 
 
 def bundle_nano(

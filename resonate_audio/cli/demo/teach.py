@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 TRAINING_JUDGE, HELD_OUT_JUDGE = "nano-lalm", "nano-eval"
 GUIDANCE = 1.0
 """None, in practice and in what is compared: the short way there."""
-WHERE_TEXT_ENTERS = (
-    r"(text_in|pooled_in|joint_blocks\.\d+\.text"
-    r"|joint_blocks\.\d+\.latents\.(heads|modulation|attention_out)).*"
-)
-"""Weights of which so few takes say anything; see benchmarks/gradient_signal.py."""
 NUM_NEW = 60
 """Prompts that are not practised, of one or two sounds; both judges score them before and after."""
 NUM_RESAMPLES = 2000
@@ -55,50 +51,29 @@ def teach(model: str, folder: Path, num_steps: int, say: Callable[[str], None]) 
 
 def short_recipe(model: str, folder: Path, num_steps: int) -> ReinforceRecipe:
     """The recipe that made nano-grpo, with few prompts to judge; they go to ``folder``."""
-    from resonate_audio.core.config import parse_config
+    from resonate_audio.core.config import load_config
     from resonate_audio.data.prompts import read_prompts
-    from resonate_audio.nano.bundle import PROMPTS_FOLDER
+    from resonate_audio.nano.bundle import PROMPTS_FOLDER, find_grpo_recipe
     from resonate_audio.training.recipes.reinforce import ReinforceRecipe
 
     folder.mkdir(parents=True, exist_ok=True)
     new = read_prompts(PROMPTS_FOLDER / "held-out.jsonl")[:NUM_NEW]
     (folder / "new.txt").write_text("".join(f"{text}\n" for text in new), encoding="utf-8")
-    values: dict[str, Any] = {
+    changes = {
         "model": model,
         "prompts": str(PROMPTS_FOLDER / "practice.jsonl"),
-        "prompts_per_step": 6,
-        "takes": 8,
-        "reward": TRAINING_JUDGE,
-        "train_only": WHERE_TEXT_ENTERS,
-        "sampler": {"num_steps": 8, "same_noise": True, "rows_per_batch": 24},
-        "algorithm": {"kind": "grpo", "clip": 2e-3, "kl": 0.0},
-        "optim": {
-            "learning_rate": 3e-4,
-            "betas": [0.9, 0.999],
-            "eps": 1e-8,
-            "weight_decay": 0.0,
-            "schedule": "constant",
-            "warmup_steps": 5,
-        },
-        "ema": {"kind": "constant", "decay": 0.95},
-        "evaluation": {
-            "prompts": str(folder / "new.txt"),
-            "held_out": HELD_OUT_JUDGE,
-            "guidance_scale": GUIDANCE,
-            "num_inference_steps": 12,
-        },
+        "evaluation.prompts": str(folder / "new.txt"),
         "takes_every": 4,
-        "run": {
-            "output": str(folder / "run"),
-            "num_steps": num_steps,
-            "precision": "bf16",
-            "log_every": 1,
-            "save_every": num_steps,
-            "plot_every": num_steps,
-            "sample_every": num_steps,
-        },
+        "run.output": str(folder / "run"),
+        "run.num_steps": num_steps,
+        "run.save_every": num_steps,
+        "run.plot_every": num_steps,
+        "run.sample_every": num_steps,
+        "run.num_threads": None,
+        "run.seed": 0,
     }
-    return parse_config(ReinforceRecipe, values, "resonate demo")
+    overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in changes.items()]
+    return load_config(ReinforceRecipe, find_grpo_recipe(), overrides)
 
 
 def read_result(run: Path) -> Taught:

@@ -1,20 +1,29 @@
 """The second half of the demo: what is compared with what, and how surely."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from resonate_audio.cli.demo.teach import (
+    GUIDANCE,
+    HELD_OUT_JUDGE,
     NUM_NEW,
+    TRAINING_JUDGE,
     compare,
     paired_interval,
     points,
     read_result,
     short_recipe,
 )
+from resonate_audio.core.config import load_config
 from resonate_audio.data.prompts import read_prompts
+from resonate_audio.nano.bundle import GRPO_RECIPE, TAUGHT_FOLDER, find_grpo_recipe
+from resonate_audio.training.recipes.reinforce import ReinforceRecipe
+
+ROOT = Path(__file__).parents[3]
 
 
 def write_run(folder: Path) -> None:
@@ -78,3 +87,24 @@ def test_no_prompt_is_both_practised_and_judged(tmp_path: Path) -> None:
     assert not set(practised) & set(judged)
     assert recipe.run.num_steps == 3
     assert recipe.evaluation.held_out not in recipe.reward
+
+
+def test_the_judges_of_the_page_are_those_of_the_recipe(tmp_path: Path) -> None:
+    recipe = short_recipe("nano", tmp_path, 3)
+    assert (recipe.reward, recipe.evaluation.held_out) == (TRAINING_JUDGE, HELD_OUT_JUDGE)
+    assert recipe.evaluation.guidance_scale == GUIDANCE
+
+
+def test_the_demo_learns_as_nano_grpo_did(tmp_path: Path) -> None:
+    recipe = short_recipe("nano", tmp_path, 3)
+    made = load_config(ReinforceRecipe, ROOT / "recipes" / "nano" / "grpo.yaml")
+    for part in ("algorithm", "sampler", "optim", "ema", "train_only", "takes", "prompts_per_step"):
+        assert getattr(recipe, part) == getattr(made, part), part
+
+
+def test_a_wheel_carries_the_recipe_where_the_demo_looks_first() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    carried = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert carried == {GRPO_RECIPE: "resonate_audio/nano/grpo/recipe.yaml"}
+    assert find_grpo_recipe().read_bytes() == (ROOT / GRPO_RECIPE).read_bytes()
+    assert (TAUGHT_FOLDER / "recipe.yaml").relative_to(ROOT).as_posix() in carried.values()
