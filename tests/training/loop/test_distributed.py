@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from test_resume import save_vae
+from tiny_grpo import write_grpo_recipe
 
 from resonate_audio.core.types import Rewards, TextFeatures
 from resonate_audio.training.loop.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
@@ -41,26 +42,11 @@ def pretrain(tmp_path: Path, settings: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def grpo(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
     """A GRPO recipe with groups that lie in all processes."""
-    (tmp_path / "prompts.txt").write_text("dog\nrain\nbell\ndoor\n")
-    return {
-        "model": str(tiny_model),
-        "prompts": str(tmp_path / "prompts.txt"),
-        "prompts_per_step": 2,
-        "takes": 3,
+    recipe = write_grpo_recipe(tmp_path, tiny_model)
+    return recipe | {
         "updates_per_step": 2,
-        "reward": "loud_judge:loudness",
-        "sampler": {"num_steps": 4, "rows_per_batch": 4},
-        "algorithm": {"kind": "grpo", "clip": 1e-3},
-        "optim": CALM | {"schedule": "constant", "warmup_steps": 0},
-        "takes_every": 2,
-        "run": {
-            "output": str(tmp_path / "run"),
-            "num_steps": 3,
-            "device": "cpu",
-            "log_every": 1,
-            "save_every": 2,
-            "plot_every": 2,
-        },
+        "optim": recipe["optim"] | {"eps": CALM["eps"]},
+        "run": recipe["run"] | {"num_steps": 3},
     }
 
 

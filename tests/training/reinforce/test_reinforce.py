@@ -1,5 +1,6 @@
 """The whole loop: takes, judge, advantages, update, on a tiny model."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -146,32 +147,26 @@ def test_features_do_not_depend_on_the_company_of_a_text(make: Callable[..., Tak
     assert torch.equal(together.pooled[:1], alone.pooled)
 
 
-@pytest.mark.parametrize("precision", [None, torch.bfloat16], ids=["float32", "bf16"])
-@pytest.mark.parametrize("guidance_scale", [1.0, 4.5])
-@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
-def test_on_policy_the_ratio_is_exactly_one(
-    make: Callable[..., TakeMaker],
-    lora: LoraSettings | None,
-    guidance_scale: float,
-    precision: torch.dtype | None,
-) -> None:
-    maker = make(lora, precision, guidance_scale=guidance_scale, window=3, window_until=1.0)
+KINDS = [*itertools.product([None, LORA], [1.0, 4.5], [None, torch.bfloat16])]
+
+
+@pytest.fixture(params=KINDS, ids=str)
+def maker(request: pytest.FixtureRequest, make: Callable[..., TakeMaker]) -> TakeMaker:
+    """Makers of all weights or adapters, with guidance or without, in both number formats."""
+    lora, guidance_scale, precision = request.param
+    return make(lora, precision, guidance_scale=guidance_scale, window=3, window_until=1.0)
+
+
+def test_on_policy_the_ratio_is_exactly_one(maker: TakeMaker) -> None:
     metrics = learn(maker, collect(maker), "grpo")
     assert metrics["ratio/max_abs_dev"].item() == 0.0
     assert metrics["ratio/mean"].item() == 1.0
     assert metrics["clip/high"].item() == metrics["clip/low"].item() == 0.0
 
 
-@pytest.mark.parametrize("precision", [None, torch.bfloat16], ids=["float32", "bf16"])
-@pytest.mark.parametrize("guidance_scale", [1.0, 4.5])
-@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_in_the_batches_of_the_rollout_its_own_log_probabilities_come_back(
-    make: Callable[..., TakeMaker],
-    lora: LoraSettings | None,
-    guidance_scale: float,
-    precision: torch.dtype | None,
+    maker: TakeMaker,
 ) -> None:
-    maker = make(lora, precision, guidance_scale=guidance_scale, window=3, window_until=1.0)
     experience = collect(maker)
     metrics = learn(maker, experience, "grpo", first=True, rows=maker.sampler.rows_per_batch)
     assert metrics["ratio/noise_floor"].item() == 0.0

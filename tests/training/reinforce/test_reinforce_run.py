@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tiny_grpo import write_grpo_recipe
 
 from resonate_audio import Resonate
 from resonate_audio.core.config import load_config
@@ -29,26 +30,7 @@ VERBS = {"grpo": "grpo", "guard": "grpo", "dppo": "grpo", "nft": "nft", "awm": "
 @pytest.fixture
 def recipe(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
     """A GRPO recipe for the tiny model."""
-    (tmp_path / "prompts.txt").write_text("dog\nrain\nbell\ndoor\n")
-    return {
-        "model": str(tiny_model),
-        "prompts": str(tmp_path / "prompts.txt"),
-        "prompts_per_step": 2,
-        "takes": 3,
-        "reward": "loud_judge:loudness",
-        "sampler": {"num_steps": 4, "rows_per_batch": 4},
-        "algorithm": {"kind": "grpo", "clip": 1e-3},
-        "optim": {"learning_rate": 1e-3, "warmup_steps": 0, "schedule": "constant"},
-        "takes_every": 2,
-        "run": {
-            "output": str(tmp_path / "run"),
-            "num_steps": 4,
-            "device": "cpu",
-            "log_every": 1,
-            "save_every": 2,
-            "plot_every": 2,
-        },
-    }
+    return write_grpo_recipe(tmp_path, tiny_model)
 
 
 def start(verb: str, recipe: dict[str, Any]) -> "subprocess.Popen[bytes]":
