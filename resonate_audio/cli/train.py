@@ -106,7 +106,8 @@ def dpo(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
       resonate train dpo --recipe recipes/nano/dpo-pairs.yaml --set pairs=preferences/pairs.jsonl
     """
-    from resonate_audio.core.config import apply_overrides, load_config, read_yaml
+    from resonate_audio.core.config import apply_overrides, load_config
+    from resonate_audio.core.documents.yaml_text import read_yaml
 
     if "pairs" not in apply_overrides(read_yaml(recipe), overrides or []):
         _reinforce(recipe, overrides, ("dpo",))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from resonate_audio.core.errors import ConfigError
+from resonate_audio.core.documents.json_text import MAX_DEPTH
+from resonate_audio.core.documents.yaml_text import parse_yaml, read_yaml
+from resonate_audio.core.errors import ConfigError, ResonateError
 
 
 class FrozenConfig(BaseModel):
@@ -17,40 +18,34 @@ class FrozenConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+PROBLEMS_SHOWN = 8
+
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
-def parse_config(cls: type[ConfigT], values: Any, source: str) -> ConfigT:
+def parse_config(
+    cls: type[ConfigT], values: Any, source: str, error: type[ResonateError] = ConfigError
+) -> ConfigT:
     """Build ``cls`` from plain values, or say in one line which field is wrong.
 
     Raises:
-        ConfigError: a field is missing, unknown or out of range; names ``source`` and the field.
+        ResonateError: of the type ``error``; a field is missing, unknown or out of range; names
+            ``source`` and the field.
     """
     try:
         return cls.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc']) or '(top)'}: {item['msg']}"
-            for item in error.errors()
-        )
-        raise ConfigError(f"{source}: {problems}") from error
+    except ValidationError as failure:
+        listed = failure.errors(include_url=False, include_context=False, include_input=False)
+        problems = "; ".join(_problem(item) for item in listed[:PROBLEMS_SHOWN])
+        more = len(listed) - PROBLEMS_SHOWN
+        raise error(f"{source}: {problems}" + f"; and {more} more" * (more > 0)) from failure
+    except RecursionError as failure:
+        raise error(f"{source}: nested too deep") from failure
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping.
-
-    Raises:
-        ConfigError: the file is missing, not YAML, or not a mapping.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot read it ({error})") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a mapping of fields, got {type(values).__name__}")
-    return values
+def _problem(item: Any) -> str:
+    place = ".".join(str(part)[:80] for part in item["loc"]) or "(top)"
+    return f"{place}: {item['msg'][:300]}"
 
 
 def apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -66,14 +61,13 @@ def apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, A
             raise ConfigError(f"--set {override}: expected field.subfield=value")
         node = result
         *parents, last = path.split(".")
+        if len(parents) >= MAX_DEPTH:
+            raise ConfigError(f"--set {override[:80]}…: {MAX_DEPTH} fields deep at most")
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise ConfigError(f"--set {override}: {parent} is a value, not a group of fields")
-        try:
-            node[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {override}: the value is not valid YAML") from error
+        node[last] = parse_yaml(text, f"--set {override[:80]}")
     return result
 
 

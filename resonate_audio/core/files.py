@@ -1,14 +1,51 @@
-"""Writing that never leaves half a file: temporary name, flush, rename."""
+"""Reading of regular files alone, and writing that never leaves half a file."""
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 from resonate_audio.core.errors import OutputError
+
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading, unless it is a pipe, a socket or a device, which may never end.
+
+    Raises:
+        OSError: as for any file; with ``EINVAL`` where it is no regular file or its name cannot
+            be one.
+    """
+    check_regular(path)
+    return path.open("rb")
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is there and is no regular file, before a library opens it by its name.
+
+    Raises:
+        OSError: nothing is there, it is a folder, or it is no regular file.
+    """
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:  # a NUL or half a character in the name
+        raise OSError(errno.EINVAL, "no file can have such a name", ascii(str(path))) from error
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder; expected a file", str(path))
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "no file")
+        raise OSError(errno.EINVAL, f"it is {kind}; expected a regular file", str(path))
 
 
 @contextmanager

@@ -6,17 +6,19 @@ must be joined.
 
 from __future__ import annotations
 
-import csv
-import json
+import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from resonate_audio.core.documents.csv_text import csv_rows, header_of
+from resonate_audio.core.documents.csv_text import read_csv as read_table_rows
+from resonate_audio.core.documents.json_stream import JsonText
+from resonate_audio.core.documents.json_text import parse_object, read_object
+from resonate_audio.core.documents.text import read_bytes, read_lines, read_text
 from resonate_audio.core.errors import ManifestError
-from resonate_audio.data.json_text import JsonText
-from resonate_audio.data.manifest import read_lines
 from resonate_audio.data.sound_files import SoundFiles
 
 AUDIOCAPS_COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
@@ -136,9 +138,9 @@ def _clotho_facts(files: SoundFiles, part: str) -> dict[str, tuple[str | None, s
     """Licence and Freesound number by file name; these tables are published in Latin-1."""
     facts: dict[str, tuple[str | None, str | None]] = {}
     for path in [x for x in files.tables if x.name == f"clotho_metadata_{part}.csv"]:
-        with path.open(encoding="latin-1", newline="") as file:
-            for row in csv.DictReader(file):
-                facts[row.get("file_name") or ""] = (row.get("license"), row.get("sound_id"))
+        lines = io.StringIO(read_bytes(path).decode("latin-1"), newline="\n")
+        for _, row in csv_rows(lines, path):
+            facts[row.get("file_name") or ""] = (row.get("license"), row.get("sound_id"))
     return facts
 
 
@@ -247,16 +249,10 @@ def _in_folder(row: Row, path: str, captions: tuple[str, ...]) -> Entry:
 
 
 def _read_sidecar(path: Path) -> Row:
-    lines = [line.strip() for _, line in read_lines(path)]
     if path.suffix == ".txt":
+        lines = (line.strip() for line in read_text(path).split("\n"))
         return Row(str(path), {"captions": [line for line in lines if line]})
-    try:
-        fields = json.loads("\n".join(lines))
-    except ValueError as error:
-        raise ManifestError(f"{path}: not JSON ({error})") from error
-    if not isinstance(fields, dict):
-        raise ManifestError(f"{path}: expected an object, got {type(fields).__name__}")
-    return Row(str(path), fields)
+    return Row(str(path), read_object(path))
 
 
 def _extras(row: Row) -> dict[str, Any]:
@@ -349,14 +345,8 @@ def tables_with(files: SoundFiles, columns: Sequence[str]) -> list[Path]:
     return [
         path
         for path in files.tables
-        if path.suffix == ".csv" and set(columns) <= set(_header(path))
+        if path.suffix == ".csv" and set(columns) <= set(header_of(path))
     ]
-
-
-def _header(path: Path) -> list[str]:
-    for _, line in read_lines(path):
-        return [name.strip() for name in next(csv.reader([line]), [])]
-    return []
 
 
 def read_table(path: Path) -> Iterator[Row]:
@@ -375,35 +365,16 @@ def read_table(path: Path) -> Iterator[Row]:
 def read_csv(
     path: Path, columns: Sequence[str] | None = None, delimiter: str = ","
 ) -> Iterator[Row]:
-    """Rows of a table, by its header or by the columns given.
-
-    Raises:
-        ManifestError: the file is not UTF-8, a quote is never closed, or a row has another number
-            of cells than the header; names the line.
-    """
-    lines = csv.reader((line for _, line in read_lines(path)), delimiter=delimiter, strict=True)
-    names = list(columns or ())
-    try:
-        for cells in lines:
-            place = f"{path}:{lines.line_num}"
-            if not names:
-                names = [name.strip() for name in cells]
-            elif cells and len(cells) != len(names):
-                raise ManifestError(f"{place}: {len(cells)} cells, expected {len(names)}")
-            elif cells:
-                yield Row(place, dict(zip(names, map(str.strip, cells), strict=True)))
-    except csv.Error as error:
-        raise ManifestError(f"{path}:{lines.line_num}: not CSV ({error})") from error
+    """Rows of a table, by its header or by the columns given; raises as `csv_text.read_csv`."""
+    for number, cells in read_table_rows(path, columns or (), delimiter):
+        yield Row(f"{path}:{number}", dict(cells))
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
     for number, line in read_lines(path):
         if line.strip():
             place = f"{path}:{number}"
-            try:
-                yield Row(place, _object(json.loads(line), place))
-            except ValueError as error:
-                raise ManifestError(f"{place}: not JSON ({error})") from error
+            yield Row(place, parse_object(line, place))
 
 
 def _object(value: Any, place: str) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from resonate_audio.core.config import parse_config, read_yaml
+from resonate_audio.core.config import parse_config
+from resonate_audio.core.documents.text import read_lines
+from resonate_audio.core.documents.yaml_text import read_yaml
 from resonate_audio.core.errors import ManifestError, ShardError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.core.threads import cpu_threads
-from resonate_audio.data.manifest import Clip, parse_line, read_lines
+from resonate_audio.data.manifest import Clip, parse_line
 from resonate_audio.data.ray_map import RayConfig, map_with_ray
 from resonate_audio.data.shards.workers import (
     PARTS,

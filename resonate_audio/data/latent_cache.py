@@ -17,11 +17,12 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Int
-from safetensors.torch import load_file
 from torch import Tensor
 
 from resonate_audio.audio.mel import MelFrontEnd
-from resonate_audio.core.errors import ConfigError
+from resonate_audio.core.config import FrozenConfig, parse_config
+from resonate_audio.core.documents.json_text import read_object
+from resonate_audio.core.errors import ConfigError, TrainingError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.data.latents import (
@@ -32,7 +33,7 @@ from resonate_audio.data.latents import (
     pack_captions,
 )
 from resonate_audio.data.waveforms import WaveformSet
-from resonate_audio.model.checkpoint import save_tensors
+from resonate_audio.model.checkpoint import read_weights, save_tensors
 from resonate_audio.model.linear_vae import AnyVAE
 
 Say = Callable[[str], None]
@@ -55,6 +56,12 @@ class Piece:
     clip: int
     start: int
     num_samples: int
+
+
+class LatentIndex(FrozenConfig):
+    """The files of a cache of latents."""
+
+    windows: tuple[str, ...]
 
 
 def window_frames(window_s: Sequence[float], frame_samples: int, rate_hz: int) -> list[int]:
@@ -116,8 +123,9 @@ def cached_latents(
                     save_tensors(table, temporary, {})
         with atomic_path(folder / "index.json") as temporary:
             temporary.write_text(json.dumps({"windows": names}), encoding="utf-8")
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    return [load_file(folder / name) for name in index["windows"]]
+    path = folder / "index.json"
+    index = parse_config(LatentIndex, read_object(path, TrainingError), str(path), TrainingError)
+    return [read_weights(folder / name) for name in index.windows]
 
 
 @torch.no_grad()
@@ -157,7 +165,7 @@ def cached_captions(
         }
         with atomic_path(path) as temporary:
             save_tensors(tensors, temporary, {})
-    return CaptionTable(**load_file(path), num_tokens=num_tokens)
+    return CaptionTable(**read_weights(path), num_tokens=num_tokens)
 
 
 def encode_captions(texts: Sequence[str], encoder: EncodesText) -> CaptionTable:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,16 +10,17 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from resonate_audio.audio.io import read_audio, resample
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import FrozenConfig, parse_config
+from resonate_audio.core.documents.json_text import json_line, parse_object
+from resonate_audio.core.documents.text import read_lines
 from resonate_audio.core.errors import AudioError, ManifestError
 from resonate_audio.core.files import atomic_path
 
 NOT_HEARD = {"phrases", "group"}
 """Fields that change neither sound nor text; the fingerprint is older than they are."""
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Clip(FrozenConfig):
@@ -131,33 +131,8 @@ def write_manifest(path: Path, clips: Iterable[Clip], overwrite: bool = True) ->
     count = 0
     with atomic_path(path, overwrite) as temporary, temporary.open("w", encoding="utf-8") as file:
         for count, clip in enumerate(clips, start=1):  # noqa: B007 (the count is the answer)
-            file.write(clip.model_dump_json(exclude_defaults=True) + "\n")
+            file.write(json_line(clip, exclude_defaults=True))
     return count
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a UTF-8 file with their numbers from 1; only a line feed ends a line.
-
-    Raises:
-        ManifestError: the file cannot be read, or is not UTF-8; names the line and the byte.
-    """
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                data = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
-                yield number, _decode(data, f"{path}:{number}")
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot read it ({error.strerror or error})") from error
-
-
-def _decode(data: bytes, place: str) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ManifestError(
-            f"{place}: byte {error.start + 1} of the line (0x{data[error.start]:02x}) is not "
-            "UTF-8; convert the file, for example with `iconv -f WINDOWS-1252 -t UTF-8`"
-        ) from error
 
 
 def parse_line(line: str, place: str) -> Clip:
@@ -166,14 +141,7 @@ def parse_line(line: str, place: str) -> Clip:
     Raises:
         ManifestError: it is not JSON or a field is missing or wrong; names ``place``.
     """
-    try:
-        return Clip.model_validate(json.loads(line))
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise ManifestError(f"{place}: {field}: {first['msg']}") from error
-    except ValueError as error:
-        raise ManifestError(f"{place}: not a JSON object ({error})") from error
+    return parse_config(Clip, parse_object(line, place), place, ManifestError)
 
 
 def decode_clips(

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int, Int16, Int64
 from torch import Tensor
 
+from resonate_audio.core.config import FrozenConfig, parse_config
+from resonate_audio.core.documents.json_text import read_object
 from resonate_audio.core.errors import AudioError, TrainingError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.data.manifest import BrokenClip, Clip, Manifest, decode_clips
@@ -39,6 +41,14 @@ class WaveformSet:
         end = min(begin + num_samples, int(self.starts[clip] + self.lengths[clip]))
         part = torch.from_numpy(self.samples[begin:end].astype(np.float32) / FULL_SCALE)
         return torch.nn.functional.pad(part, (0, num_samples - len(part)))
+
+
+class WaveformIndex(FrozenConfig):
+    """What `decode_into` says of its file of samples."""
+
+    kept: tuple[tuple[str, int, int], ...]
+    """Name, first sample and number of samples of each clip."""
+    broken: tuple[dict[str, str], ...]
 
 
 def cached_waveforms(
@@ -82,18 +92,23 @@ def decode_into(folder: Path, manifest: Manifest, sample_rate_hz: int) -> None:
 
 
 def open_waveforms(folder: Path, manifest: Manifest, sample_rate_hz: int) -> WaveformSet:
-    """Map what `decode_into` wrote."""
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    """Map what `decode_into` wrote.
+
+    Raises:
+        TrainingError: its index is broken.
+    """
+    path = folder / "index.json"
+    index = parse_config(WaveformIndex, read_object(path, TrainingError), str(path), TrainingError)
     by_id = {clip.audio_id: clip for clip in manifest.clips}
     path = folder / "samples.i16"
     empty = path.stat().st_size == 0  # an empty file cannot be mapped
     samples = np.zeros(0, np.int16) if empty else np.memmap(path, dtype="<i2", mode="r")
     return WaveformSet(
         samples=samples,
-        starts=np.array([start for _, start, _ in index["kept"]], dtype=np.int64),
-        lengths=np.array([length for _, _, length in index["kept"]], dtype=np.int64),
-        clips=tuple(by_id[name] for name, _, _ in index["kept"]),
-        broken=tuple(BrokenClip(**item) for item in index["broken"]),
+        starts=np.array([start for _, start, _ in index.kept], dtype=np.int64),
+        lengths=np.array([length for _, _, length in index.kept], dtype=np.int64),
+        clips=tuple(by_id[name] for name, _, _ in index.kept),
+        broken=tuple(BrokenClip(**item) for item in index.broken),
         sample_rate_hz=sample_rate_hz,
         fingerprint=manifest.fingerprint(),
     )

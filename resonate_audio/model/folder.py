@@ -15,7 +15,6 @@ that differ from it.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +30,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from resonate_audio.core.config import FrozenConfig, parse_config
+from resonate_audio.core.documents.json_text import read_object
 from resonate_audio.core.errors import CheckpointError, OutputError
 from resonate_audio.core.files import output_error
 from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig
@@ -136,11 +136,8 @@ def read_index(folder: Path) -> ModelIndex:
         ConfigError: a size in it is missing or does not fit.
     """
     path = folder / INDEX_NAME
-    try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable model index ({error})") from error
-    if not isinstance(values, dict) or values.get("format") != "resonate-audio":
+    values = read_object(path, CheckpointError)
+    if values.get("format") != "resonate-audio":
         raise CheckpointError(f"{path}: not the index of a Resonate Audio model")
     if values.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from resonate_audio.core.config import FrozenConfig, parse_config
+from resonate_audio.core.documents.json_text import read_object
 from resonate_audio.core.errors import CheckpointError, InputError
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.model.checkpoint import State, load_strict, read_weights
@@ -198,10 +198,4 @@ def _read_tokenizer(path: Path) -> Tokenizer:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: expected an object of settings")
-    return values
+    return read_object(path, CheckpointError)

@@ -6,7 +6,8 @@ import importlib.util
 import json
 from pathlib import Path
 
-from resonate_audio.core.errors import ModelNotFoundError
+from resonate_audio.core.documents.json_text import read_object
+from resonate_audio.core.errors import CheckpointError, ModelNotFoundError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.model.checkpoint import read_weights, write_weights
 from resonate_audio.model.text_encoder import quantize
@@ -51,7 +52,7 @@ def bundle_minilm(source: Path, target: Path) -> None:
     state = read_weights(source / "model.safetensors")
     used = {name: value for name, value in state.items() if not name.startswith(UNUSED)}
     write_weights(target / "model.safetensors", quantize(used), {"format": "int8 rows"})
-    settings = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    settings = read_object(source / "config.json", CheckpointError)
     kept = {name: settings[name] for name in SETTINGS}
     with atomic_path(target / "config.json") as temporary:
         temporary.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")

@@ -6,7 +6,6 @@ The stem of a ``*.safetensors`` file names its check, the ``config`` metadata th
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from resonate_audio.core.documents.json_text import parse_object
 from resonate_audio.core.errors import CheckpointError
 from resonate_audio.parity import flow, rl, signals
 from resonate_audio.parity.comparison import Comparison, Difference, compare, expected_outputs
@@ -64,12 +64,10 @@ def read_golden(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"not a readable safetensors file ({error})") from error
     try:
-        config = json.loads(metadata["config"])
-    except (KeyError, ValueError) as error:
-        raise CheckpointError("no readable `config` in its metadata") from error
-    if not isinstance(config, dict):
-        raise CheckpointError("its `config` metadata is not an object")
-    return tensors, config
+        text = metadata["config"]
+    except KeyError as error:
+        raise CheckpointError("no `config` in its metadata") from error
+    return tensors, parse_object(text, "its `config` metadata", CheckpointError)
 
 
 def check_file(path: Path) -> FileResult:

@@ -5,7 +5,6 @@ Each check yields (label, got, expected) for every ``out.*`` tensor of one golde
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from resonate_audio.core.documents.json_text import parse_object
 from resonate_audio.core.errors import CheckpointError
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.flow.guidance import guided
@@ -196,7 +196,9 @@ def flux_weights(config: dict[str, Any], folder: Path) -> dict[str, Tensor]:
     same_sizes: dict[str, Tensor] = {}
     for path in sorted(folder.glob("flux*.safetensors")):
         with safe_open(path, "pt") as stored:
-            other = json.loads((stored.metadata() or {}).get("config", "{}"))
+            other = parse_object(
+                (stored.metadata() or {}).get("config", "{}"), str(path), CheckpointError
+            )
             if any(other.get(name) != config[name] for name in _SIZES):
                 continue
             tensors = {k: stored.get_tensor(k) for k in stored.keys()}  # noqa: SIM118

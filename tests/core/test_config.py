@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from resonate_audio.core.config import FrozenConfig, apply_overrides, load_config, read_yaml
+from resonate_audio.core.config import FrozenConfig, apply_overrides, load_config
+from resonate_audio.core.documents.yaml_text import read_yaml
 from resonate_audio.core.errors import ConfigError
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import save
 
 from resonate_audio.audio.mel import MelFrontEnd
 from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.documents.text import BYTE_ORDER_MARK
 from resonate_audio.core.errors import AudioError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.core.threads import cpu_threads
@@ -28,7 +29,6 @@ from resonate_audio.data.latent_cache import (
 )
 from resonate_audio.data.latents import CaptionTable
 from resonate_audio.data.manifest import (
-    BYTE_ORDER_MARK,
     Clip,
     Manifest,
     decode_clips,

@@ -15,19 +15,20 @@ The tar files are plain ones that any WebDataset reader takes; ours jumps to a c
 from __future__ import annotations
 
 import hashlib
-import json
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Shaped
 from pydantic import Field
 
 from resonate_audio.core.config import FrozenConfig, parse_config
+from resonate_audio.core.documents.json_text import parse_object
+from resonate_audio.core.documents.text import decode_line
 from resonate_audio.core.errors import ShardError
 from resonate_audio.core.files import atomic_path
 
@@ -195,11 +196,10 @@ def parse_index(text: str | bytes, place: str) -> ShardIndex:
         ShardError: it is not such an index, or one of another version.
         ConfigError: a field is missing or wrong.
     """
-    try:
-        values: Any = json.loads(text)
-    except ValueError as error:
-        raise ShardError(f"{place}: not JSON ({error})") from error
-    if not isinstance(values, dict) or values.get("format") != "resonate-shards":
+    if isinstance(text, bytes):
+        text = decode_line(text, place, ShardError)
+    values = parse_object(text, place, ShardError)
+    if values.get("format") != "resonate-shards":
         raise ShardError(f"{place}: not the index of shards; `resonate data encode` writes one")
     if values.get("version") != VERSION:
         raise ShardError(

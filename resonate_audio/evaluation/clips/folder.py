@@ -8,7 +8,6 @@ counts as done when its line and its file are there and the file is the one of t
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +17,10 @@ from pathlib import Path
 from pydantic import Field
 
 from resonate_audio.core.config import FrozenConfig, parse_config
-from resonate_audio.core.errors import ConfigError, ManifestError
-from resonate_audio.core.files import atomic_path, output_error
+from resonate_audio.core.documents.json_text import json_line, parse_object, read_object
+from resonate_audio.core.documents.text import read_text
+from resonate_audio.core.errors import ManifestError
+from resonate_audio.core.files import atomic_path, open_regular, output_error
 from resonate_audio.evaluation.clips.prompt_sets import PromptSet, read_prompt_set, write_prompt_set
 
 SYSTEM, MANIFEST, PROMPTS = "system.json", "manifest.jsonl", "prompts.jsonl"
@@ -86,7 +87,7 @@ class Manifest:
             OutputError: the disk is full, or the file cannot be written.
         """
         path = self.folder / MANIFEST
-        text = "".join(f"{line.model_dump_json(exclude_none=True)}\n" for line in lines)
+        text = "".join(json_line(line, exclude_none=True) for line in lines)
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.write(text)
@@ -138,19 +139,13 @@ def read_manifest(folder: Path) -> Manifest:
         raise ManifestError(
             f"{path}: not there; make or list clips with resonate eval generate, which writes it"
         )
-    try:
-        system = parse_config(System, json.loads(_read(path)), str(path))
-        lines = [
-            parse_config(ClipLine, json.loads(line), f"{folder / MANIFEST}, line {number}")
-            for number, line in enumerate(_whole_lines(folder / MANIFEST), 1)
-            if line.strip()
-        ]
-    except json.JSONDecodeError as error:
-        raise ManifestError(
-            f"{folder}: {SYSTEM} or {MANIFEST} is not JSON ({error.msg})"
-        ) from error
-    except ConfigError as error:
-        raise ManifestError(str(error)) from error
+    system = parse_config(System, read_object(path), str(path), ManifestError)
+    lines = [
+        parse_config(ClipLine, parse_object(line, place), place, ManifestError)
+        for number, line in enumerate(_whole_lines(folder / MANIFEST), 1)
+        for place in [f"{folder / MANIFEST}, line {number}"]
+        if line.strip()
+    ]
     return Manifest(folder, system, {line.key: line for line in lines})
 
 
@@ -175,7 +170,7 @@ def file_sha256(path: Path) -> str | None:
         ManifestError: it is there and cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return None
@@ -264,15 +259,8 @@ def _differences(there: System, now: System) -> Iterable[tuple[str, str | None, 
                 yield name, before.get(name), after.get(name)
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot read it ({error})") from error
-
-
 def _whole_lines(path: Path) -> list[str]:
-    return _read(path).split("\n")[:-1] if path.exists() else []
+    return read_text(path).split("\n")[:-1] if path.exists() else []
 
 
 def _drop_half_line(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +14,12 @@ from typing import Any
 from pydantic import Field
 
 from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.documents.json_text import write_json_lines
 from resonate_audio.core.errors import InputError, ManifestError
-from resonate_audio.core.files import atomic_path
-from resonate_audio.data.prompts import FIELDS
+from resonate_audio.data.prompts import PromptRow, read_prompt_rows
 
 FEWEST_DIGITS = 4
-"""Line numbers as ids are filled up with zeros to this width, so that names sort as lines do."""
+"""Numbers as ids are filled up with zeros to this width, so that names sort as they do."""
 _FILE_NAME = re.compile(r"\w[\w.-]*")
 
 
@@ -64,93 +64,36 @@ def read_prompt_set(path: Path) -> PromptSet:
     """Read a set of prompts.
 
     Args:
-        path: ``.json``: a list of objects, such as TTA-Bench's files. ``.jsonl``: one object a
-            line. Anything else: one prompt a line. Objects have ``prompt``, ``prompt_text``,
-            ``caption`` or ``text``, and may have an ``id``; without it, the number of the line is
-            the id.
+        path: any form that `read_prompt_rows` reads. Objects may have an ``id``; without it, the
+            number of the prompt is the id.
 
     Raises:
-        ManifestError: the file cannot be read or holds no prompt; a prompt is empty; an id comes
-            twice or cannot be part of a file name. Names the line.
+        ManifestError: as `read_prompt_rows`, or an id comes twice or cannot be part of a file
+            name. Names the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot read it as UTF-8 text ({error})") from error
-    readers = {".json": _json_entries, ".jsonl": _jsonl_entries}
-    entries = list(readers.get(path.suffix.lower(), _text_entries)(text, path))
-    if not entries:
-        raise ManifestError(f"{path}: no prompt in it; write one a line")
-    width = max(FEWEST_DIGITS, len(str(entries[-1][0])))
-    items = [_item(number, fields, place, width) for number, fields, place in entries]
-    _check_ids(items, [place for _, _, place in entries])
+    rows = read_prompt_rows(path)
+    width = max(FEWEST_DIGITS, len(str(len(rows))))
+    items = [_item(row, width) for row in rows]
+    _check_ids(items, [row.place for row in rows])
     return PromptSet(path.stem, tuple(items))
 
 
 def write_prompt_set(path: Path, prompts: PromptSet) -> None:
     """Write prompts as JSON lines that `read_prompt_set` reads back, but for the set's name."""
-    lines = [
-        json.dumps({"id": item.id, "prompt": item.prompt} | item.meta, ensure_ascii=False)
-        for item in prompts.items
-    ]
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_json_lines(
+        path, ({"id": item.id, "prompt": item.prompt} | item.meta for item in prompts.items)
+    )
 
 
-Entry = tuple[int, Mapping[str, Any], str]
-"""Number, fields and place of a prompt in its file."""
-
-
-def _json_entries(text: str, path: Path) -> Iterator[Entry]:
-    listed = _parse(text, str(path))
-    if not isinstance(listed, list):
-        raise ManifestError(f"{path}: expected a list of objects, got {type(listed).__name__}")
-    for number, fields in enumerate(listed, 1):
-        place = f"{path}, item {number}"
-        yield number, _as_object(fields, place), place
-
-
-def _jsonl_entries(text: str, path: Path) -> Iterator[Entry]:
-    for number, line in enumerate(text.splitlines(), 1):
-        place = f"{path}, line {number}"
-        if line.strip():
-            yield number, _as_object(_parse(line, place), place), place
-
-
-def _text_entries(text: str, path: Path) -> Iterator[Entry]:
-    """An empty line would move the ids of those after it, if someone deleted it: it is refused."""
-    for number, line in enumerate(text.rstrip().splitlines(), 1):
-        yield number, {"prompt": line}, f"{path}, line {number}"
-
-
-def _parse(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f" in its line {error.lineno}" if error.lineno > 1 else ""
-        raise ManifestError(f"{place}: not JSON{where} ({error.msg})") from error
-
-
-def _as_object(fields: Any, place: str) -> Mapping[str, Any]:
-    if not isinstance(fields, dict):
-        raise ManifestError(f"{place}: expected an object, got {type(fields).__name__}")
-    return fields
-
-
-def _item(number: int, fields: Mapping[str, Any], place: str, width: int) -> PromptItem:
-    name = next((name for name in FIELDS if name in fields), None)
-    if name is None:
-        raise ManifestError(f"{place}: expected one of the fields {', '.join(FIELDS)}")
-    prompt = fields[name]
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise ManifestError(f"{place}: {name} is empty or no text; describe a sound")
-    id = str(fields.get("id", f"{number:0{width}d}"))
+def _item(row: PromptRow, width: int) -> PromptItem:
+    id = str(row.fields.get("id", f"{row.number:0{width}d}"))
     if not _FILE_NAME.fullmatch(id):
         raise ManifestError(
-            f"{place}: id {id!r} cannot name a file; expected letters, digits, '_', '-' and '.'"
+            f"{row.place}: id {id[:80]!r} cannot name a file; expected letters, digits, '_', '-' "
+            "and '.'"
         )
-    meta = {key: value for key, value in fields.items() if key not in ("id", name)}
-    return PromptItem(id=id, prompt=prompt.strip(), meta=meta)
+    meta = {key: value for key, value in row.fields.items() if key != "id"}
+    return PromptItem(id=id, prompt=row.prompt, meta=meta)
 
 
 def _check_ids(items: Sequence[PromptItem], places: Sequence[str]) -> None:

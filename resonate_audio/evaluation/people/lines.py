@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from resonate_audio.core.documents.csv_text import header_of, read_csv
+from resonate_audio.core.documents.json_text import read_json_lines
 from resonate_audio.core.errors import ManifestError
 
 Line = tuple[str, Mapping[str, Any]]
@@ -26,11 +25,13 @@ def read_lines(path: Path, needed: Sequence[str] = ()) -> list[Line]:
     Raises:
         ManifestError: no such file, a column is missing, or a line is broken; names the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot read it ({error})") from error
-    return _read_objects(text, path) if path.suffix == ".jsonl" else _read_csv(text, path, needed)
+    if path.suffix.lower() == ".jsonl":
+        return [(f"{path}, line {number}", line) for number, line in read_json_lines(path)]
+    header = header_of(path)
+    missing = [name for name in needed if name not in header]
+    if missing:
+        raise ManifestError(f"{path}: no column {missing[0]}; it has {', '.join(header) or 'none'}")
+    return [(f"{path}, line {number}", line) for number, line in read_csv(path)]
 
 
 def to_number(value: Any, place: str) -> float:
@@ -41,44 +42,8 @@ def to_number(value: Any, place: str) -> float:
     """
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise ManifestError(f"{place}: expected a number, got {value!r}")
+        raise ManifestError(f"{place}: expected a number, got {value!r:.80}")
     return number
-
-
-def _read_objects(text: str, path: Path) -> list[Line]:
-    lines: list[Line] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        place = f"{path}, line {number}"
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ManifestError(f"{place}: not JSON ({error.msg})") from error
-        if not isinstance(value, dict):
-            raise ManifestError(f"{place}: expected an object, got {type(value).__name__}")
-        lines.append((place, value))
-    return lines
-
-
-def _read_csv(text: str, path: Path, needed: Sequence[str]) -> list[Line]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    lines: list[Line] = []
-    try:
-        columns = reader.fieldnames or ()
-        missing = [name for name in needed if name not in columns]
-        if missing:
-            raise ManifestError(
-                f"{path}: no column {missing[0]}; it has {', '.join(columns) or 'none'}"
-            )
-        for row in reader:
-            place = f"{path}, line {reader.line_num}"
-            if None in row or None in row.values():
-                raise ManifestError(f"{place}: another number of fields than the header has")
-            lines.append((place, row))
-    except csv.Error as error:
-        raise ManifestError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
-    return lines

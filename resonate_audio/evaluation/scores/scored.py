@@ -8,13 +8,14 @@ Statistics, comparisons and reports read these files and nothing else.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from resonate_audio.core.config import FrozenConfig, parse_config
+from resonate_audio.core.documents.json_text import read_json_lines, read_object, write_json_lines
 from resonate_audio.core.errors import ManifestError
 from resonate_audio.core.files import atomic_path
 
@@ -99,9 +100,7 @@ class SystemScores(FrozenConfig):
 
 def write_scores(folder: Path, scores: SystemScores) -> None:
     """Write both files, each whole or not at all."""
-    lines = [clip.model_dump_json(exclude_defaults=True) for clip in scores.clips]
-    with atomic_path(folder / SCORES) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_json_lines(folder / SCORES, scores.clips, exclude_defaults=True)
     summary = scores.model_dump(mode="json", exclude={"clips"})
     with atomic_path(folder / SUMMARY) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -114,34 +113,17 @@ def read_scores(folder: Path) -> SystemScores:
         ManifestError: a file is missing or broken, or two lines are about the same clip; names the
             file and the line.
     """
-    summary, lines = _read(folder / SUMMARY), _read(folder / SCORES).splitlines()
-    fields = _object(summary, str(folder / SUMMARY))
+    for path in (folder / SUMMARY, folder / SCORES):
+        if not path.exists():
+            raise ManifestError(f"{path}: not there; run resonate eval score first")
+    fields = read_object(folder / SUMMARY)
     clips = [
-        parse_config(ClipScore, _object(line, place), place)
-        for number, line in enumerate(lines, 1)
-        for place in [f"{folder / SCORES}, line {number}"]
+        parse_config(ClipScore, line, f"{folder / SCORES}, line {number}", ManifestError)
+        for number, line in read_json_lines(folder / SCORES)
     ]
     _check_unique(clips, folder / SCORES)
-    return parse_config(SystemScores, {**fields, "clips": clips}, str(folder / SUMMARY))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ManifestError(f"{path}: not there; run resonate eval score first") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot read it ({error})") from error
-
-
-def _object(text: str, place: str) -> Mapping[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ManifestError(f"{place}: not JSON ({error.msg})") from error
-    if not isinstance(value, dict):
-        raise ManifestError(f"{place}: expected an object, got {type(value).__name__}")
-    return value
+    values = {**fields, "clips": clips}
+    return parse_config(SystemScores, values, str(folder / SUMMARY), ManifestError)
 
 
 def _check_unique(clips: Sequence[ClipScore], path: Path) -> None:

@@ -20,6 +20,7 @@ from types import TracebackType
 import numpy as np
 from jaxtyping import Float32
 
+from resonate_audio.core.documents.json_text import parse_object
 from resonate_audio.core.errors import InputError, OutputError
 
 SCHEMA_VERSION = 1
@@ -108,7 +109,7 @@ class Store:
         """The values there are, by address."""
         select = "SELECT address, parts FROM score WHERE metric = ? AND address IN"
         return {
-            address: json.loads(parts)
+            address: parse_object(parts, str(self.path), finite=False)
             for address, parts in self._select(select, addresses, (metric,))
         }
 
@@ -121,7 +122,10 @@ class Store:
         """What is known of files, by the hash of their bytes."""
         select = "SELECT file_sha256, facts FROM sound WHERE file_sha256 IN"
         found = self._select(select, file_sha256s)
-        return {file_sha256: Sound(**json.loads(facts)) for file_sha256, facts in found}
+        return {
+            file_sha256: Sound(**parse_object(facts, str(self.path)))
+            for file_sha256, facts in found
+        }
 
     def put_sounds(self, sounds: Mapping[str, Sound]) -> None:
         """Keep what files are, all or none."""

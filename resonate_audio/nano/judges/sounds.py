@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int16, Int64
 
+from resonate_audio.core.documents.json_text import read_json, read_json_lines
 from resonate_audio.core.errors import ManifestError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.model.istft_vocoder import ISTFTVocoder
@@ -80,7 +81,7 @@ def cached_sounds(corpus: Path, cache: Path, split: str, say: Say) -> SoundSet:
     folder = cache / f"sounds-{split}-{hashlib.sha1(listing.encode()).hexdigest()[:10]}"
     if not (folder / "sources.json").is_file():
         _write_sounds(folder, corpus, clips, say)
-    rows = json.loads((folder / "sources.json").read_text(encoding="utf-8"))
+    rows = read_json(folder / "sources.json")
     return SoundSet(
         tuple(
             Source(row["label"], tuple(row["captions"]), row["samples"], tuple(row["countable"]))
@@ -101,8 +102,7 @@ def read_clips(corpus: Path, split: str) -> list[dict[str, Any]]:
     path = corpus / "manifest.jsonl"
     if not path.is_file():
         raise ManifestError(f"{path}: no corpus there; rebuild it with recipes/nano/prepare")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [clip for clip in map(json.loads, lines) if clip["split"] == split]
+    return [clip for _, clip in read_json_lines(path) if clip["split"] == split]
 
 
 def _write_sounds(folder: Path, corpus: Path, clips: list[dict[str, Any]], say: Say) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from resonate_audio.core.config import parse_config
+from resonate_audio.core.documents.json_text import read_object
 from resonate_audio.core.errors import CheckpointError, RewardError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.core.types import Waveform
@@ -58,11 +58,7 @@ def read_judge_config(cls: type[ConfigT], folder: Path) -> ConfigT:
         ConfigError: a field of it is wrong.
     """
     path = folder / CONFIG_NAME
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: no judge's configuration ({error})") from error
-    return parse_config(cls, values, str(path))
+    return parse_config(cls, read_object(path, CheckpointError), str(path))
 
 
 def write_judge(folder: Path, config: BaseModel, state: State) -> None:

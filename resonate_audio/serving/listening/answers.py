@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resonate_audio.core.documents.json_text import parse_json
 from resonate_audio.core.errors import InputError, OutputError
 from resonate_audio.serving.listening.plan import Trial, plan_trials
 from resonate_audio.serving.listening.test import PREFERENCE, BlindClip, ListeningTest
@@ -121,7 +122,7 @@ class Answers:
             (done,) = database.execute(
                 "SELECT COUNT(DISTINCT trial) FROM answers WHERE rater = ?", (id,)
             ).fetchone()
-        return Rater(id, tuple(Trial(**trial) for trial in json.loads(trials)), done)
+        return Rater(id, tuple(Trial(**trial) for trial in parse_json(trials, "trials")), done)
 
     def hear(self, token: str, trial: int, side: int) -> BlindClip:
         """The clip of a page, noting that it was asked for; only of pages reached so far.
@@ -192,7 +193,7 @@ class Answers:
                 "SELECT id, trials, (SELECT COUNT(DISTINCT trial) FROM answers WHERE rater = id)"
                 " FROM raters ORDER BY joined"
             ).fetchall()
-        return {id: (done, len(json.loads(trials))) for id, trials, done in rows}
+        return {id: (done, len(parse_json(trials, "trials"))) for id, trials, done in rows}
 
     def _check_heard(self, rater: Rater, number: int, trial: Trial, ms: float) -> None:
         if not math.isfinite(ms) or ms < 0:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import re
 import tempfile
 import zipfile
@@ -21,7 +20,8 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import FormData, UploadFile
 
-from resonate_audio.core.errors import AudioError
+from resonate_audio.core.documents.json_text import parse_object
+from resonate_audio.core.errors import AudioError, ManifestError
 from resonate_audio.serving.errors import ApiError, error_response
 from resonate_audio.serving.listening.answers import AnswerError, Answers, Rater
 from resonate_audio.serving.listening.results import (
@@ -273,12 +273,9 @@ async def read_form(form: FormData) -> tuple[str, Any, list[GivenClip]]:
 
 def _object(form: FormData, field: str) -> Mapping[str, Any]:
     try:
-        value = json.loads(str(form.get(field, "{}")))
-    except ValueError as error:
-        raise AnswerError(422, field, f"not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise AnswerError(422, field, "expected a JSON object")
-    return value
+        return parse_object(str(form.get(field, "{}")), field)
+    except ManifestError as error:
+        raise AnswerError(422, field, str(error).removeprefix(f"{field}: ")) from error
 
 
 def count_samples(data: bytes, name: str) -> int:

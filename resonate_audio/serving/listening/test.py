@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from resonate_audio.core.config import FrozenConfig, load_config, parse_config
+from resonate_audio.core.documents.yaml_text import format_yaml
 from resonate_audio.core.errors import InputError, ManifestError, OutputError
 from resonate_audio.core.files import atomic_path, output_error
 from resonate_audio.core.types import Audio
@@ -184,7 +184,7 @@ def create_test(folder: Path, design: Design, given: Sequence[GivenClip]) -> Lis
         clips = tuple(_write_clip(place / CLIP_FOLDER, clip) for clip in given)
         test = ListeningTest(**design.model_dump(), seed=secrets.randbelow(2**31), clips=clips)
         with atomic_path(place / TEST_FILE) as temporary:
-            text = yaml.safe_dump(test.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+            text = format_yaml(test.model_dump(mode="json"))
             temporary.write_text(text, encoding="utf-8")
     return test
 

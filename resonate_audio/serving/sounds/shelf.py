@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import struct
 from collections import OrderedDict
@@ -10,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from resonate_audio.core.documents.json_text import parse_object
+from resonate_audio.core.documents.text import decode_line
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.model.folder import PARTS, WEIGHTS_NAME, part_folder, read_config
 from resonate_audio.model.hub import find_model, find_text_encoder
@@ -179,9 +180,12 @@ def count_weights(path: Path) -> int:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, 100 * MEGABYTE)))
+            text = file.read(min(length, 100 * MEGABYTE))
     except (OSError, ValueError, struct.error) as error:
         raise ConfigError(f"{path}: not a safetensors file ({error})") from error
+    header = parse_object(
+        decode_line(text, f"{path}: its header", ConfigError), f"{path}: its header", ConfigError
+    )
     spans = [item["data_offsets"] for key, item in header.items() if key != "__metadata__"]
     types = [item["dtype"] for key, item in header.items() if key != "__metadata__"]
     widths = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I8": 1, "U8": 1, "I64": 8, "I32": 4}

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Float32, Int
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor
 
 from resonate_audio.audio.io import read_audio
 from resonate_audio.audio.mel import MelFrontEnd
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import FrozenConfig, parse_config
+from resonate_audio.core.documents.json_text import parse_object
+from resonate_audio.core.documents.text import read_lines
 from resonate_audio.core.errors import AudioError, ManifestError
 from resonate_audio.core.types import TextFeatures
-from resonate_audio.data.manifest import read_lines
 from resonate_audio.model.linear_vae import AnyVAE
 from resonate_audio.training.algorithms.dpo import PairedLatents
 
@@ -80,14 +80,7 @@ def parse_pair(line: str, place: str, folder: Path) -> PreferencePair:
     Raises:
         ManifestError: not JSON, a field is missing or wrong, no text, or a sound is not there.
     """
-    try:
-        pair = PreferencePair.model_validate(json.loads(line))
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise ManifestError(f"{place}: {field}: {first['msg']}") from error
-    except ValueError as error:
-        raise ManifestError(f"{place}: not a JSON object ({error})") from error
+    pair = parse_config(PreferencePair, parse_object(line, place), place, ManifestError)
     if not pair.prompt.strip():
         raise ManifestError(f"{place}: prompt is empty; a pair needs the text of both its sounds")
     if pair.chosen == pair.rejected:

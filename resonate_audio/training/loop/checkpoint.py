@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from resonate_audio.core.config import FrozenConfig, parse_config
+from resonate_audio.core.documents.json_text import parse_object
 from resonate_audio.core.errors import TrainingError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.model.checkpoint import save_tensors
@@ -41,6 +44,16 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"))
 
 
+class CheckpointHeader(FrozenConfig):
+    """What a checkpoint says besides its tensors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
+
+    step: int = Field(ge=0)
+    config: dict[str, Any]
+    plain: dict[str, Any]
+
+
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
     """Write the checkpoint under a temporary name, rename it, then drop the oldest ones.
 
@@ -67,11 +80,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["checkpoint"])
+            text = (file.metadata() or {})["checkpoint"]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise TrainingError(f"{path}: not a whole training checkpoint ({error})") from error
-    return Checkpoint(header["step"], header["config"], tensors, header["plain"])
+    place = f"{path}: its header"
+    values = parse_object(text, place, TrainingError, finite=False)
+    header = parse_config(CheckpointHeader, values, place, TrainingError)
+    return Checkpoint(header.step, header.config, tensors, header.plain)
 
 
 def drop_unfinished(folder: Path) -> None:

@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from resonate_audio.core.documents.json_text import parse_object
+from resonate_audio.core.documents.text import read_text
+from resonate_audio.core.errors import TrainingError
 from resonate_audio.core.files import atomic_path
 
 
@@ -27,9 +30,17 @@ def append_metrics(path: Path, values: dict[str, Any]) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of a metrics file."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    """Every whole line of a metrics file.
+
+    Raises:
+        TrainingError: it cannot be read, or a line is broken; names the line.
+    """
+    lines = read_text(path, TrainingError).split("\n")
+    return [
+        parse_object(line, f"{path}, line {number}", TrainingError, finite=False)
+        for number, line in enumerate(lines[:-1], 1)
+        if line
+    ]
 
 
 @runtime_checkable

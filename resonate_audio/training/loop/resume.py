@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
+from resonate_audio.core.documents.yaml_text import format_yaml
 from resonate_audio.core.errors import OutputError, TrainingError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.training.loop.checkpoint import (
@@ -128,7 +128,7 @@ def prepare_folder(config: TrainerConfig) -> None:
     except OSError as error:
         raise OutputError(f"{output}: cannot make the run's folder ({error.strerror})") from error
     with atomic_path(output / "recipe.yaml") as temporary:
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        text = format_yaml(config.model_dump(mode="json"))
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -5,17 +5,17 @@ Reading forgives: a run that was killed in the middle of a line is still worth a
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
-import yaml
-
 from resonate_audio.core.charts import Points
-from resonate_audio.core.errors import InputError
+from resonate_audio.core.documents.json_text import parse_json
+from resonate_audio.core.documents.text import read_bytes
+from resonate_audio.core.documents.yaml_text import parse_yaml
+from resonate_audio.core.errors import InputError, ResonateError
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,15 @@ def read_run(folder: Path) -> RunLog:
 
 
 def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if not path.is_file():
+        return ""
+    return read_bytes(path, InputError).decode("utf-8", errors="replace")
 
 
 def _mapping(text: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError:  # it is shown as it is
+        values = parse_yaml(text, "recipe.yaml")
+    except ResonateError:  # it is shown as it is
         return {}
     return values if isinstance(values, dict) else {}
 
@@ -104,8 +106,8 @@ def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
         if not text.strip():
             continue
         try:
-            line = json.loads(text)
-        except ValueError:
+            line = parse_json(text, "line", finite=False)
+        except ResonateError:
             line = None
         yield line if isinstance(line, dict) and _is_step(line.get("step")) else None
 

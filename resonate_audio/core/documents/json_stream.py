@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import codecs
-import json
 from pathlib import Path
 from typing import Any
 
+from resonate_audio.core.documents.json_text import STRICT, check_value, too_deep
 from resonate_audio.core.errors import ManifestError
+from resonate_audio.core.files import open_regular
 
 CHUNK_BYTES = 1 << 18
+MAX_VALUE = 1 << 24
+"""Letters of one value: it is held whole."""
 
 
 class JsonText:
@@ -22,12 +25,11 @@ class JsonText:
             ManifestError: it cannot be read.
         """
         try:
-            self._file = path.open("rb")
+            self._file = open_regular(path)
         except OSError as error:
             raise ManifestError(f"{path}: cannot read it ({error.strerror or error})") from error
         self.path = path
         self._decode = codecs.getincrementaldecoder("utf-8-sig")()
-        self._json = json.JSONDecoder()
         self._held, self._at, self._bytes = "", 0, 0
 
     def __enter__(self) -> JsonText:
@@ -68,13 +70,19 @@ class JsonText:
             ManifestError: it is not JSON, or the file ends within it.
         """
         self._next()
+        size = CHUNK_BYTES
         while True:
             try:
-                value, self._at = self._json.raw_decode(self._held, self._at)
+                value, end = STRICT.raw_decode(self._held, self._at)
+            except RecursionError as error:
+                raise too_deep(str(self.path), ManifestError) from error
             except ValueError as error:
-                if not self._grow():
+                if len(self._held) - self._at > MAX_VALUE or not self._grow(size):
                     raise self._error(str(error).split(":")[0]) from error
+                size *= 2  # a long value is tried few times, not once a chunk
             else:
+                check_value(value, self._held[self._at : end], str(self.path))
+                self._at = end
                 return value
 
     def _next(self) -> str:
@@ -87,8 +95,8 @@ class JsonText:
             elif not self._grow():
                 return ""
 
-    def _grow(self) -> bool:
-        data = self._file.read(CHUNK_BYTES)
+    def _grow(self, size: int = CHUNK_BYTES) -> bool:
+        data = self._file.read(size)
         try:
             text = self._decode.decode(data, final=not data)
         except UnicodeDecodeError as error:
