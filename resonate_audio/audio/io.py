@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import io
-import json
 import os
-import zlib
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
-from pydantic import TypeAdapter, ValidationError
 
-from resonate_audio.audio.tags import append_wav_tags, prepend_id3_tags, read_wav_comment
+from resonate_audio.audio.decoding import (
+    LIMITS,
+    MAX_RATE_HZ,
+    MAX_SAMPLES,
+    Decoded,
+    SoundLimits,
+    check_rate,
+    decode_sound,
+    read_sound,
+)
+from resonate_audio.audio.embedded import MAX_COMMENT_BYTES, fitting_recipe, parse_recipe
+from resonate_audio.audio.tags import append_wav_tags, prepend_id3_tags
 from resonate_audio.core.errors import AudioError, OutputError
 from resonate_audio.core.files import atomic_path, output_error
 from resonate_audio.core.types import Audio, Recipe
 
-RECIPE_KEY = "resonate_recipe"
-PLAIN_RECIPE_BYTES = 16_000
-"""Longer recipes (a big batch) are deflated; an Ogg comment must stay under one 64 kB page."""
+BLOCK_SAMPLES = 1 << 14
+"""What libvorbis gets at once: it copies its first block onto the stack."""
+STACK_BYTES = 1 << 24
+MAX_TITLE = 1_000
+"""Letters of the prompt that players show."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,10 @@ class AudioFormat:
     lossless: bool
     rates_hz: tuple[int, ...] = ()
     """Sample rates the codec takes, rising; empty when it takes any."""
+    max_rate_hz: int = MAX_RATE_HZ
+    """Beyond it libvorbis ends the process."""
+    max_comment_bytes: int = MAX_COMMENT_BYTES
+    """What libsndfile reads back of a comment."""
     compression_level: float | None = None
     """libsndfile's scale: 0 is the best quality, 1 the smallest file."""
 
@@ -60,16 +74,23 @@ FORMATS = {
         rates_hz=(8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
         compression_level=0.0,
     ),
-    ".ogg": AudioFormat("Ogg Vorbis", "OGG", "VORBIS", lossless=False, compression_level=0.1),
+    ".ogg": AudioFormat(
+        "Ogg Vorbis", "OGG", "VORBIS", lossless=False, max_rate_hz=200_000, compression_level=0.1
+    ),
     ".opus": AudioFormat(
         "Opus",
         "OGG",
         "OPUS",
         lossless=False,
         rates_hz=(8000, 12000, 16000, 24000, 48000),
+        max_comment_bytes=48_000,
         compression_level=0.5,
     ),
 }
+
+
+FLAC_16 = AudioFormat("FLAC", "FLAC", "PCM_16", lossless=True)
+"""What shards of audio hold."""
 
 
 def audio_format(path: Path) -> AudioFormat:
@@ -111,9 +132,16 @@ def peak_safe(
 def resample(
     samples: Float32[np.ndarray, " sample"], from_hz: int, to_hz: int
 ) -> Float32[np.ndarray, " sample2"]:
-    """Change the sample rate with soxr's highest quality; the same rate changes nothing."""
+    """Change the sample rate with soxr's highest quality; the same rate changes nothing.
+
+    Raises:
+        AudioError: a rate is out of range, or the result would be longer than what is read.
+    """
     if from_hz == to_hz:
         return samples
+    from_hz, to_hz = check_rate(from_hz, "resampling"), check_rate(to_hz, "resampling")
+    if len(samples) * to_hz > MAX_SAMPLES * from_hz:
+        raise AudioError(f"resampling to {to_hz} Hz: over {MAX_SAMPLES:,} samples")
     import soxr
 
     return np.asarray(soxr.resample(samples, from_hz, to_hz, quality="VHQ"), dtype=np.float32)
@@ -132,52 +160,95 @@ def read_audio(path: str | Path, sample_rate_hz: int | None = None) -> Audio:
     Raises:
         AudioError: the file is missing, is not audio, is cut short, or holds no sample.
     """
-    return decode_audio(_read_bytes(Path(path)), str(path), sample_rate_hz)
+    return _to_audio(read_sound(Path(path)), str(path), sample_rate_hz)
 
 
-def decode_audio(data: bytes, source: str, sample_rate_hz: int | None = None) -> Audio:
+def decode_audio(
+    data: bytes, source: str, sample_rate_hz: int | None = None, limits: SoundLimits = LIMITS
+) -> Audio:
     """Decode an audio file held in memory; ``source`` names it in errors.
 
     Raises:
         AudioError: as for `read_audio`.
     """
-    import soundfile
+    return _to_audio(decode_sound(data, source, limits), source, sample_rate_hz)
 
+
+def _to_audio(found: Decoded, source: str, sample_rate_hz: int | None) -> Audio:
+    """A damaged recipe keeps nobody from the sound: `read_recipe` says what is wrong with it."""
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            channels = file.read(dtype="float32", always_2d=True)
-            rate_hz, comment = int(file.samplerate), str(file.comment)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(f"{source}: not an audio file that can be read ({error})") from error
-    if not len(channels):
-        raise AudioError(f"{source}: holds no sample")
-    if not np.isfinite(channels).all():
-        raise AudioError(f"{source}: holds NaN or infinite samples")
-    samples = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
-    if data[:4] == b"RIFF":
-        comment = read_wav_comment(data) or comment
-    rate_out = sample_rate_hz or rate_hz
-    return Audio(
-        np.ascontiguousarray(resample(samples, rate_hz, rate_out)),
-        rate_out,
-        parse_recipe(comment, source),
-    )
+        recipe = parse_recipe(found.comment, source)
+    except AudioError:
+        recipe = None
+    rate_hz = found.sample_rate_hz if sample_rate_hz is None else sample_rate_hz
+    samples = resample(found.samples, found.sample_rate_hz, rate_hz)
+    return Audio(np.ascontiguousarray(samples), rate_hz, recipe)
 
 
-def encode_audio(audio: Audio, format: AudioFormat) -> bytes:
+def encode_audio(audio: Audio, format: AudioFormat, in_blocks: bool = True) -> bytes:
     """The file's bytes: resampled if the codec must, peak-safe, with the recipe as metadata.
 
+    A recipe that does not fit into the format's metadata is written without its batch.
+
+    Args:
+        audio: the sound.
+        format: how it is written.
+        in_blocks: false to make a Vorbis file again that an older version wrote in one call; the
+            first block decides how the encoder begins.
+
     Raises:
-        AudioError: the sound is empty or holds NaN or infinite samples.
+        AudioError: the sound is empty, too long, of a rate that the format cannot hold, or holds
+            NaN or infinite samples.
     """
+    samples, asked_hz = _check_sound(audio, format)
+    rate_hz = format.file_rate_hz(asked_hz)
+    samples, gain = peak_safe(resample(samples, asked_hz, rate_hz))
+    title, comment = _describe(audio.recipe, gain, format, in_blocks)
+    buffer = io.BytesIO()
+    if in_blocks or format.codec != "VORBIS":
+        _write(buffer, samples, rate_hz, format, title, comment)
+    else:
+        _on_deep_stack(
+            len(samples),
+            lambda: _write(
+                buffer, samples, rate_hz, format, title, comment, block_samples=len(samples)
+            ),
+        )
+    return _tag(buffer.getvalue(), format, title, comment)
+
+
+def _check_sound(audio: Audio, format: AudioFormat) -> tuple[Float32[np.ndarray, " sample"], int]:
+    """Samples and rate as the libraries below take them; they crash on others.
+
+    Raises:
+        AudioError: names what is wrong.
+    """
+    rate_hz = check_rate(audio.sample_rate_hz, "the sound")
+    samples = np.asarray(audio.samples)
+    if samples.ndim != 1 or samples.dtype.kind not in "fiu":
+        raise AudioError(f"the sound is {samples.dtype} with {samples.ndim} axes; expected one")
+    if not len(samples):
+        raise AudioError("the sound holds no sample")
+    if len(samples) > MAX_SAMPLES:
+        raise AudioError(f"the sound is over {MAX_SAMPLES:,} samples; cut it into pieces")
+    if not format.rates_hz and rate_hz > format.max_rate_hz:
+        raise AudioError(f"{format.name} holds at most {format.max_rate_hz} Hz, not {rate_hz}")
+    if format.container == "FLAC" and rate_hz > 65_535 and rate_hz % 10:
+        raise AudioError(f"{format.name} over 65,535 Hz: a multiple of 10, not {rate_hz}")
+    return np.ascontiguousarray(samples, dtype=np.float32), rate_hz
+
+
+def _write(
+    buffer: io.BytesIO,
+    samples: Float32[np.ndarray, " sample"],
+    rate_hz: int,
+    format: AudioFormat,
+    title: str,
+    comment: str,
+    block_samples: int = BLOCK_SAMPLES,
+) -> None:
     import soundfile
 
-    if not len(audio.samples):
-        raise AudioError("the sound holds no sample")
-    rate_hz = format.file_rate_hz(audio.sample_rate_hz)
-    samples, gain = peak_safe(resample(audio.samples, audio.sample_rate_hz, rate_hz))
-    title, comment = _describe(audio.recipe, gain)
-    buffer = io.BytesIO()
     with soundfile.SoundFile(
         buffer,
         "w",
@@ -189,8 +260,29 @@ def encode_audio(audio: Audio, format: AudioFormat) -> bytes:
     ) as file:
         if comment and format.container not in ("WAV", "MP3"):
             file.title, file.comment, file.software = title, comment, "Resonate Audio"
-        file.write(samples)
-    return _tag(buffer.getvalue(), format, title, comment)
+        for start in range(0, len(samples), block_samples):
+            file.write(samples[start : start + block_samples])
+
+
+def _on_deep_stack(num_samples: int, work: Callable[[], None]) -> None:
+    """Run in a thread whose stack holds the whole sound: libvorbis puts its first block there."""
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - raised again below
+            failures.append(error)
+
+    before = threading.stack_size(STACK_BYTES + 8 * num_samples // 4096 * 4096)
+    try:
+        thread = threading.Thread(target=run)
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    if failures:
+        raise failures[0]
 
 
 def write_audio(path: str | Path, audio: Audio, overwrite: bool = False) -> None:
@@ -245,46 +337,17 @@ def read_recipe(path: str | Path) -> Recipe | None:
     Raises:
         AudioError: the file is not audio, or its recipe is damaged.
     """
-    return read_audio(path).recipe
+    return parse_recipe(read_sound(Path(path)).comment, str(path))
 
 
-def format_recipe(recipe: Recipe) -> str:
-    """A recipe as the one-line ASCII JSON that is embedded in files."""
-    fields = dataclasses.asdict(recipe)
-    del fields["unknown_fields"]
-    plain = json.dumps({RECIPE_KEY: fields})
-    if len(plain) <= PLAIN_RECIPE_BYTES:
-        return plain
-    packed = base64.b64encode(zlib.compress(plain.encode("ascii"), 9)).decode("ascii")
-    return json.dumps({RECIPE_KEY: packed})
-
-
-def parse_recipe(comment: str, source: str) -> Recipe | None:
-    """Read a recipe back from a file's comment; None when the comment is something else.
-
-    Fields that another version wrote do not keep the sound from being read: they are named in
-    ``unknown_fields``, and ``Recipe.sampling`` refuses them.
-
-    Raises:
-        AudioError: it is a recipe of ours, and damaged.
-    """
-    if not comment.startswith(f'{{"{RECIPE_KEY}"'):
-        return None
-    try:
-        fields: Any = json.loads(comment)[RECIPE_KEY]
-        if isinstance(fields, str):
-            fields = json.loads(zlib.decompress(base64.b64decode(fields)))[RECIPE_KEY]
-        unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(Recipe)})
-        return TypeAdapter(Recipe).validate_python({**fields, "unknown_fields": unknown})
-    except (ValueError, KeyError, zlib.error, ValidationError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise AudioError(f"{source}: the recipe in its metadata is damaged ({reason})") from error
-
-
-def _describe(recipe: Recipe | None, gain: float) -> tuple[str, str]:
+def _describe(
+    recipe: Recipe | None, gain: float, format: AudioFormat, in_blocks: bool
+) -> tuple[str, str]:
     if recipe is None:
         return "", ""
-    return recipe.prompt, format_recipe(dataclasses.replace(recipe, gain=recipe.gain * gain))
+    written = dataclasses.replace(recipe, gain=recipe.gain * gain, in_blocks=in_blocks)
+    comment = fitting_recipe(written, format.max_comment_bytes)
+    return recipe.prompt[:MAX_TITLE], comment or ""
 
 
 def _tag(data: bytes, format: AudioFormat, title: str, comment: str) -> bytes:
@@ -295,10 +358,3 @@ def _tag(data: bytes, format: AudioFormat, title: str, comment: str) -> bytes:
     if format.container == "MP3":
         return prepend_id3_tags(data, title, comment)
     return data
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise AudioError(f"{path}: cannot read it ({error.strerror or error})") from error

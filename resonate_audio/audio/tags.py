@@ -6,12 +6,15 @@ Vorbis and Opus it tags well by itself. Mutagen would do all five, but it is GPL
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 
 from resonate_audio.core.errors import AudioError
 
 MAX_ID3_BYTES = 2**28 - 1
+MAX_TAG_BYTES = 2**24
+MAX_CHUNKS = 1_000
 
 
 def append_wav_tags(data: bytes, title: str, comment: str) -> bytes:
@@ -22,14 +25,30 @@ def append_wav_tags(data: bytes, title: str, comment: str) -> bytes:
     return tagged[:4] + struct.pack("<I", len(tagged) - 8) + tagged[8:]
 
 
-def read_wav_comment(data: bytes) -> str | None:
+def read_wav_comment(file: io.BufferedIOBase) -> str | None:
     """The ``ICMT`` text of a RIFF/WAVE file, or None when it has none."""
-    for name, body in _walk_chunks(data[12:]):
+    for name, body in _chunks(file):
         if name == b"LIST" and body[:4] == b"INFO":
             for entry, text in _walk_chunks(body[4:]):
                 if entry == b"ICMT":
                     return text.rstrip(b"\0").decode("utf-8", errors="replace")
     return None
+
+
+def _chunks(file: io.BufferedIOBase) -> Iterator[tuple[bytes, bytes]]:
+    """Chunks of a RIFF file that are not sound; a body over `MAX_TAG_BYTES` is cut."""
+    file.seek(0)
+    if file.read(12)[:4] != b"RIFF":
+        return
+    for _ in range(MAX_CHUNKS):
+        head = file.read(8)
+        if len(head) < 8:
+            return
+        (size,) = struct.unpack("<I", head[4:])
+        start = file.tell()
+        if head[:4] == b"LIST":
+            yield head[:4], file.read(min(size, MAX_TAG_BYTES))
+        file.seek(start + size + size % 2)
 
 
 def prepend_id3_tags(data: bytes, title: str, comment: str) -> bytes:

@@ -51,18 +51,18 @@ def replay(
 
       resonate replay take.mp3 -o again.wav
     """
-    from resonate_audio.audio.io import check_output, read_audio, write_audio
+    from resonate_audio.audio.io import check_output, read_audio, read_recipe, write_audio
 
-    original = read_audio(file)
-    if original.recipe is None:
+    original, recipe = read_audio(file), read_recipe(file)
+    if recipe is None:
         raise AudioError(f"{file}: holds no recipe; only files made by Resonate Audio can replay")
     if output is not None:
         check_output(output, overwrite)
-    again = regenerate(original.recipe, model, device)
+    again = regenerate(recipe, model, device)
     comparison = compare(file, original, again)
     if output is not None:
         write_audio(output, again, overwrite)
-    _report(original.recipe, comparison, output)
+    _report(recipe, comparison, output)
     if not comparison.bit_equal:
         raise typer.Exit(1)
 
@@ -87,7 +87,9 @@ def compare(file: Path, original: Audio, again: Audio) -> Comparison:
 
     from resonate_audio.audio.io import audio_format, decode_audio, encode_audio
 
-    decoded = decode_audio(encode_audio(again, audio_format(file)), "the regenerated sound")
+    in_blocks = original.recipe is None or original.recipe.in_blocks
+    data = encode_audio(again, audio_format(file), in_blocks)
+    decoded = decode_audio(data, "the regenerated sound")
     same_shape = (
         decoded.sample_rate_hz == original.sample_rate_hz
         and decoded.samples.shape == original.samples.shape

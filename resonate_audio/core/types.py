@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -104,6 +104,8 @@ class Recipe:
     """Factor at most 1 that brought the peak into [-1, 1]."""
     num_threads: int = 0
     """CPU threads it was computed with, which decide how sums are split; 0: not recorded."""
+    in_blocks: bool = field(default=False, compare=False)
+    """Whether the file was written block by block; recipes of older versions do not say so."""
     unknown_fields: tuple[str, ...] = ()
     """What another version wrote that this one does not know."""
 

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from resonate_audio.audio.io import read_audio
 from resonate_audio.core.config import FrozenConfig
-from resonate_audio.core.errors import AudioError, CheckpointError
+from resonate_audio.core.errors import AudioError
 from resonate_audio.data.fingerprint import fingerprint
 from resonate_audio.data.manifest import Clip
 
@@ -188,13 +188,9 @@ def count_tokens(tokenizer: Path, text: str) -> int:
 
 @lru_cache(maxsize=1)
 def _load_tokenizer(path: Path) -> Tokenizer:
-    from tokenizers import Tokenizer
+    from resonate_audio.model.checkpoint import read_tokenizer
 
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing narrower
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: not a tokenizer.json ({reason})") from error
+    tokenizer = read_tokenizer(path)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

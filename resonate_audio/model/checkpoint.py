@@ -10,16 +10,23 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from resonate_audio.core.errors import CheckpointError
+from resonate_audio.core.documents.json_text import parse_object
+from resonate_audio.core.documents.text import one_line, read_text
+from resonate_audio.core.errors import CheckpointError, foreign_code
 from resonate_audio.core.files import atomic_path
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 State = dict[str, Tensor]
+MAX_TOKENIZER_BYTES = 1 << 26
 WRAPPERS = ("generator", "state_dict", "weights", "model")
 """Keys under which official and common trainers nest the weights of one network."""
 
@@ -40,9 +47,9 @@ def read_weights(path: Path) -> State:
 def _read_safetensors(path: Path) -> State:
     try:
         state: State = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path}: truncated or not a safetensors file ({_one_line(error)})"
+            f"{path}: truncated or not a safetensors file ({one_line(error)})"
         ) from error
     return state
 
@@ -56,9 +63,9 @@ def _read_pickle(path: Path) -> State:
         raise CheckpointError(
             f"{path}: refused, because it is a pickle of something other than weights"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError) as error:
+    except Exception as error:  # a broken pickle raises whatever its opcodes stumble over
         raise CheckpointError(
-            f"{path}: truncated or not a weights file ({_one_line(error)})"
+            f"{path}: truncated or not a weights file ({one_line(error)})"
         ) from error
     return _only_tensors(content, path)
 
@@ -79,9 +86,19 @@ def _only_tensors(content: object, path: Path) -> State:
     return dict(content)
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Read a ``tokenizer.json``; its library panics at some broken ones.
+
+    Raises:
+        CheckpointError: it cannot be read, or is no tokenizer.
+    """
+    from tokenizers import Tokenizer
+
+    text = read_text(path, CheckpointError, MAX_TOKENIZER_BYTES)
+    parse_object(text, str(path), CheckpointError)
+    with foreign_code(f"{path}: not a tokenizer", CheckpointError):
+        tokenizer: Tokenizer = Tokenizer.from_str(text)
+    return tokenizer
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

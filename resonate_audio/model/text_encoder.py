@@ -15,7 +15,7 @@ from resonate_audio.core.config import FrozenConfig, parse_config
 from resonate_audio.core.documents.json_text import read_object
 from resonate_audio.core.errors import CheckpointError, InputError
 from resonate_audio.core.types import TextFeatures
-from resonate_audio.model.checkpoint import State, load_strict, read_weights
+from resonate_audio.model.checkpoint import State, load_strict, read_tokenizer, read_weights
 from resonate_audio.model.minilm import MiniLM, MiniLMConfig, rename_minilm
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class TextEncoder(nn.Module):
         state = dequantize(read_weights(folder / "model.safetensors"))
         chosen = _t5_encoder_only(state) if config.kind == "t5" else rename_minilm(state)
         load_strict(network, chosen, str(folder / "model.safetensors"))
-        return cls(config, network, _read_tokenizer(folder / "tokenizer.json"))
+        return cls(config, network, read_tokenizer(folder / "tokenizer.json"))
 
     @property
     def device(self) -> torch.device:
@@ -184,17 +184,6 @@ def _padding(config: TextEncoderConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     if pad_id is None:
         raise CheckpointError(f"tokenizer.json of {config.repo_id}: no {token} token")
     return {"pad_id": pad_id, "pad_token": token}
-
-
-def _read_tokenizer(path: Path) -> Tokenizer:
-    from tokenizers import Tokenizer
-
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise CheckpointError(
-            f"{path}: not a tokenizer ({' '.join(str(error).split())})"
-        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from resonate_audio.core.errors import ConfigError, RewardError
+from resonate_audio.core.errors import ConfigError, RewardError, foreign_code
 from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.rewards.base import Reward, in_thread, make_rewards
 
@@ -43,15 +43,12 @@ class FunctionReward:
             RewardError: it failed, or did not give one finite number a row.
         """
         samples = audio.samples.detach().cpu().float().numpy().copy()
-        try:
+        with foreign_code(self.name, RewardError):
             given = await in_thread(
                 lambda: self._function(samples, audio.sample_rate_hz, list(prompts))
             )
             if inspect.isawaitable(given):
                 given = await given
-        except Exception as error:  # what somebody else's function raises is anybody's guess
-            reason = " ".join(str(error).split())[:200]
-            raise RewardError(f"{self.name}: {type(error).__name__}: {reason}") from error
         return make_rewards(self._numbers(given), self.name, len(prompts))
 
     def _numbers(self, given: Any) -> torch.Tensor:
@@ -84,7 +81,8 @@ def open_function(place: str) -> Reward:
     """
     found = find_object(place, "judge")
     if inspect.isclass(found):
-        found = found()
+        with foreign_code(f"judge {place}: cannot be made", ConfigError):
+            found = found()
     if isinstance(found, Reward):
         return found
     if not callable(found):
@@ -104,12 +102,12 @@ def find_object(place: str, what: str) -> Any:
         ConfigError: there is no such module or name.
     """
     module_name, _, name = place.partition(":")
-    try:
+    with foreign_code(f"{what} {place}: cannot import {module_name}", ConfigError):
+        if not all(part.isidentifier() for part in module_name.split(".")):
+            raise ImportError("expected package.module:name")
         with _current_folder_on_path():
             module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"{what} {place}: cannot import {module_name} ({error})") from error
-    found: Any = getattr(module, name, None)
+        found: Any = getattr(module, name, None)
     if found is None:
         raise _no_function(what, place)
     return found

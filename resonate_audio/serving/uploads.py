@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-
+from resonate_audio.audio.decoding import SoundLimits, read_header
 from resonate_audio.audio.io import decode_audio
 from resonate_audio.core.errors import AudioError
 from resonate_audio.core.types import Audio
@@ -13,7 +12,7 @@ MAX_SAMPLES = 20_000_000
 
 
 def decode_upload(data: bytes, source: str, max_s: float) -> Audio:
-    """Decode a sound whose header says that it is short enough; else nothing is decoded.
+    """Decode a sound; nothing is decoded of one whose header says that it is too long.
 
     Args:
         data: the file.
@@ -23,13 +22,9 @@ def decode_upload(data: bytes, source: str, max_s: float) -> Audio:
     Raises:
         AudioError: not audio, too long, or no sample in it.
     """
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            size, length_s = file.frames * file.channels, file.frames / file.samplerate
-    except (soundfile.LibsndfileError, RuntimeError, ZeroDivisionError) as error:
-        raise AudioError(f"{source}: not an audio file that can be read") from error
-    if length_s > max_s or size > MAX_SAMPLES:
+    head = read_header(data, source)
+    num_samples = head.num_samples or 0
+    length_s = num_samples / head.sample_rate_hz
+    if length_s > max_s or num_samples * head.num_channels > MAX_SAMPLES:
         raise AudioError(f"{source}: {length_s:.0f} s of sound; {max_s:g} s at most")
-    return decode_audio(data, source)
+    return decode_audio(data, source, limits=SoundLimits(num_values=MAX_SAMPLES, seconds=max_s))

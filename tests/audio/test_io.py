@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from resonate_audio.audio.embedded import format_recipe, parse_recipe
 from resonate_audio.audio.io import (
     FORMATS,
     audio_format,
     check_output,
     decode_audio,
     encode_audio,
-    format_recipe,
-    parse_recipe,
     peak_safe,
     read_audio,
     read_recipe,

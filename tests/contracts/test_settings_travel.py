@@ -180,7 +180,7 @@ def test_what_pretraining_listens_to_obeys_it(name: str) -> None:
 def test_a_recipe_of_another_version_is_read_and_not_replayed(nano: Resonate) -> None:
     import dataclasses
 
-    from resonate_audio.audio.io import format_recipe, parse_recipe
+    from resonate_audio.audio.embedded import format_recipe, parse_recipe
 
     [audio] = nano.generate("rain", duration_s=DURATION_S, seeds=5, num_inference_steps=1)
     assert audio.recipe is not None
@@ -195,7 +195,7 @@ def test_a_recipe_of_another_version_is_read_and_not_replayed(nano: Resonate) ->
 def test_a_recipe_written_before_a_setting_means_its_default(nano: Resonate) -> None:
     import json
 
-    from resonate_audio.audio.io import RECIPE_KEY, format_recipe, parse_recipe
+    from resonate_audio.audio.embedded import RECIPE_KEY, format_recipe, parse_recipe
 
     [audio] = nano.generate("rain", duration_s=DURATION_S, seeds=5, num_inference_steps=1)
     assert audio.recipe is not None

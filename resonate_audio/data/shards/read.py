@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import time
 import zlib
@@ -15,11 +14,13 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
-from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from resonate_audio.core.errors import AudioError, ShardError
+from resonate_audio.audio.decoding import decode_sound
+from resonate_audio.core.documents.arrays import read_array
+from resonate_audio.core.documents.text import one_line
+from resonate_audio.core.errors import ShardError
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.data.latents import CaptionTable, LatentBucket, LatentSet
 from resonate_audio.data.shards.write import (
@@ -39,7 +40,6 @@ MAX_BAD = 0.01
 """Share of bad clips that stops a run."""
 JUDGED_FROM = 1000
 """Clips that must have been read before fewer than all decide over that share."""
-NOT_A_SAMPLE = (ValueError, KeyError, IndexError, SafetensorError, AudioError)
 
 ItemT = TypeVar("ItemT")
 Decode = Callable[[Members], ItemT]
@@ -195,8 +195,8 @@ class Shards:
             return _Bad(f"{place}: damaged, its checksum differs")
         try:
             return decode(unpack_sample(packed)[1])
-        except NOT_A_SAMPLE as error:
-            return _Bad(f"{place}: {type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - its members may be anything
+            return _Bad(f"{place}: {type(error).__name__}: {one_line(error)}")
 
     def _fetch(self, numbers: Int64[np.ndarray, " row"]) -> list[bytes]:
         samples = self.samples[numbers]
@@ -260,15 +260,15 @@ class Shards:
 
     def _read_samples(self) -> SampleTable:
         name = f"{self.place.name}/{SAMPLES}"
-        try:
-            table: SampleTable
-            if isinstance(self.place, Folder):
-                table = np.load(self.place.path / SAMPLES, mmap_mode="r", allow_pickle=False)
-            else:
-                table = np.load(io.BytesIO(self._read_file(SAMPLES)), allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise ShardError(f"{name}: truncated or not a table ({error})") from error
-        if table.dtype != SAMPLE or len(table) != self.index.num_samples:
+        source = (
+            self.place.path / SAMPLES
+            if isinstance(self.place, Folder)
+            else self._read_file(SAMPLES)
+        )
+        table: SampleTable = read_array(source, name, ShardError)
+        if table.dtype != SAMPLE or table.ndim != 1:
+            raise ShardError(f"{name}: not the table of samples that the index speaks of")
+        if len(table) != self.index.num_samples:
             raise ShardError(f"{name}: {len(table)} rows, the index says {self.index.num_samples}")
         return table
 
@@ -313,14 +313,7 @@ def decode_latents(members: Members) -> LatentSample:
 
 def decode_audio(members: Members) -> Float32[np.ndarray, " sample"]:
     """Read a clip of shards of audio."""
-    import soundfile
-
-    try:
-        samples, _ = soundfile.read(io.BytesIO(members["flac"]), dtype="float32")
-    except soundfile.LibsndfileError as error:
-        raise AudioError(str(error)) from error
-    result: Float32[np.ndarray, " sample"] = samples
-    return result
+    return decode_sound(members["flac"], "flac").samples
 
 
 class LatentShards:

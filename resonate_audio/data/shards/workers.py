@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,12 +14,14 @@ from jaxtyping import Float32
 from pydantic import Field
 from safetensors.torch import save
 
+from resonate_audio.audio.io import FLAC_16, encode_audio
 from resonate_audio.audio.mel import MelFrontEnd
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.documents.text import BYTE_ORDER_MARK
 from resonate_audio.core.errors import AudioError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.core.threads import cpu_threads
+from resonate_audio.core.types import Audio
 from resonate_audio.data.latent_cache import (
     ROWS_PER_CALL,
     encode_captions,
@@ -246,14 +247,9 @@ class AudioWorker:
 
     def samples(self, heard: Iterable[Heard], job: Job, moments: Moments) -> Iterator[Sample]:
         """Compress clip by clip."""
-        import soundfile
-
         for count, (clip, wave) in enumerate(heard):
-            file = io.BytesIO()
-            soundfile.write(
-                file, np.clip(wave, -1.0, 1.0), self.sample_rate_hz, "PCM_16", format="FLAC"
-            )
-            members: Members = {"flac": file.getvalue(), "json": describe(clip)}
+            sound = Audio(np.clip(wave, -1.0, 1.0), self.sample_rate_hz)
+            members: Members = {"flac": encode_audio(sound, FLAC_16), "json": describe(clip)}
             key = f"{job.number:06d}-{count:06d}"
             yield Sample(key, members, len(wave), len(wave) / self.sample_rate_hz)
 

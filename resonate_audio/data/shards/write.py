@@ -142,6 +142,8 @@ def unpack_sample(packed: bytes | memoryview) -> tuple[str, Members]:
         header = bytes(view[position : position + BLOCK])
         name = header[:100].rstrip(b"\0").decode()
         size = int(header[124:136].rstrip(b"\0 "), 8)
+        if size < 0:
+            raise ValueError(f"a member of {size} bytes")
         start = position + BLOCK
         key, _, extension = name.partition(".")
         members[extension] = bytes(view[start : start + size])

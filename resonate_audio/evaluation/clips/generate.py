@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from resonate_audio.core.errors import ConfigError, InputError, ManifestError
+from resonate_audio.audio.decoding import read_length
+from resonate_audio.core.errors import AudioError, ConfigError, InputError, ManifestError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.core.sampling import Sampling
 from resonate_audio.evaluation.clips.bulk import Bulk, Work, run_jobs
@@ -491,13 +492,10 @@ def _line(folder: Path, path: Path, line: ClipLine) -> ClipLine:
 
 
 def _read_header(path: Path) -> tuple[int | None, int]:
-    import soundfile
-
     try:
-        info = soundfile.info(path)
-    except (soundfile.LibsndfileError, RuntimeError):
+        return read_length(path)
+    except AudioError:
         return None, 0
-    return int(info.samplerate), int(info.frames)
 
 
 def _system(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
+from resonate_audio.audio.decoding import read_sound
 from resonate_audio.core.errors import AudioError, ManifestError
 from resonate_audio.core.types import Waveform
 from resonate_audio.evaluation.clips.folder import ClipLine, Manifest, file_sha256
@@ -38,15 +39,8 @@ def read_samples(path: Path) -> tuple[Float32[np.ndarray, " sample"], int]:
     Raises:
         AudioError: the file is missing or is not audio.
     """
-    import soundfile
-
-    try:
-        channels, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise AudioError(f"{path}: not an audio file that can be read ({reason})") from error
-    samples = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
-    return np.ascontiguousarray(samples), int(rate_hz)
+    found = read_sound(path, finite=False)
+    return found.samples, found.sample_rate_hz
 
 
 def examine(path: Path) -> Sound:

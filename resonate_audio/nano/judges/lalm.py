@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from resonate_audio.core.config import FrozenConfig
-from resonate_audio.model.checkpoint import read_weights
+from resonate_audio.model.checkpoint import read_tokenizer, read_weights
 from resonate_audio.model.text_encoder import dequantize
 from resonate_audio.nano.judges.questions import Phrase
 from resonate_audio.rewards.audio_llm.model import AudioLLM
@@ -194,7 +194,7 @@ def build_tokenizer(
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    whole = Tokenizer.from_file(str(minilm / "tokenizer.json"))
+    whole = read_tokenizer(minilm / "tokenizer.json")
     whole.no_padding()
     whole.no_truncation()
     ids = chosen_words(whole, [*captions, *WORDINGS.values(), *FRAME_TEXT], config.num_common_words)

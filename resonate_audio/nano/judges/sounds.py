@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int16, Int64
 
+from resonate_audio.audio.decoding import read_sound
+from resonate_audio.core.documents.arrays import read_array
 from resonate_audio.core.documents.json_text import read_json, read_json_lines
 from resonate_audio.core.errors import ManifestError
 from resonate_audio.core.files import atomic_path
@@ -88,8 +90,8 @@ def cached_sounds(corpus: Path, cache: Path, split: str, say: Say) -> SoundSet:
             for row in rows
         ),
         np.cumsum([0, *(row["samples"] for row in rows)]),
-        np.load(folder / "plain.npy", mmap_mode="r"),
-        np.load(folder / "decoded.npy", mmap_mode="r"),
+        read_array(folder / "plain.npy", str(folder / "plain.npy")),
+        read_array(folder / "decoded.npy", str(folder / "decoded.npy")),
     )
 
 
@@ -136,7 +138,6 @@ def decode_clips(corpus: Path, clips: Sequence[dict[str, Any]]) -> list[Samples]
     Raises:
         ManifestError: a shard is missing.
     """
-    import soundfile
     import soxr
 
     shards: dict[str, list[int]] = defaultdict(list)
@@ -147,7 +148,8 @@ def decode_clips(corpus: Path, clips: Sequence[dict[str, Any]]) -> list[Samples]
         path = corpus / "shards" / shard
         if not path.is_file():
             raise ManifestError(f"{path}: the shard is missing; run recipes/nano/prepare again")
-        wave, rate_hz = soundfile.read(path, dtype="float32")
+        found = read_sound(path)
+        wave, rate_hz = found.samples, found.sample_rate_hz
         for index in indices:
             start, length = clips[index]["start"], clips[index]["frames"]
             piece = wave[start : start + min(length, MAX_SAMPLES * rate_hz // RATE_HZ + 1)]
@@ -237,7 +239,7 @@ def class_similarity(
     """
     labels = sounds.labels
     if path.is_file():
-        kept: Float32[np.ndarray, "label label"] = np.load(path)
+        kept: Float32[np.ndarray, "label label"] = np.array(read_array(path, str(path)))
         if len(kept) == len(labels):
             return labels, kept
     captions: dict[str, list[str]] = defaultdict(list)

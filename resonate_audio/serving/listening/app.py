@@ -20,8 +20,9 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import FormData, UploadFile
 
+from resonate_audio.audio.decoding import SoundLimits, read_header
 from resonate_audio.core.documents.json_text import parse_object
-from resonate_audio.core.errors import AudioError, ManifestError
+from resonate_audio.core.errors import ManifestError
 from resonate_audio.serving.errors import ApiError, error_response
 from resonate_audio.serving.listening.answers import AnswerError, Answers, Rater
 from resonate_audio.serving.listening.results import (
@@ -285,21 +286,18 @@ def count_samples(data: bytes, name: str) -> int:
         AnswerError: it is too long.
         AudioError: it is no audio file.
     """
-    import soundfile
-
-    try:
-        head = soundfile.info(io.BytesIO(data))
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(f"{name}: not an audio file that can be read ({error})") from error
-    if head.duration > MAX_CLIP_S:
-        raise AnswerError(422, name, f"{head.duration:.0f} s; {MAX_CLIP_S:g} s at most")
-    return int(head.frames) * int(head.channels)
+    head = read_header(data, name)
+    duration_s = (head.num_samples or 0) / head.sample_rate_hz
+    if duration_s > MAX_CLIP_S:
+        raise AnswerError(422, name, f"{duration_s:.0f} s; {MAX_CLIP_S:g} s at most")
+    return (head.num_samples or 1) * head.num_channels
 
 
 def _given_clip(system: str, name: str, data: bytes, prompts: Mapping[str, Any]) -> GivenClip:
     from resonate_audio.audio.io import decode_audio
 
-    audio = decode_audio(data, name)
+    limits = SoundLimits(num_values=MAX_SAMPLES, seconds=MAX_CLIP_S)
+    audio = decode_audio(data, name, limits=limits)
     own = audio.recipe.prompt if audio.recipe else ""
     return GivenClip(system, name, str(prompts.get(name, own)), audio)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from resonate_audio.core.types import TextFeatures
+from resonate_audio.model.checkpoint import read_tokenizer
 from resonate_audio.model.text_encoder import TextEncoder
 from resonate_audio.nano.bundle import BUNDLED_FOLDER
 from resonate_audio.rewards.small.judge import load_minilm
@@ -18,15 +19,14 @@ class CaptionReader:
     """MiniLM on padding as short as the texts allow: most captions have a dozen tokens."""
 
     def __init__(self, encoder: TextEncoder, folder: Path) -> None:
-        from tokenizers import Tokenizer
 
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer = read_tokenizer(folder / "tokenizer.json")
         self.tokenizer.no_padding()
         self.encoders = [
             TextEncoder(
                 encoder.config.model_copy(update={"num_tokens": length}),
                 encoder.network,
-                Tokenizer.from_file(str(folder / "tokenizer.json")),
+                read_tokenizer(folder / "tokenizer.json"),
             )
             for length in (10, 16, 24, 32, encoder.config.num_tokens)
         ]
