@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +19,7 @@ from resonate_audio.cli.options import (
     Device,
     Model,
     NumberFormat,
+    PromptsFile,
     Takes,
     with_sampling,
 )
@@ -42,9 +42,7 @@ def generate(
         list[str] | None,
         typer.Argument(metavar="PROMPT...", help="What to hear; several make several sounds."),
     ] = None,
-    prompts_file: Annotated[
-        Path | None, typer.Option(help="Read more prompts from a text file, one a line.")
-    ] = None,
+    prompts_file: PromptsFile = None,
     takes: Takes = 1,
     seed: Annotated[
         int | None,
@@ -90,8 +88,10 @@ def generate(
 
       resonate generate "thunder" "a church bell" -n 4 --seed 7 -o sounds/ --spectrogram
 
-      resonate generate --prompts-file lines.txt -o take.flac --steps 50 --guidance 6
+      resonate generate --prompts lines.txt -o take.flac --steps 50 --guidance 6
     """
+    from resonate_audio.data.prompts import read_prompts
+
     texts = [*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])]
     check_texts([*texts, negative])
     if not texts:
@@ -110,24 +110,6 @@ def generate(
             write(sound, audio, spectrogram, overwrite)
             rows.append(describe(sound, audio))
     print_table(("file", "prompt", "length", "seed", "gain"), rows)
-
-
-def read_prompts(path: Path) -> list[str]:
-    """The lines of a text file, without the blank ones.
-
-    Raises:
-        InputError: it cannot be read, is not UTF-8, or has no line with text.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read it ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a UTF-8 text file (byte {error.start})") from error
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise InputError(f"{path}: holds no prompt; expected one a line")
-    return prompts
 
 
 def check_texts(texts: Sequence[str]) -> None:

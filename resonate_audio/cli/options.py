@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
@@ -53,6 +54,15 @@ NumberFormat = Annotated[
 ]
 BatchSize = Annotated[
     int, typer.Option(min=1, help="Sounds computed together.", rich_help_panel=MACHINE)
+]
+PromptsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts",
+        "--prompts-file",
+        help="A file of prompts: .txt (one a line), .csv, .jsonl, .json; - reads what is piped in.",
+        show_default=False,
+    ),
 ]
 Takes = Annotated[int, typer.Option("--takes", "-n", min=1, max=1000, help="Sounds per prompt.")]
 Host = Annotated[str, typer.Option(help="Other than loopback needs a key.")]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from resonate_audio.cli.console import print_table, say
-from resonate_audio.cli.generate import check_texts, read_prompts
-from resonate_audio.cli.options import Device
-from resonate_audio.core.errors import InputError
+from resonate_audio.cli.generate import check_texts
+from resonate_audio.cli.options import Device, PromptsFile
+from resonate_audio.core.errors import InputError, RewardError
 
 if TYPE_CHECKING:
     from resonate_audio.core.types import Audio, Rewards
@@ -41,6 +41,14 @@ class Verdict:
     parts: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Failed:
+    """A clip that has no score, and why."""
+
+    clip: Clip
+    reason: str
+
+
 def reward(
     clips: Annotated[
         list[Path], typer.Argument(metavar="CLIP...", help="Sound files of any rate and length.")
@@ -60,10 +68,7 @@ def reward(
             show_default="what the file says it was made from",
         ),
     ] = None,
-    prompts_file: Annotated[
-        Path | None,
-        typer.Option("--prompts", help="Text file with a line for each clip, in their order."),
-    ] = None,
+    prompts_file: PromptsFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     device: Device = None,
     timeout: Annotated[
@@ -83,8 +88,14 @@ def reward(
 
     given = read_clips(clips, prompt, prompts_file)
     judges = open_reward(judge, choose_device(device), timeout)
-    verdicts = score_clips(judges, given)
-    print_json(verdicts) if as_json else print_verdicts(verdicts)
+    verdicts, failed = score_clips(judges, given)
+    if not verdicts:
+        raise RewardError(f"no clip could be scored; {failed[0].clip.path}: {failed[0].reason}")
+    print_json(verdicts, failed) if as_json else print_verdicts(verdicts)
+    for one in failed:
+        say(f"{one.clip.path}: not scored: {one.reason}")
+    if failed:
+        raise typer.Exit(1)
 
 
 def read_clips(paths: Sequence[Path], prompt: str | None, prompts_file: Path | None) -> list[Clip]:
@@ -95,6 +106,7 @@ def read_clips(paths: Sequence[Path], prompt: str | None, prompts_file: Path | N
         InputError: both kinds of prompts, another number of them than of clips, or a clip without.
     """
     from resonate_audio.audio.io import read_audio
+    from resonate_audio.data.prompts import read_prompts
 
     if prompt is not None and prompts_file is not None:
         raise InputError("both --prompt and --prompts are given; expected one of them")
@@ -117,30 +129,53 @@ def find_prompt(path: Path, audio: Audio) -> str:
     Raises:
         InputError: it says nothing.
     """
-    if audio.recipe is None:
+    from resonate_audio.audio.io import read_recipe
+
+    recipe = audio.recipe or read_recipe(path)  # says it where a recipe is there, but damaged
+    if recipe is None:
         raise InputError(f"{path}: does not say what it was made from; give --prompt or --prompts")
-    return audio.recipe.prompt
+    return recipe.prompt
 
 
-def score_clips(judges: Reward, clips: Sequence[Clip]) -> list[Verdict]:
+def score_clips(judges: Reward, clips: Sequence[Clip]) -> tuple[list[Verdict], list[Failed]]:
     """Score clips, those of one rate and length together: padding would change scores.
 
-    Raises:
-        RewardError: a judge failed.
+    A clip that cannot be scored costs the others nothing.
     """
     kinds: dict[tuple[int, int], list[int]] = {}
     for index, clip in enumerate(clips):
         kind = (clip.audio.sample_rate_hz, len(clip.audio.samples))
         kinds.setdefault(kind, []).append(index)
-    verdicts: dict[int, Verdict] = {}
+    found: dict[int, Verdict | Failed] = {}
     with notes_of_warnings():
         for indices in kinds.values():
-            rewards = score_alike(judges, [clips[index] for index in indices])
-            for row, index in enumerate(indices):
-                parts = {name: float(part[row]) for name, part in rewards.parts.items()}
-                total = float(rewards.total[row])
-                verdicts[index] = Verdict(clips[index], rewards.judge, total, parts)
-    return [verdicts[index] for index in range(len(clips))]
+            found |= dict(
+                zip(indices, score_kind(judges, [clips[i] for i in indices]), strict=True)
+            )
+    ordered = [found[index] for index in range(len(clips))]
+    return (
+        [one for one in ordered if isinstance(one, Verdict)],
+        [one for one in ordered if isinstance(one, Failed)],
+    )
+
+
+def score_kind(judges: Reward, clips: Sequence[Clip]) -> list[Verdict | Failed]:
+    """Score clips of one rate and length together; one by one where a judge refuses them so."""
+    try:
+        rewards = score_alike(judges, clips)
+    except RewardError as error:
+        if len(clips) == 1:
+            return [Failed(clips[0], str(error))]
+        return [one for clip in clips for one in score_kind(judges, [clip])]
+    return [
+        Verdict(
+            clip,
+            rewards.judge,
+            float(rewards.total[row]),
+            {name: float(part[row]) for name, part in rewards.parts.items()},
+        )
+        for row, clip in enumerate(clips)
+    ]
 
 
 def score_alike(judges: Reward, clips: Sequence[Clip]) -> Rewards:
@@ -187,7 +222,7 @@ def print_verdicts(verdicts: Sequence[Verdict]) -> None:
     )
 
 
-def print_json(verdicts: Sequence[Verdict]) -> None:
+def print_json(verdicts: Sequence[Verdict], failed: Sequence[Failed] = ()) -> None:
     """A list with an object for each clip."""
     listed: list[dict[str, Any]] = [
         {
@@ -198,5 +233,14 @@ def print_json(verdicts: Sequence[Verdict]) -> None:
             "judge": verdict.judge,
         }
         for verdict in verdicts
+    ]
+    listed += [
+        {
+            "clip": str(one.clip.path),
+            "prompt": one.clip.prompt,
+            "score": None,
+            "error": one.reason,
+        }
+        for one in failed
     ]
     print(json.dumps(listed, indent=2, ensure_ascii=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -29,6 +30,16 @@ def open_regular(path: Path) -> BufferedReader:
     """
     check_regular(path)
     return path.open("rb")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a regular file's bytes, in hexadecimal.
+
+    Raises:
+        OSError: as for `open_regular`.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_regular(path: Path) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from resonate_audio.core.config import parse_config
-from resonate_audio.core.documents.text import read_lines
+from resonate_audio.core.documents.text import read_bytes, read_lines
 from resonate_audio.core.documents.yaml_text import read_yaml
 from resonate_audio.core.errors import ManifestError, ShardError
-from resonate_audio.core.files import atomic_path
+from resonate_audio.core.files import atomic_path, open_regular
 from resonate_audio.core.threads import cpu_threads
 from resonate_audio.data.manifest import Clip, parse_line
 from resonate_audio.data.ray_map import RayConfig, map_with_ray
@@ -131,7 +131,7 @@ def manifest_lines(manifest: Path) -> Iterator[tuple[bytes, int, str]]:
     """
     lines = read_lines(manifest)
     try:
-        with manifest.open("rb") as file:
+        with open_regular(manifest) as file:
             for raw, (number, text) in zip(file, lines, strict=True):
                 yield raw, number, text
     except OSError as error:
@@ -210,8 +210,8 @@ def read_part_file(job: Job) -> ShardPart:
         ShardError: it is damaged.
     """
     try:
-        return ShardPart.model_validate_json(job.part.read_bytes())
-    except (OSError, ValueError) as error:
+        return ShardPart.model_validate_json(read_bytes(job.part, ShardError))
+    except ValueError as error:
         raise ShardError(f"{job.part}: damaged; remove it to encode the shard again") from error
 
 
@@ -221,7 +221,7 @@ def finished_before(output: Path, settings: ShardSettings, say: Say) -> ShardInd
     Raises:
         ShardError: it was made with other settings.
     """
-    index = parse_index((output / INDEX).read_bytes(), str(output / INDEX))
+    index = parse_index(read_bytes(output / INDEX, ShardError), str(output / INDEX))
     check_same(output, index.settings, settings)
     say(f"{output}: complete already, {index.num_samples} samples")
     return index

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from resonate_audio.core.documents.json_text import read_object
+from resonate_audio.core.documents.text import read_bytes
 from resonate_audio.core.errors import CheckpointError, ModelNotFoundError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.model.checkpoint import read_weights, write_weights
@@ -57,4 +58,4 @@ def bundle_minilm(source: Path, target: Path) -> None:
     with atomic_path(target / "config.json") as temporary:
         temporary.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     with atomic_path(target / "tokenizer.json") as temporary:
-        temporary.write_bytes((source / "tokenizer.json").read_bytes())
+        temporary.write_bytes(read_bytes(source / "tokenizer.json", CheckpointError))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from resonate_audio.core.documents.json_text import parse_object
 from resonate_audio.core.errors import CheckpointError
+from resonate_audio.core.files import check_regular
 from resonate_audio.parity import flow, rl, signals
 from resonate_audio.parity.comparison import Comparison, Difference, compare, expected_outputs
 
@@ -58,6 +59,7 @@ def read_golden(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         CheckpointError: the file is truncated, or its ``config`` metadata is missing or broken.
     """
     try:
+        check_regular(path)
         with safe_open(path, "pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
             metadata = stored.metadata() or {}

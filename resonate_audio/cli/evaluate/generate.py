@@ -39,7 +39,7 @@ WHO = "Who makes the sounds (one of them)"
 def generate(
     prompts: Annotated[
         Path,
-        typer.Argument(help="TTA-Bench's .json, .jsonl, or a text file with one prompt a line."),
+        typer.Argument(help="Prompts: TTA-Bench's .json, .jsonl, .csv, .txt (one a line), or -."),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of this system; gone on with if begun.")

@@ -82,6 +82,7 @@ def load(path: Path, scale: str, without: Sequence[str]) -> list[Rating]:
         InputError: the scale is no pair of numbers, or a rater to leave out is unknown.
         ManifestError: the file is broken.
     """
+    from resonate_audio.core.documents.csv_text import header_of
     from resonate_audio.evaluation.people.ratings import Scale, read_ratings, read_tta_ratings
 
     try:
@@ -89,12 +90,7 @@ def load(path: Path, scale: str, without: Sequence[str]) -> list[Rating]:
     except ValueError as error:
         raise InputError(f"--scale {scale}: expected two numbers, such as 1,5") from error
     bounds = Scale(low=low, high=high)
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read it ({error})") from error
-    read = read_tta_ratings if "person_id" in header else read_ratings
+    read = read_tta_ratings if "person_id" in header_of(path) else read_ratings
     said = read(path, bounds)
     for rater in without:
         if rater not in {rating.rater for rating in said}:

@@ -21,6 +21,7 @@ from resonate_audio.audio.decoding import decode_sound
 from resonate_audio.core.documents.arrays import read_array
 from resonate_audio.core.documents.text import one_line
 from resonate_audio.core.errors import ShardError
+from resonate_audio.core.files import open_regular
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.data.latents import CaptionTable, LatentBucket, LatentSet
 from resonate_audio.data.shards.write import (
@@ -55,7 +56,8 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """A whole file."""
-        return (self.path / name).read_bytes()
+        with open_regular(self.path / name) as file:
+            return file.read()
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
@@ -331,7 +333,16 @@ class LatentShards:
                 f"{location}: holds audio; `resonate data encode` writes shards of latents"
             )
         self.settings = self.shards.index.settings.latents
-        self._empty = load(self.shards._read_file(EMPTY))
+        self._empty = self._read_empty()
+
+    def _read_empty(self) -> dict[str, Tensor]:
+        name = f"{self.shards.place.name}/{EMPTY}"
+        data = self.shards._read_file(EMPTY)
+        try:
+            found: dict[str, Tensor] = load(data)
+            return {part: found[part] for part in ("tokens", "lengths", "pooled")}
+        except Exception as error:  # a broken header raises whatever its fields stumble over
+            raise ShardError(f"{name}: no features of a text ({one_line(error)})") from error
 
     def statistics(self) -> tuple[Float[Tensor, " channel"], Float[Tensor, " channel"]]:
         """Mean and standard deviation per channel of sampled latents."""
@@ -351,6 +362,8 @@ class LatentShards:
         rows, samples = self.shards.read(numbers, decode_latents)
         if not samples:
             return [], None
+        if len({(sample.mean.shape, sample.std.shape) for sample in samples}) > 1:
+            raise ShardError(f"{self.shards.place.name}: clips of one length differ in their shape")
         counts = torch.tensor([len(sample.lengths) for sample in samples])
         first = 1 + counts.cumsum(0) - counts
         places = torch.arange(int(counts.max()))

@@ -19,7 +19,7 @@ from resonate_audio.audio.mel import MelFrontEnd
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.documents.text import BYTE_ORDER_MARK
 from resonate_audio.core.errors import AudioError
-from resonate_audio.core.files import atomic_path
+from resonate_audio.core.files import atomic_path, open_regular
 from resonate_audio.core.threads import cpu_threads
 from resonate_audio.core.types import Audio
 from resonate_audio.data.latent_cache import (
@@ -105,7 +105,7 @@ class Job:
         Raises:
             ManifestError: one is not what it was when the job was made.
         """
-        with self.manifest.open("rb") as file:
+        with open_regular(self.manifest) as file:
             file.seek(self.start_byte)
             for number, line in enumerate(islice(file, self.num_lines), start=self.first_line):
                 text = line.removeprefix(BYTE_ORDER_MARK).decode("utf-8", errors="replace")

@@ -28,9 +28,9 @@ from pydantic import Field
 
 from resonate_audio.core.config import FrozenConfig, parse_config
 from resonate_audio.core.documents.json_text import parse_object
-from resonate_audio.core.documents.text import decode_line
+from resonate_audio.core.documents.text import decode_line, read_bytes
 from resonate_audio.core.errors import ShardError
-from resonate_audio.core.files import atomic_path
+from resonate_audio.core.files import atomic_path, file_sha256
 
 INDEX, SAMPLES, EMPTY = "index.json", "samples.npy", "empty.safetensors"
 VERSION = 1
@@ -220,10 +220,7 @@ def verify_shards(folder: Path) -> Iterator[str]:
     Raises:
         ShardError: there is no index, or one that cannot be read.
     """
-    try:
-        index = parse_index((folder / INDEX).read_bytes(), str(folder / INDEX))
-    except OSError as error:
-        raise ShardError(f"{folder / INDEX}: cannot read it ({error.strerror})") from error
+    index = parse_index(read_bytes(folder / INDEX, ShardError), str(folder / INDEX))
     expected = [(entry.name, entry.sha256) for entry in index.shards]
     for name, sha256 in [(SAMPLES, index.samples_sha256), *expected]:
         try:
@@ -233,9 +230,3 @@ def verify_shards(folder: Path) -> Iterator[str]:
             continue
         if found != sha256:
             yield f"{folder / name}: its SHA-256 is {found[:16]}…, the index says {sha256[:16]}…"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

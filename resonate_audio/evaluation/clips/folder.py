@@ -7,7 +7,6 @@ counts as done when its line and its file are there and the file is the one of t
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +15,12 @@ from pathlib import Path
 
 from pydantic import Field
 
+from resonate_audio.core import files
 from resonate_audio.core.config import FrozenConfig, parse_config
 from resonate_audio.core.documents.json_text import json_line, parse_object, read_object
-from resonate_audio.core.documents.text import read_text
+from resonate_audio.core.documents.text import read_bytes, read_text
 from resonate_audio.core.errors import ManifestError
-from resonate_audio.core.files import atomic_path, open_regular, output_error
+from resonate_audio.core.files import atomic_path, output_error
 from resonate_audio.evaluation.clips.prompt_sets import PromptSet, read_prompt_set, write_prompt_set
 
 SYSTEM, MANIFEST, PROMPTS = "system.json", "manifest.jsonl", "prompts.jsonl"
@@ -170,8 +170,7 @@ def file_sha256(path: Path) -> str | None:
         ManifestError: it is there and cannot be read.
     """
     try:
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return files.file_sha256(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -266,6 +265,6 @@ def _whole_lines(path: Path) -> list[str]:
 def _drop_half_line(path: Path) -> None:
     """What a killed process left of a line would run into the next one."""
     if path.exists():
-        data = path.read_bytes()
+        data = read_bytes(path)
         if not data.endswith(b"\n"):
             os.truncate(path, data.rfind(b"\n") + 1)

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from resonate_audio.core.files import file_sha256
 from resonate_audio.model.checkpoint import fingerprint_weights
 from resonate_audio.rewards import hearing
 
@@ -90,8 +91,7 @@ def _hash_file(path: Path) -> str:
     real = path.resolve()
     if path.is_symlink() and _BLOB.fullmatch(real.name):
         return real.name
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def _parts(judge: Any) -> Iterator[Any]:

@@ -23,6 +23,7 @@ from resonate_audio.core.documents.yaml_text import format_yaml
 from resonate_audio.core.errors import InputError, ManifestError, OutputError
 from resonate_audio.core.files import atomic_path, output_error
 from resonate_audio.core.types import Audio
+from resonate_audio.data.prompts import read_prompt_rows
 from resonate_audio.evaluation.clips.folder import AUDIO_SUFFIXES
 from resonate_audio.evaluation.people.lines import read_lines
 from resonate_audio.evaluation.people.ratings import TTA_PROBE
@@ -298,9 +299,9 @@ def read_clip_list(path: Path) -> list[GivenClip]:
 
     given = []
     for place, fields in read_lines(path, ("file", "system", "prompt")):
-        empty = [name for name in ("file", "system", "prompt") if not fields.get(name)]
-        if empty:
-            raise ManifestError(f"{place}: {empty[0]} is empty")
+        for name in ("file", "system", "prompt"):
+            if not isinstance(fields.get(name), str) or not fields[name].strip():
+                raise ManifestError(f"{place}: {name} is empty or no text")
         file = path.parent / str(fields["file"])
         name = str(fields.get("name") or file.stem)
         audio = read_audio(file)
@@ -309,17 +310,19 @@ def read_clip_list(path: Path) -> list[GivenClip]:
 
 
 def read_prompts(path: Path) -> dict[str, str]:
-    """Texts by name of the clip, from a CSV or JSONL with ``name,prompt``.
+    """Texts by name of the clip: any file of prompts whose rows have a ``name`` or an ``id``.
 
     Raises:
-        ManifestError: a column is missing, or a name stands there twice.
+        ManifestError: as for `read_prompt_rows`, a name is missing, or stands there twice.
     """
     prompts: dict[str, str] = {}
-    for place, fields in read_lines(path, ("name", "prompt")):
-        name = str(fields.get("name", ""))
-        if name in prompts:
-            raise ManifestError(f"{place}: {name} stands there twice")
-        prompts[name] = str(fields.get("prompt", ""))
+    for row in read_prompt_rows(path):
+        name = row.fields.get("name", row.fields.get("id"))
+        if not isinstance(name, str | int) or name == "":
+            raise ManifestError(f"{row.place}: no name; expected the name of a clip and its prompt")
+        if str(name) in prompts:
+            raise ManifestError(f"{row.place}: {name} stands there twice")
+        prompts[str(name)] = row.prompt
     return prompts
 
 

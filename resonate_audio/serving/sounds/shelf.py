@@ -12,6 +12,7 @@ from pathlib import Path
 from resonate_audio.core.documents.json_text import parse_object
 from resonate_audio.core.documents.text import decode_line
 from resonate_audio.core.errors import ConfigError
+from resonate_audio.core.files import open_regular
 from resonate_audio.model.folder import PARTS, WEIGHTS_NAME, part_folder, read_config
 from resonate_audio.model.hub import find_model, find_text_encoder
 from resonate_audio.model.presets import ModelConfig
@@ -178,7 +179,7 @@ def count_weights(path: Path) -> int:
         ConfigError: the file has no such header.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             (length,) = struct.unpack("<Q", file.read(8))
             text = file.read(min(length, 100 * MEGABYTE))
     except (OSError, ValueError, struct.error) as error:

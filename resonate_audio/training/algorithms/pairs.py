@@ -18,6 +18,7 @@ from resonate_audio.core.config import FrozenConfig, parse_config
 from resonate_audio.core.documents.json_text import parse_object
 from resonate_audio.core.documents.text import read_lines
 from resonate_audio.core.errors import AudioError, ManifestError
+from resonate_audio.core.files import file_sha256
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.model.linear_vae import AnyVAE
 from resonate_audio.training.algorithms.dpo import PairedLatents
@@ -53,7 +54,7 @@ class PairList:
         """Hash of the list and of every sound; fits into a signed 64-bit integer."""
         digest = hashlib.sha256()
         for path in (self.path, *self.files()):
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            digest.update(bytes.fromhex(file_sha256(path)))
         return int(digest.hexdigest()[:15], 16)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from resonate_audio.core.config import FrozenConfig, parse_config
 from resonate_audio.core.documents.json_text import parse_object
 from resonate_audio.core.errors import TrainingError
-from resonate_audio.core.files import atomic_path
+from resonate_audio.core.files import atomic_path, check_regular
 from resonate_audio.model.checkpoint import save_tensors
 from resonate_audio.training.loop.distributed import like
 
@@ -79,6 +79,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         TrainingError: the file is truncated or not one of ours.
     """
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {})["checkpoint"]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
