@@ -137,9 +137,7 @@ def opinion_differences(
 
 def _cross(
     ratings: Sequence[Rating], config: StatisticsConfig
-) -> tuple[
-    dict[str, _Crossed], Float[np.ndarray, "draw rater"], Float[np.ndarray, "draw prompt"]
-]:
+) -> tuple[dict[str, _Crossed], Float[np.ndarray, "draw rater"], Float[np.ndarray, "draw prompt"]]:
     """Tables by system, and how often raters and prompts occur in each draw."""
     raters = sorted({rating.rater for rating in ratings})
     prompts = sorted({rating.prompt for rating in ratings})
