@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 import torch
+from processes import CALM, assert_same_training, finish, start
 from shard_corpus import CHANNELS, DIM, LATENTS, write_shards
-from test_distributed import CALM, assert_same_training, finish, start
 
 from resonate_audio.core.config import parse_config
 from resonate_audio.core.errors import ConfigError

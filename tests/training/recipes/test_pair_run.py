@@ -14,9 +14,9 @@ import torch
 import yaml
 from loud_judge import loudness
 from pair_lists import PROMPTS, noise, tone, write_pairs
-from test_distributed import CALM, assert_same_training
-from test_distributed import finish as join
-from test_distributed import start as launch
+from processes import CALM, assert_same_training
+from processes import finish as join
+from processes import start as launch
 
 from resonate_audio import Resonate
 from resonate_audio.cli.main import run
