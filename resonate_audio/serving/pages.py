@@ -23,13 +23,10 @@ WAVE_STYLE = "'sha256-GDz2FZP0i7VZaDhs1mgc43IRUXU2xajPIjvThHvZvbs='"
 def render_pages() -> dict[str, str]:
     """The HTML of each page by its path: one shell, in which a script shows what there is."""
     here = Path(__file__).parent
-    shell, bar = ((here / name).read_text("utf-8") for name in ("page.html", "bar.html"))
-    fill = Template(shell).substitute
-    studio = fill(title="Resonate Studio", name="The studio", script="app.js", bar=bar, narrow="")
-    listen = fill(
-        title="Listening test", name="The listening test", script="listen.js", bar="",
-        narrow=' class="narrow"',
-    )  # fmt: skip
+    fill = Template((here / "page.html").read_text("utf-8")).substitute
+    bar = (here / "bar.html").read_text("utf-8")
+    studio = fill(title="Resonate Studio", script="app.js", bar=bar, width="wide")
+    listen = fill(title="Listening test", script="listen.js", bar="", width="narrow")
     return {"/": studio, "/index.html": studio, "/listen.html": listen}
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from learning import draw, learn
 from tiny_corpus import tones
 
 from resonate_audio.audio.mel import MEL_16K, MelFrontEnd
@@ -12,8 +13,6 @@ from resonate_audio.training.codec.vae import (
     normalized_mel,
     set_mel_statistics,
 )
-from resonate_audio.training.loop.optim import OptimConfig, make_optimizer
-from resonate_audio.training.loop.task import Draw, generator_for
 
 
 def make_task() -> VAETask:
@@ -23,10 +22,6 @@ def make_task() -> VAETask:
     mel = MelFrontEnd(MEL_16K)
     set_mel_statistics(model, mel, source)
     return VAETask(model, mel, source, VAEObjective(kl_weight=1e-3))
-
-
-def draw(index: int) -> Draw:
-    return Draw(index, index, generator_for(0, index, "cpu"))
 
 
 def test_mels_of_the_corpus_are_normalised_band_by_band() -> None:
@@ -39,14 +34,7 @@ def test_mels_of_the_corpus_are_normalised_band_by_band() -> None:
 
 def test_the_reconstruction_improves() -> None:
     task = make_task()
-    optimizer = make_optimizer(task.model.parameters(), OptimConfig(learning_rate=0.1))
-    losses = []
-    for index in range(20):
-        optimizer.zero_grad()
-        loss, parts = task.loss("model", draw(index))
-        loss.backward()
-        optimizer.step()
-        losses.append(parts["reconstruction_loss"].item())
+    losses = [parts["reconstruction_loss"].item() for _, parts in learn(task, 20, 0.1)]
     assert np.mean(losses[-5:]) < 0.85 * losses[0]
 
 

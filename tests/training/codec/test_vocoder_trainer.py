@@ -1,4 +1,5 @@
 import torch
+from learning import draw, learn
 from tiny_corpus import tones
 from torch import nn
 
@@ -6,8 +7,6 @@ from resonate_audio.audio.mel import MEL_16K, MelFrontEnd
 from resonate_audio.model.istft_vocoder import ISTFTVocoder, ISTFTVocoderConfig
 from resonate_audio.training.codec.crops import CropConfig, CropSource
 from resonate_audio.training.codec.vocoder import AdversaryConfig, VocoderObjective, VocoderTask
-from resonate_audio.training.loop.optim import OptimConfig, make_optimizer
-from resonate_audio.training.loop.task import Draw, generator_for
 
 
 def make_task(adversary: AdversaryConfig | None = None) -> VocoderTask:
@@ -17,24 +16,13 @@ def make_task(adversary: AdversaryConfig | None = None) -> VocoderTask:
     return VocoderTask(model, MelFrontEnd(MEL_16K), source, VocoderObjective(adversary=adversary))
 
 
-def draw(index: int) -> Draw:
-    return Draw(index, index, generator_for(0, index, "cpu"))
-
-
 def gradients(module: nn.Module) -> float:
     return sum(p.grad.abs().sum().item() for p in module.parameters() if p.grad is not None)
 
 
 def test_the_spectra_come_closer() -> None:
     task = make_task()
-    optimizer = make_optimizer(task.model.parameters(), OptimConfig(learning_rate=3e-3))
-    losses = []
-    for index in range(20):
-        optimizer.zero_grad()
-        loss, _ = task.loss("model", draw(index))
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = [loss for loss, _ in learn(task, 20, 3e-3)]
     assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
 
 

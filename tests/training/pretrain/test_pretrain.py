@@ -1,11 +1,11 @@
 import pytest
 import torch
+from learning import draw, learn
 
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.data.latents import LatentBucket, LatentSet, pack_captions
 from resonate_audio.model.flow_transformer import FlowTransformerConfig
-from resonate_audio.training.loop.optim import OptimConfig, make_optimizer
-from resonate_audio.training.loop.task import Draw, generator_for
+from resonate_audio.training.loop.task import generator_for
 from resonate_audio.training.pretrain.task import (
     FlowConfig,
     PretrainTask,
@@ -25,10 +25,6 @@ CONFIG = FlowTransformerConfig(
     pooled_dim=4,
     num_text_tokens=3,
 )
-
-
-def draw(index: int) -> Draw:
-    return Draw(index, index, generator_for(0, index, "cpu"))
 
 
 def make_set(std: float = 0.0, copies: int = 1) -> LatentSet:
@@ -58,14 +54,7 @@ def test_two_sounds_are_learnt_by_heart() -> None:
     torch.manual_seed(0)
     config = FlowConfig(frames_per_batch=384, condition_dropout=0.0)
     task = PretrainTask(build_transformer(CONFIG, data), data, config, seed=0)
-    optimizer = make_optimizer(task.model.parameters(), OptimConfig(learning_rate=5e-3))
-    losses = []
-    for index in range(80):
-        optimizer.zero_grad()
-        loss, _ = task.loss("model", draw(index))
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = [loss for loss, _ in learn(task, 80, 5e-3)]
     assert losses[0] > 1.5
     assert sum(losses[-10:]) / 10 < 0.5
 
