@@ -54,7 +54,8 @@ def doctor(
       resonate doctor --offline
     """
     say("looking around; the self-test takes a few seconds")
-    findings = [check_versions(), check_libsndfile(), check_device(), check_disk()]
+    findings = [check_versions(), check_libsndfile(), check_device(), check_processor()]
+    findings.append(check_disk())
     findings.append(Finding("hub", "note", "not asked") if offline else check_hub())
     findings.append(check_known_answer(device))
     print_table(
@@ -98,7 +99,7 @@ def check_libsndfile() -> Finding:
 
 
 def check_device() -> Finding:
-    """The processor that models run on."""
+    """What models run on."""
     import torch
 
     threads = f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
@@ -110,6 +111,24 @@ def check_device() -> Finding:
     if torch.backends.mps.is_available():
         return Finding("device", "ok", f"mps: Apple {platform.machine()}; {threads}")
     return Finding("device", "ok", f"cpu: {platform.machine()}, {threads}")
+
+
+def check_processor() -> Finding:
+    """Units for products, how fast each number format is here, and which is chosen by that."""
+    import torch
+
+    from resonate_audio.core.processor import find_processor, known_rates, preferred_dtype
+
+    found, rates = find_processor(), known_rates()
+    int8 = "no int8" if rates.int8_gops is None else f"int8 {rates.int8_gops:.0f} Gop/s"
+    chosen = str(preferred_dtype("cpu")).removeprefix("torch.")
+    detail = (
+        f"{found.name}: {' '.join(found.units) or 'no units known'}; {found.num_cores} cores, "
+        f"{found.num_threads} hardware threads; products with {torch.get_num_threads()} threads: "
+        f"float32 {rates.float32_gflops:.0f}, bfloat16 {rates.bfloat16_gflops:.0f} GFLOP/s, {int8}; "
+        f"copies {rates.memory_gb_s:.0f} GB/s; training in {chosen}"
+    )
+    return Finding("processor", "ok", detail)
 
 
 def check_disk() -> Finding:
