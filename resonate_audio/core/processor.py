@@ -224,7 +224,7 @@ def rates_path(environment: Mapping[str, str] = os.environ) -> Path:
 class _Kept(FrozenConfig):
     """The file of rates: one entry for each processor, PyTorch and number of threads."""
 
-    rates: dict[str, Rates] = {}
+    rates: dict[str, Rates] = Field(default_factory=dict)
 
 
 def known_rates(path: Path | None = None) -> Rates:

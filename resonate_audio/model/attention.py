@@ -9,9 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resonate_audio.model.embeddings import rotate_pairs
-
-RMS_EPS = 2.0**-23
-"""PyTorch's default for float32, written out: the default differs by dtype and version."""
+from resonate_audio.model.products import RMS_EPS, attend_in_products, head_vectors, in_products
 
 
 class HeadVectors(NamedTuple):
@@ -42,6 +40,9 @@ class HeadProjection(nn.Module):
         angles: Float[Tensor, "position pair"] | None,
     ) -> HeadVectors:
         """Project, normalise and, unless ``angles`` is None, turn queries and keys."""
+        if angles is not None and in_products(x):
+            norms = self.query_norm.weight, self.key_norm.weight
+            return HeadVectors(*head_vectors(x, self.qkv, norms, self.num_heads, angles))
         heads = self.qkv(x).unflatten(-1, (self.num_heads, -1, 3)).transpose(1, 2)
         query, key, value = heads.unbind(-1)
         dtype = self.query_norm.weight.dtype  # under autocast the weights are wider than x
@@ -60,5 +61,7 @@ def attend(*streams: HeadVectors) -> Float[Tensor, "row position hidden"]:
         Positions of the streams one after the other, heads joined.
     """
     query, key, value = (torch.cat(parts, dim=2) for parts in zip(*streams, strict=True))
+    if in_products(query):
+        return attend_in_products(query, key, value)
     attended = nn.functional.scaled_dot_product_attention(query, key, value)
     return attended.transpose(1, 2).flatten(2)

@@ -9,6 +9,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resonate_audio.model.attention import HeadProjection, HeadVectors, attend
+from resonate_audio.model.products import (
+    gated_unit,
+    in_products,
+    modulated,
+    padded,
+    position_products,
+    residual,
+)
 
 MLP_MULTIPLE = 256
 BLOCK_KERNEL = 3
@@ -54,6 +62,17 @@ class GatedMLP(nn.Module):
         return out
 
 
+def mlp_products(
+    mlp: GatedMLP, x: Float[Tensor, "row padded hidden"], pad: int
+) -> Float[Tensor, "row padded hidden"]:
+    """Apply a gated MLP whose maps see ``pad`` positions on either side to padded positions.
+
+    The last 2·pad positions of the result mean nothing.
+    """
+    inner = gated_unit(position_products(x, mlp.gate, mlp.up), 2 * pad, pad)
+    return position_products(inner, mlp.down)
+
+
 class LatentProjection(nn.Module):
     """Latents to hidden width: convolution → SELU → gated MLP, all over 7 frames."""
 
@@ -64,8 +83,18 @@ class LatentProjection(nn.Module):
 
     def forward(self, z: Float[Tensor, "row frame channel"]) -> Float[Tensor, "row frame hidden"]:
         """Project latents."""
+        if in_products(z):
+            return self._in_products(z)
         out: Tensor = self.mlp(nn.functional.selu(self.linear(z)))
         return out
+
+    def _in_products(
+        self, z: Float[Tensor, "row frame channel"]
+    ) -> Float[Tensor, "row frame hidden"]:
+        pad = END_KERNEL // 2
+        projected = position_products(padded(z, pad), self.linear)[:, : z.shape[1]]
+        inner = padded(nn.functional.selu(projected), pad)
+        return mlp_products(self.mlp, inner, pad)[:, : z.shape[1]]
 
 
 class TextProjection(nn.Module):
@@ -93,6 +122,15 @@ def modulate(
     """
     normed = nn.functional.layer_norm(x, x.shape[-1:])
     return normed * (1 + scale[:, None]) + shift[:, None]
+
+
+def modulate_for_heads(
+    x: Float[Tensor, "row position hidden"],
+    shift: Float[Tensor, "row hidden"],
+    scale: Float[Tensor, "row hidden"],
+) -> Float[Tensor, "row position hidden"]:
+    """`modulate` in the form that the products of a head want."""
+    return modulated(x, shift, scale, 0) if in_products(x) else modulate(x, shift, scale)
 
 
 class Modulation(nn.Module):
@@ -127,6 +165,7 @@ class Stream(nn.Module):
 
     def __init__(self, hidden: int, num_heads: int, ratio: float, kernel: int) -> None:
         super().__init__()
+        self.pad = kernel // 2
         self.modulation = Modulation(hidden, len(StreamModulation._fields))
         self.heads = HeadProjection(hidden, num_heads)
         self.attention_out = position_map(hidden, hidden, kernel)
@@ -143,7 +182,7 @@ class Stream(nn.Module):
         angles: Float[Tensor, "position pair"],
     ) -> HeadVectors:
         """Give queries, keys and values."""
-        normed = modulate(x, modulation.attention_shift, modulation.attention_scale)
+        normed = modulate_for_heads(x, modulation.attention_shift, modulation.attention_scale)
         vectors: HeadVectors = self.heads(normed, angles)
         return vectors
 
@@ -154,10 +193,23 @@ class Stream(nn.Module):
         modulation: StreamModulation,
     ) -> Float[Tensor, "row position hidden"]:
         """Add what attention found, then what the MLP makes of it."""
+        if in_products(x):
+            return self._after_in_products(x, attended, modulation)
         x = x + modulation.attention_gate[:, None] * self.attention_out(attended)
         normed = modulate(x, modulation.mlp_shift, modulation.mlp_scale)
         out: Tensor = x + modulation.mlp_gate[:, None] * self.mlp(normed)
         return out
+
+    def _after_in_products(
+        self,
+        x: Float[Tensor, "row position hidden"],
+        attended: Float[Tensor, "row position hidden"],
+        modulation: StreamModulation,
+    ) -> Float[Tensor, "row position hidden"]:
+        found = position_products(padded(attended, self.pad), self.attention_out)
+        x = residual(x, found, modulation.attention_gate)
+        normed = modulated(x, modulation.mlp_shift, modulation.mlp_scale, self.pad)
+        return residual(x, mlp_products(self.mlp, normed, self.pad), modulation.mlp_gate)
 
 
 class ReadOnlyStream(nn.Module):
@@ -175,7 +227,8 @@ class ReadOnlyStream(nn.Module):
         angles: Float[Tensor, "position pair"],
     ) -> HeadVectors:
         """Give queries, keys and values."""
-        vectors: HeadVectors = self.heads(modulate(x, *self.modulation(condition)), angles)
+        normed = modulate_for_heads(x, *self.modulation(condition))
+        vectors: HeadVectors = self.heads(normed, angles)
         return vectors
 
 
@@ -245,6 +298,10 @@ class VelocityHead(nn.Module):
         condition: Float[Tensor, "row hidden"],
     ) -> Float[Tensor, "row frame channel"]:
         """Read the velocity off the latents."""
+        if in_products(latents):
+            shift, scale = self.modulation(condition)
+            normed = modulated(latents, shift, scale, END_KERNEL // 2)
+            return position_products(normed, self.conv)[:, : latents.shape[1]]
         out: Tensor = self.conv(modulate(latents, *self.modulation(condition)))
         return out
 

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resonate_audio.model.attention import RMS_EPS, HeadProjection
+from resonate_audio.model.attention import HeadProjection
 from resonate_audio.model.blocks import JointBlock, ReadOnlyStream, SingleBlock, Stream
 from resonate_audio.model.embeddings import rotary_angles
 from resonate_audio.model.flow_transformer import (
@@ -33,6 +33,7 @@ from resonate_audio.model.flow_transformer import (
     FlowTransformerConfig,
     check_num_frames,
 )
+from resonate_audio.model.products import RMS_EPS
 from resonate_audio.model.winograd import transform_weight, winograd_conv
 
 functional = nn.functional

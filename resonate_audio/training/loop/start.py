@@ -9,7 +9,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from resonate_audio.core.config import read_yaml
 from resonate_audio.core.errors import ConfigError
+from resonate_audio.core.processor import preferred_dtype
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.training.loop.distributed import Ranks, copy_from_first, joined_ranks, shard
 from resonate_audio.training.loop.run_config import RunConfig, TrainerConfig
@@ -17,6 +19,7 @@ from resonate_audio.training.loop.task import Task
 from resonate_audio.training.loop.trainer import RunResult, Trainer
 
 TaskT = TypeVar("TaskT", bound=Task)
+ConfigT = TypeVar("ConfigT", bound=TrainerConfig)
 
 
 def train(
@@ -28,7 +31,7 @@ def train(
     if config.run.num_threads is not None:
         torch.set_num_threads(config.run.num_threads)
     with joined_ranks(config.run.device) as ranks:
-        return _train_together(build, config, trainer, ranks)
+        return _train_together(build, settle_precision(config, ranks), trainer, ranks)
 
 
 def _train_together(
@@ -53,6 +56,24 @@ def _train_together(
             module.compile()
     with seeded(config.run.seed, device):
         return trainer(task, config, device).fit()
+
+
+def settle_precision(config: ConfigT, ranks: Ranks) -> ConfigT:
+    """Turn ``precision: auto`` into what the run began with, or what its device is fast in.
+
+    All processes take what the first one finds.
+    """
+    run = config.run
+    if run.precision != "auto":
+        return config
+    begun = run.output / "recipe.yaml"
+    before = read_yaml(begun).get("run", {}).get("precision") if begun.is_file() else None
+    half = before == "bf16"
+    if before not in ("float32", "bf16"):
+        half = preferred_dtype(resolve_device(run.device)) == torch.bfloat16
+    half = ranks.any(ranks.first and half)
+    settled = run.model_copy(update={"precision": "bf16" if half else "float32"})
+    return config.model_copy(update={"run": settled})
 
 
 def resolve_device(name: str) -> torch.device:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from resonate_audio.core.processor import slower_than_float32
 from resonate_audio.training.loop.distributed import GradientSum, unsharded, whole
 from resonate_audio.training.loop.ema import averaged_state, ema_decay, update_average
 from resonate_audio.training.loop.losses import PendingLosses
@@ -24,7 +25,7 @@ from resonate_audio.training.loop.progress import (
     plot_metrics,
 )
 from resonate_audio.training.loop.resume import RunState
-from resonate_audio.training.loop.run_config import TrainerConfig
+from resonate_audio.training.loop.run_config import RunConfig, TrainerConfig
 from resonate_audio.training.loop.task import Draw, Losses, Task, generator_for
 
 
@@ -155,6 +156,8 @@ class Trainer(RunState):
         self.progress = progress = self.open_progress() if self.ranks.first else silent
         if checkpoint:
             progress.say(f"resumed {self.run_config.output} at step {self.step}")
+        note = emulation_note(self.run_config, self.device)
+        progress.say(note) if note else None
         with stop_on_signal(self._stop):
             losses = self._loop(progress)
         finished = self.step >= self.run_config.num_steps
@@ -204,6 +207,19 @@ class Trainer(RunState):
         finally:
             self.model.load_state_dict(trained)
             self.model.train()
+
+
+def emulation_note(config: RunConfig, device: torch.device) -> str | None:
+    """Say what bf16 costs on a CPU that is slower in it than in float32."""
+    if config.precision != "bf16" or device.type != "cpu":
+        return None
+    factor = slower_than_float32("bfloat16")
+    if factor == 1.0:
+        return None
+    return (
+        f"run.precision bf16: products take {factor:.1f} times as long as in float32 on this "
+        "processor; float32 would be faster"
+    )
 
 
 @contextmanager

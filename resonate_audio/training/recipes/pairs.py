@@ -26,7 +26,7 @@ from resonate_audio.training.algorithms.pairs import (
 )
 from resonate_audio.training.loop.distributed import Ranks, check_split, current_ranks, joined_ranks
 from resonate_audio.training.loop.run_config import TrainerConfig
-from resonate_audio.training.loop.start import train
+from resonate_audio.training.loop.start import settle_precision, train
 from resonate_audio.training.loop.trainer import RunResult
 from resonate_audio.training.recipes.reinforce import (
     PolicyRecipe,
@@ -156,6 +156,7 @@ def train_on_pairs(recipe: PairRecipe, say: Say) -> RunResult:
     """
     listed = read_pairs(recipe.pairs)
     with joined_ranks(recipe.run.device) as ranks:
+        recipe = settle_precision(recipe, ranks)
         return train(partial(build_pair_task, recipe, listed, ranks.say(say)), recipe, PairTrainer)
 
 

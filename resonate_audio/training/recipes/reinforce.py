@@ -29,7 +29,7 @@ from resonate_audio.training.algorithms.guard import GuardConfig, guard_step
 from resonate_audio.training.algorithms.nft import NFTConfig, nft_step
 from resonate_audio.training.loop.distributed import current_ranks, joined_ranks
 from resonate_audio.training.loop.run_config import TrainerConfig
-from resonate_audio.training.loop.start import resolve_device, train
+from resonate_audio.training.loop.start import resolve_device, settle_precision, train
 from resonate_audio.training.loop.trainer import RunResult
 from resonate_audio.training.reinforce.advantage import AdvantageConfig
 from resonate_audio.training.reinforce.evaluate import EvaluationConfig, Evaluator, TakeKeeper
@@ -127,6 +127,7 @@ def train_reinforce(recipe: ReinforceRecipe, say: Say) -> RunResult:
         )
     count, takes = recipe.prompts_per_step, recipe.takes
     with joined_ranks(recipe.run.device) as ranks:
+        recipe = settle_precision(recipe, ranks)
         ranks.say(say)(f"{len(texts)} prompts, {count} of them a step, {takes} takes each")
         with JudgeDesk(compute_beside=resolve_device(recipe.run.device).type != "cpu") as desk:
             return train(partial(build_task, recipe, texts, desk), recipe, ReinforceTrainer)
