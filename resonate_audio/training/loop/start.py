@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from resonate_audio.core.config import read_yaml
+from resonate_audio.core.documents.yaml_text import read_yaml
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.core.processor import preferred_dtype
 from resonate_audio.model.flow_transformer import FlowTransformer
