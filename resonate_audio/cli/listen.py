@@ -10,13 +10,10 @@ import typer
 
 from resonate_audio.cli.console import print_table, say
 from resonate_audio.cli.options import Port
+from resonate_audio.cli.server import check_packages, run_server
 from resonate_audio.core.errors import InputError
 
 if TYPE_CHECKING:
-    import socket
-
-    from fastapi import FastAPI
-
     from resonate_audio.serving.listening.results import AxisResult, Results
     from resonate_audio.serving.listening.test import GivenClip
 
@@ -26,7 +23,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 PORT = 8124
-NEEDS_SERVE = 'the pages need more packages: pip install "resonate-audio[serve]"'
 TestFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the test.")]
 
 
@@ -124,6 +120,14 @@ def serve(
     folder: TestFolder,
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Port = PORT,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name",
+            help="Name that raters call this server by, such as test.example.org; addresses and "
+            "this machine's own name are known.",
+        ),
+    ] = None,
     open_page: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
     ] = False,
@@ -134,49 +138,28 @@ def serve(
 
       resonate listen serve trees --host 0.0.0.0
     """
-    try:
-        from resonate_audio.serving.listening.server import create_listening_app
-    except ModuleNotFoundError as error:
-        raise InputError(f"{NEEDS_SERVE} ({error.name} is missing)") from error
+    check_packages()
+    from resonate_audio.serving.config import EdgeConfig
+    from resonate_audio.serving.listening.server import MAX_BODY_MB, create_listening_app
 
-    serve_app(create_listening_app(folder), host, port, open_page, f"listen.html#{folder.name}")
-
-
-def serve_app(app: FastAPI, host: str, port: int, open_page: bool, page: str = "") -> None:
-    """Serve until interrupted, having said where.
-
-    Raises:
-        InputError: the address cannot be used.
-    """
-    import webbrowser
-
-    import uvicorn
-
-    with listening_socket(host, port) as socket:
-        place = f"[{host}]" if ":" in host else host
-        address = f"http://{place}:{socket.getsockname()[1]}/{page}"
-        say(f"listening on {address} (stop with Ctrl-C)")
-        if open_page:
-            webbrowser.open(address)  # the socket is open: the browser waits until we answer
-        config = uvicorn.Config(app, log_level="warning", access_log=False)
-        uvicorn.Server(config).run(sockets=[socket])
+    config = EdgeConfig(hosts=own_names(host, name or []), max_body_mb=MAX_BODY_MB)
+    app = create_listening_app(folder, config)
+    run_server(app, host, port, config, open_page, f"listen.html#{folder.resolve().name}")
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
-    """A socket on an address.
+def own_names(host: str, named: Sequence[str]) -> tuple[str, ...]:
+    """What a request may call a server by: names that were given, this machine's, its addresses.
 
-    Raises:
-        InputError: the address is not ours, or in use.
+    Another site's page can make its own name point here, but it cannot make it one of these.
     """
     import socket
 
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except (OSError, UnicodeError) as error:
-        raise InputError(f"{host}:{port}: cannot listen there ({error}); try another --port") from (
-            error
-        )
+    from resonate_audio.serving.guard import ANY_ADDRESS
+
+    own = ["127.0.0.1", "localhost", "[::1]", f"[{host}]" if ":" in host else host, *named]
+    if host in ("0.0.0.0", "::"):
+        own += [socket.gethostname(), socket.getfqdn(), ANY_ADDRESS]
+    return tuple(dict.fromkeys(name.lower() for name in own))
 
 
 @app.command()

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resonate_audio.cli.console import say
-from resonate_audio.cli.listen import NEEDS_SERVE, listening_socket
 from resonate_audio.cli.options import Devices, Host, Port
+from resonate_audio.cli.server import check_packages, run_server
 from resonate_audio.core.config import parse_config
 from resonate_audio.core.errors import InputError
 
@@ -56,6 +55,9 @@ def serve(
             "--set", help="Any other setting, such as max_queued_rows=64 or cors_origins=[URL]."
         ),
     ] = None,
+    preload: Annotated[
+        bool, typer.Option("--preload", help="Load models at the start; /ready tells when.")
+    ] = False,
     open_page: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the studio in a browser.")
     ] = False,
@@ -78,17 +80,16 @@ def serve(
         raise InputError(
             f"--host {host}: others could reach the server; set {KEY_VARIABLE} to a key first"
         )
-    try:
-        import fastapi  # noqa: F401  (the message below is for all that follows)
-        import uvicorn  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise InputError(f"{NEEDS_SERVE} ({error.name} is missing)") from error
-    values: dict[str, Any] = {"api_key": key, "home": home.expanduser(), "runs": runs}
+    check_packages()
+    values: dict[str, Any] = {"api_key": key, "home": home_folder(home), "runs": runs}
+    values |= {"preload": True} if preload else {}
     values |= {"devices": tuple(device)} if device else {}
     values |= {"models": dict(map(split_model, model))} if model else {}
     config = read_settings(values, limit or [])
+    if config.runs is not None and not config.runs.is_dir():
+        raise InputError(f"--runs {config.runs}: no such folder")
     app = judge_app(reward, config) if reward else model_app(config)
-    run_server(app, host, port, config.shutdown_s, open_page)
+    run_server(app, host, port, config, open_page)
 
 
 def quiet() -> None:
@@ -122,11 +123,31 @@ def read_settings(values: dict[str, Any], overrides: list[str]) -> ServeConfig:
     return parse_config(ServeConfig, values, "resonate serve")
 
 
+def home_folder(given: Path) -> Path:
+    """The folder of jobs and sounds.
+
+    Raises:
+        InputError: it is to lie in the home of a user who has none.
+    """
+    try:
+        return given.expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"--home {given}: this user has no home folder (HOME is not set); give --home FOLDER"
+        ) from error
+
+
 def model_app(config: ServeConfig) -> FastAPI:
-    """The app of models and studio."""
+    """The app of models and studio, its database open.
+
+    Raises:
+        OutputError: the home cannot be written, or its database is damaged.
+    """
     from resonate_audio.serving.app import create_app
 
-    return create_app(config)
+    app = create_app(config)
+    app.state.service.open()
+    return app
 
 
 def judge_app(spec: str, config: ServeConfig) -> FastAPI:
@@ -139,29 +160,3 @@ def judge_app(spec: str, config: ServeConfig) -> FastAPI:
     from resonate_audio.serving.judge.app import create_judge_app
 
     return create_judge_app(open_reward(spec, config.devices[0]), spec, config)
-
-
-def run_server(app: FastAPI, host: str, port: int, shutdown_s: float, open_page: bool) -> None:
-    """Serve until a signal; open requests are finished within ``shutdown_s``.
-
-    Raises:
-        InputError: the address cannot be used.
-    """
-    import webbrowser
-
-    import uvicorn
-
-    with listening_socket(host, port) as socket:
-        place = f"[{host}]" if ":" in host else host
-        address = f"http://{place}:{socket.getsockname()[1]}/"
-        say(f"listening on {address} (stop with Ctrl-C)")
-        if open_page:
-            webbrowser.open(address)  # the socket is open: the browser waits until we answer
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=max(1, round(shutdown_s)),
-        )
-        uvicorn.Server(config).run(sockets=[socket])

@@ -9,7 +9,6 @@ import typer
 
 from resonate_audio.cli.options import Devices, Host, Port
 from resonate_audio.cli.serve import PORT, STANDARD_HOME, serve
-from resonate_audio.core.errors import InputError
 
 
 def studio(
@@ -38,8 +37,6 @@ def studio(
 
       resonate studio --model nano --model my-run/final --runs runs/ --no-open
     """
-    if runs is not None and not runs.is_dir():
-        raise InputError(f"--runs {runs}: no such folder")
     serve(
         model=model,
         reward=None,
@@ -49,5 +46,6 @@ def studio(
         runs=runs,
         device=device,
         limit=None,
+        preload=False,
         open_page=open_page,
     )

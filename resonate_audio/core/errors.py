@@ -9,6 +9,7 @@ ResonateError
 ├── ManifestError        a manifest line is broken (file and line are named)
 ├── ShardError           a shard or its index is missing, truncated or of another version
 ├── OutputError          an output exists, is not writable, or the disk is full
+│   └── DiskFullError    there is no room left where it was to be written
 ├── WorkerError          a process of a cluster ended, again and again, before its work was done
 ├── ShapeError           an array does not have the axes the function needs
 ├── RewardError          a judge failed, timed out or gave something that is not a score
@@ -56,6 +57,10 @@ class ShardError(ResonateError):
 
 class OutputError(ResonateError):
     """An output path exists already, cannot be written, or the disk is full."""
+
+
+class DiskFullError(OutputError):
+    """There is no room left on the disk, or in the quota, where something was to be written."""
 
 
 class WorkerError(ResonateError):

@@ -9,9 +9,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from resonate_audio.core.errors import OutputError
+from resonate_audio.core.errors import DiskFullError, OutputError
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+"""No room on the disk, or none in the quota."""
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -85,8 +88,28 @@ def atomic_path(path: Path, overwrite: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
 
 
+def file_inside(folder: Path, name: str) -> Path | None:
+    """The regular file of a folder that a name in one of its own lists leads to.
+
+    A folder that was copied from elsewhere may name ``../../secret`` or hold a link to it; neither
+    leads anywhere.
+
+    Returns:
+        The file as it is found under ``folder``, or None if there is no such file in there.
+    """
+    pure = PurePosixPath(name)
+    if not name or "\0" in name or pure.is_absolute() or ".." in pure.parts:
+        return None
+    path = folder / pure
+    try:
+        is_inside = path.resolve().is_relative_to(folder.resolve()) and path.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long a name, a circle of links, bad signs
+        return None
+    return path if is_inside else None
+
+
 def output_error(path: Path, error: OSError) -> OutputError:
     """Say in one line why ``path`` could not be written."""
-    if error.errno == errno.ENOSPC:
-        return OutputError(f"{path}: the disk is full; nothing was written")
+    if error.errno in NO_ROOM:
+        return DiskFullError(f"{path}: the disk is full; nothing was written")
     return OutputError(f"{path}: cannot write it ({error.strerror or error})")

@@ -45,7 +45,10 @@ def real_number(value: object) -> float:
     """A number of any library as a float; not a bool, text or nothing."""
     if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
         raise ValueError("expected a number")
-    return float(cast(Any, value))
+    try:
+        return float(cast(Any, value))
+    except OverflowError:
+        raise ValueError("expected a number that a float can hold") from None
 
 
 class SolverSettings(BaseModel):

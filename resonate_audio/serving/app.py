@@ -9,12 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from starlette.routing import Match
 
 from resonate_audio.serving.config import ServeConfig
-from resonate_audio.serving.errors import ApiError, answer_errors
+from resonate_audio.serving.errors import answer_errors
 from resonate_audio.serving.guard import Guard
 from resonate_audio.serving.listening.app import (
     ListeningTests,
@@ -22,7 +21,7 @@ from resonate_audio.serving.listening.app import (
     owner_router,
     rater_router,
 )
-from resonate_audio.serving.pages import add_pages, page_headers
+from resonate_audio.serving.pages import add_pages, page_headers, refuse_rest
 from resonate_audio.serving.runs_app import runs_router
 from resonate_audio.serving.sounds.routes import (
     audio_router,
@@ -32,9 +31,9 @@ from resonate_audio.serving.sounds.routes import (
 )
 from resonate_audio.serving.sounds.service import Service
 
-METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 EXPOSED = ["X-Resonate-Seed", "X-Resonate-Model", "X-Resonate-Duration", "X-Resonate-Sample-Rate",
-           "X-Resonate-Peak", "X-Resonate-Prompt-Cut", "Retry-After"]  # fmt: skip
+           "X-Resonate-Peak", "X-Resonate-Prompt-Cut", "Retry-After",
+           "Accept-Ranges", "Content-Range", "ETag"]  # fmt: skip
 
 
 def create_app(config: ServeConfig) -> FastAPI:
@@ -76,17 +75,6 @@ def create_app(config: ServeConfig) -> FastAPI:
         )
     app.add_middleware(Guard, config=config, metrics=service.metrics, headers=page_headers())
     return app
-
-
-def refuse_rest(app: FastAPI) -> None:
-    """Answer what is left under ``/v1``, so that the pages do not take it for a file of theirs."""
-
-    @app.api_route("/v1/{rest:path}", methods=METHODS, include_in_schema=False)
-    def refuse(request: Request) -> None:
-        others = (route for route in app.routes if route is not request.scope.get("route"))
-        if any(route.matches(request.scope)[0] is Match.PARTIAL for route in others):
-            raise ApiError(405, f"{request.method} is not what this address takes")
-        raise ApiError(404, "there is nothing at this address")
 
 
 def _lifespan(service: Service) -> Any:

@@ -1,9 +1,14 @@
-"""What every request passes first: key, origin, size; and the headers that every answer gets."""
+"""What every request passes first: name, key, origin, size, time; and what every answer gets.
+
+Each server of ours stands behind one `Guard`, so no route has to remember: HEAD is answered
+wherever GET is, refusals have one form whoever made them, a body has to come in time as a whole.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import logging
 import re
 import time
@@ -13,8 +18,9 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from resonate_audio.serving.config import ServeConfig
-from resonate_audio.serving.errors import ApiError, error_response
+from resonate_audio.core.text import visible
+from resonate_audio.serving.config import EdgeConfig
+from resonate_audio.serving.errors import ApiError, describe_status, error_response
 from resonate_audio.serving.metrics import Metrics
 
 log = logging.getLogger("resonate.serve")
@@ -22,6 +28,12 @@ RATERS = re.compile(r"/v1/listening/(session(/.*)?|tests/[^/]+(/raters)?)")
 """What raters call: they have tokens of their own."""
 UPLOADS = "/v1/listening/tests"
 MAX_UPLOAD_BYTES = 210_000_000
+BYTES_PER_S = 10_000
+"""A body that comes faster than this is waited for beyond its time."""
+HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/@?#\\]+)(:\d{1,5})?")
+"""A name or an address, and a port: what a Host header may hold (RFC 9110, sec. 7.2)."""
+ANY_ADDRESS = "*"
+"""Stands among known hosts for every address in numbers: no name that was turned is one."""
 SAFE = {"GET", "HEAD", "OPTIONS"}
 METHODS = SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 
@@ -30,7 +42,7 @@ class Guard:
     """Refuses requests before they are read, and counts and logs what was answered."""
 
     def __init__(
-        self, app: ASGIApp, config: ServeConfig, metrics: Metrics, headers: Mapping[str, str]
+        self, app: ASGIApp, config: EdgeConfig, metrics: Metrics, headers: Mapping[str, str]
     ) -> None:
         """Wrap an app.
 
@@ -49,10 +61,11 @@ class Guard:
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send, self._headers, self._config)
+        inside = dict(scope, method="GET") if scope["method"] == "HEAD" else scope
         try:
             try:
                 self._check(scope, exchange)
-                await self._app(scope, exchange.receive, exchange.send)
+                await self._app(inside, exchange.receive, exchange.send)
             except ApiError as error:
                 exchange.refusal = error
             if exchange.refusal is not None and not exchange.status:
@@ -63,8 +76,8 @@ class Guard:
 
     def _check(self, scope: Scope, exchange: _Exchange) -> None:
         headers, path = Headers(scope=scope), scope["path"]
-        if self._config.api_key is None:
-            check_host(headers.get("host", ""), self._config.hosts)
+        known = self._config.hosts if self._config.api_key is None else ()
+        check_host(headers.get("host", ""), known)
         if scope["method"] not in SAFE:
             check_origin(headers, self._config.cors_origins)
         is_open = not path.startswith(("/v1/", "/metrics")) or RATERS.fullmatch(path)
@@ -76,7 +89,7 @@ class Guard:
         spent_s = time.monotonic() - exchange.start_s
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._metrics.count_request(method, exchange.status or 499, spent_s)
-        shown = scope["path"][:200].encode("ascii", "backslashreplace").decode()
+        shown = visible(scope["path"], 200).encode("ascii", "backslashreplace").decode()
         log.info("%s %s %s %.0f ms", method, shown, exchange.status or "gone", 1000 * spent_s)
 
 
@@ -89,13 +102,13 @@ class _Exchange:
         receive: Receive,
         send: Send,
         headers: Mapping[str, str],
-        config: ServeConfig,
+        config: EdgeConfig,
     ) -> None:
-        self._receive, self._send, self._headers = receive, send, headers
-        is_upload = scope["path"] == UPLOADS
+        self._scope, self._receive, self._send, self._headers = scope, receive, send, headers
+        is_upload = scope["path"] == UPLOADS and scope["method"] == "POST"
         self._max_bytes = MAX_UPLOAD_BYTES if is_upload else config.max_body_bytes
         self._timeout_s = config.body_timeout_s
-        self._num_bytes, self._is_complete = 0, False
+        self._num_bytes, self._is_complete, self._is_answered = 0, False, False
         self.status = 0
         self.refusal: ApiError | None = None
         """Set while the body is read: answered in place of what the app makes of it."""
@@ -107,28 +120,56 @@ class _Exchange:
             raise self._too_large()
 
     async def receive(self) -> Message:
-        """The next part of the request, within its limits."""
+        """The next part of the request, within its limits.
+
+        The whole body has ``body_timeout_s`` and a second for each 10 kB that came, so a client
+        that sends a byte now and then is given up as one that sends none.
+        """
         if self._is_complete:
             return await self._receive()
+        until_s = self.start_s + self._timeout_s + self._num_bytes / BYTES_PER_S
         try:
-            message = await asyncio.wait_for(self._receive(), self._timeout_s)
-        except TimeoutError as error:
-            self.refusal = ApiError(408, f"the body did not come within {self._timeout_s:g} s")
-            raise self.refusal from error
+            left_s = max(0.0, until_s - time.monotonic())
+            message = await asyncio.wait_for(self._receive(), left_s)
+        except TimeoutError:
+            return self._give_up(
+                ApiError(408, f"the body did not come within {self._timeout_s:g} s")
+            )
         if message["type"] == "http.request":
             self._num_bytes += len(message.get("body", b""))
             if self._num_bytes > self._max_bytes:
-                self.refusal = self._too_large()
-                raise self.refusal
+                return self._give_up(self._too_large())
             self._is_complete = not message.get("more_body", False)
         return message
 
+    def _give_up(self, refusal: ApiError) -> Message:
+        """Refuse a body; where the answer has begun already, its client counts as gone."""
+        if self.status:
+            return {"type": "http.disconnect"}
+        self.refusal = refusal
+        raise refusal
+
     async def send(self, message: Message) -> None:
         """Send a part of the answer; the first one gets our headers."""
-        if self.refusal is not None and not self.status:
+        if self._is_answered or (self.refusal is not None and not self.status):
             return
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            if message["status"] >= 400 and not _is_json(headers):
+                self._is_answered = True
+                told = describe_status(message["status"], headers)
+                await error_response(told)(self._scope, self._receive, self._send_first)
+                return
+            await self._send_first(message)
+            if self._scope["method"] == "HEAD":
+                self._is_answered = True
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        await self._send(message)
+
+    async def _send_first(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in self._headers.items():
                 headers.setdefault(name, value)
@@ -136,6 +177,10 @@ class _Exchange:
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"body: larger than {self._max_bytes:,} bytes", "body")
+
+
+def _is_json(headers: Headers) -> bool:
+    return headers.get("content-type", "").startswith("application/json")
 
 
 def check_key(headers: Headers, key: str) -> None:
@@ -156,14 +201,36 @@ def check_key(headers: Headers, key: str) -> None:
 
 
 def check_host(host: str, known: tuple[str, ...]) -> None:
-    """Refuse a request that calls a server without key by a foreign name.
+    """Refuse a request that calls a server by no name, or a server without key by a foreign one.
+
+    Args:
+        host: the request's header; empty where HTTP/1.0 sent none.
+        known: names that are ours; empty where every name is.
 
     Raises:
-        ApiError: 421, the name is not one of ours.
+        ApiError: 400, it is no name; 421, the name is not one of ours.
     """
-    name = host if host.endswith("]") else re.sub(r":\d+$", "", host)
-    if name.lower() not in known:
-        raise ApiError(421, "host: this server answers only to its own address", "host")
+    found = HOST.fullmatch(host)
+    if host and found is None:
+        raise ApiError(400, "host: not a name or an address", "host")
+    if known and not (found and _is_known(found[1].lower(), known)):
+        raise ApiError(
+            421,
+            "host: this server answers only to its own address, or to names it was started with",
+            "host",
+        )
+
+
+def _is_known(name: str, known: tuple[str, ...]) -> bool:
+    if name in known:
+        return True
+    if ANY_ADDRESS not in known:
+        return False
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def check_origin(headers: Headers, allowed: tuple[str, ...]) -> None:
@@ -175,5 +242,9 @@ def check_origin(headers: Headers, allowed: tuple[str, ...]) -> None:
     origin = headers.get("origin")
     if origin is None or origin in allowed:
         return
-    if not origin.isascii() or urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+    try:
+        place = urlsplit(origin).netloc.lower()
+    except ValueError:  # such as http://[::1
+        place = ""
+    if not origin.isascii() or not place or place != headers.get("host", "").lower():
         raise ApiError(403, "origin: pages of other sites may not do this", "origin")

@@ -10,9 +10,12 @@ from string import Template
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.middleware.base import RequestResponseEndpoint
+from starlette.routing import Match
 
 from resonate_audio.core.page import read_asset
+from resonate_audio.serving.errors import ApiError
+
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 STUDIO = Path(__file__).parent / "studio"
 WAVE_STYLE = "'sha256-GDz2FZP0i7VZaDhs1mgc43IRUXU2xajPIjvThHvZvbs='"
@@ -46,15 +49,24 @@ def _answer(html: str) -> Callable[[Request], HTMLResponse]:
     return lambda _: HTMLResponse(html)
 
 
-def guard_pages(app: FastAPI) -> None:
-    """Send the headers that keep pages to themselves with every answer that has none yet."""
+def refuse_rest(app: FastAPI) -> None:
+    """Answer what is left under ``/v1``, so that the pages do not take it for a file of theirs."""
 
-    @app.middleware("http")
-    async def add_headers(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        response = await call_next(request)
-        for name, value in page_headers().items():
-            response.headers.setdefault(name, value)
-        return response
+    @app.api_route("/v1/{rest:path}", methods=METHODS, include_in_schema=False)
+    def refuse(request: Request) -> None:
+        own = request.scope.get("route")
+        allowed = [
+            method
+            for method in METHODS
+            for route in app.routes
+            if route is not own
+            and route.matches({**request.scope, "method": method})[0] is Match.FULL
+            and getattr(route, "name", "") != "studio"
+        ]
+        if allowed:
+            allow = {"Allow": ", ".join(dict.fromkeys(allowed))}
+            raise ApiError(405, f"{request.method} is not what this address takes", headers=allow)
+        raise ApiError(404, "there is nothing at this address")
 
 
 @cache

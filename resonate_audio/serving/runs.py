@@ -6,17 +6,22 @@ A run is a folder under the one that was given; it is known to the outside by an
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from resonate_audio.core.charts import Points
 from resonate_audio.core.config import FrozenConfig
-from resonate_audio.core.errors import InputError
+from resonate_audio.core.errors import ConfigError, InputError, ResonateError
+from resonate_audio.core.files import file_inside
+from resonate_audio.core.text import one_line, visible
 from resonate_audio.rewards.detectors import rewards_diverge
 from resonate_audio.training.reinforce.run_log import KeptTake, RunLog, read_run
 from resonate_audio.training.reinforce.run_page import summarize
 
+log = logging.getLogger("resonate.serve")
 RUN_FILES = ("metrics.jsonl", "recipe.yaml")
 DEPTH = 3
 """How far under the given folder runs are looked for."""
@@ -34,6 +39,8 @@ class RunHead(FrozenConfig):
     num_steps: int
     changed: float
     """When it last wrote, seconds since 1970."""
+    problem: str | None = None
+    """Why nothing can be told of it."""
 
 
 class Take(FrozenConfig):
@@ -59,8 +66,8 @@ class Run(RunHead):
 
 
 def list_runs(root: Path) -> list[RunHead]:
-    """Runs under a folder, the one that wrote last first."""
-    heads = [_head(root, folder, read_run(folder)) for folder in _folders(root)]
+    """Runs under a folder, the one that wrote last first; one that is broken hides no other."""
+    heads = [_head_or_problem(root, folder) for folder in _folders(root)]
     return sorted(heads, key=lambda head: -head.changed)
 
 
@@ -69,16 +76,22 @@ def open_run(root: Path, id: str) -> Run:
 
     Raises:
         InputError: there is no run of that id.
+        ConfigError: its files cannot be read.
     """
     folder = _find(root, id)
-    log = read_run(folder)
+    with told_damage(folder):
+        return _open(root, folder)
+
+
+def _open(root: Path, folder: Path) -> Run:
+    read = read_run(folder)
     return Run(
-        **_head(root, folder, log).model_dump(),
-        facts={name: str(log.setting(name)) for name in FACTS if _is_plain(log.setting(name))},
-        warnings=tuple(_warnings(log)),
-        series={name: _thinned(points) for name, points in log.series.items()},
-        takes=tuple(_take(take) for take in log.takes),
-        recipe=log.recipe_text,
+        **_head(root, folder, read).model_dump(),
+        facts={name: str(read.setting(name)) for name in FACTS if _is_plain(read.setting(name))},
+        warnings=tuple(_warnings(read)),
+        series={name: _thinned(points) for name, points in read.series.items()},
+        takes=tuple(_take(take) for take in read.takes),
+        recipe=read.recipe_text,
     )
 
 
@@ -89,13 +102,44 @@ def take_file(root: Path, id: str, number: int) -> Path:
         InputError: no such run or take, or its sound is not there.
     """
     folder = _find(root, id)
-    takes = read_run(folder).takes
-    if not 0 <= number < len(takes) or not takes[number].file:
+    with told_damage(folder):
+        takes = read_run(folder).takes
+    path = file_inside(folder, takes[number].file) if 0 <= number < len(takes) else None
+    if path is None:
         raise InputError(f"take {number}: this run has no sound of it")
-    path = (folder / takes[number].file).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise InputError(f"take {number}: its sound lies outside of the runs")
     return path
+
+
+@contextmanager
+def told_damage(folder: Path) -> Iterator[None]:
+    """Turn whatever a damaged run leads to into one error.
+
+    Raises:
+        ConfigError: the folder's files cannot be read.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (ResonateError, OSError, ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise ConfigError(f"{folder}: cannot be read ({error})") from error
+
+
+def _head_or_problem(root: Path, folder: Path) -> RunHead:
+    try:
+        with told_damage(folder):
+            return _head(root, folder, read_run(folder))
+    except ConfigError as error:
+        log.warning("%s", one_line(str(error)))
+        name = one_line(_name(root, folder))
+        return RunHead(
+            id=_id(root, folder),
+            name=name,
+            summary="cannot be read",
+            num_steps=0,
+            changed=0.0,
+            problem="its files cannot be read; the server's log says why",
+        )
 
 
 def _folders(root: Path) -> Iterator[Path]:
@@ -108,9 +152,17 @@ def _folders(root: Path) -> Iterator[Path]:
             child
             for folder in level
             if folder not in runs
-            for child in sorted(folder.iterdir())
+            for child in _children(folder)
             if child.is_dir() and not child.name.startswith(".")
         ]
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:  # one that may not be looked into hides no other
+        log.warning("%s: left out (%s)", folder, error.strerror)
+        return []
 
 
 def _find(root: Path, id: str) -> Path:
@@ -128,13 +180,13 @@ def _id(root: Path, folder: Path) -> str:
     return hashlib.sha256(_name(root, folder).encode("utf-8", "replace")).hexdigest()[:12]
 
 
-def _head(root: Path, folder: Path, log: RunLog) -> RunHead:
+def _head(root: Path, folder: Path, read: RunLog) -> RunHead:
     times = [path.stat().st_mtime for name in RUN_FILES if (path := folder / name).is_file()]
     return RunHead(
         id=_id(root, folder),
-        name=_name(root, folder),
-        summary=summarize(log),
-        num_steps=(log.last_step or 0),
+        name=visible(_name(root, folder)),
+        summary=summarize(read),
+        num_steps=(read.last_step or 0),
         changed=max(times, default=0.0),
     )
 
@@ -143,19 +195,19 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float)
 
 
-def _warnings(log: RunLog) -> Iterator[str]:
-    reward = log.series.get("reward/mean", ())
-    for name, points in log.series.items():
+def _warnings(read: RunLog) -> Iterator[str]:
+    reward = read.series.get("reward/mean", ())
+    for name, points in read.series.items():
         if name.startswith("held_out/") and rewards_diverge(reward, points):
             judge = name.removeprefix("held_out/")
             yield (
                 f"The training reward rose while the held-out judge {judge} went down: the model "
                 "may be learning the judge's weaknesses. Listen to the newest best takes."
             )
-    for name, count in log.not_finite.items():
+    for name, count in read.not_finite.items():
         yield f"{name} was NaN or infinite {count} times and is left out there."
-    if log.num_unreadable:
-        yield f"Lines of the run's files that could not be read: {log.num_unreadable}."
+    if read.num_unreadable:
+        yield f"Lines of the run's files that could not be read: {read.num_unreadable}."
 
 
 def _thinned(points: Points) -> tuple[tuple[int, float], ...]:

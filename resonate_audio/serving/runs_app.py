@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Response
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Request, Response
 
 from resonate_audio.core.errors import InputError
 from resonate_audio.serving.errors import ApiError
+from resonate_audio.serving.ranges import MEDIA_TYPES, send_sound
 from resonate_audio.serving.runs import list_runs, open_run, take_file
 
 
@@ -32,13 +32,14 @@ def runs_router(root: Path | None) -> APIRouter:
             raise ApiError(404, "run: there is no such run", "run") from error
         return Response(run.model_dump_json(), media_type="application/json")
 
-    @router.get("/{id}/takes/{number}")
-    def hear(id: str, number: int) -> FileResponse:
+    @router.get("/{id}/takes/{number}", response_class=Response)
+    def hear(request: Request, id: str, number: int) -> Response:
         """The sound of a kept take, by its place in the run's list."""
         try:
-            return FileResponse(take_file(_given(root), id, number))
+            path = take_file(_given(root), id, number)
         except InputError as error:
             raise ApiError(404, "take: there is no such sound", "take") from error
+        return send_sound(request, path, MEDIA_TYPES[path.suffix.lower().removeprefix(".")])
 
     return router
 

@@ -13,7 +13,10 @@ pytest.importorskip("fastapi", reason="needs the extra: pip install resonate-aud
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from resonate_audio.serving.pages import STUDIO, add_pages, guard_pages, render_pages
+from resonate_audio.serving.config import EdgeConfig
+from resonate_audio.serving.guard import Guard
+from resonate_audio.serving.metrics import Metrics
+from resonate_audio.serving.pages import STUDIO, add_pages, page_headers, render_pages
 
 OURS = sorted((STUDIO / "js").glob("*.js"))
 PAGES = render_pages()
@@ -56,8 +59,9 @@ def test_the_borrowed_script_is_unchanged_and_has_its_licence() -> None:
 
 def test_pages_are_served_with_headers_that_keep_them_to_themselves() -> None:
     app = FastAPI()
-    guard_pages(app)
     add_pages(app)
+    headers = page_headers()
+    app.add_middleware(Guard, config=EdgeConfig(hosts=()), metrics=Metrics(), headers=headers)
     with TestClient(app) as client:
         for path in ("/", "/listen.html", "/page.css", "/js/app.js", "/vendor/wavesurfer.esm.js"):
             response = client.get(path)

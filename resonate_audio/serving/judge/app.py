@@ -29,7 +29,7 @@ from resonate_audio.rewards.audio_llm.question import CAPTION, NO, WORDINGS, YES
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.remote.answer import ID_PREFIX, LEAST_LOGPROB
 from resonate_audio.serving.config import MEGABYTE, ServeConfig
-from resonate_audio.serving.errors import ApiError, answer_errors
+from resonate_audio.serving.errors import ApiError, answer_errors, without_folders
 from resonate_audio.serving.guard import Guard
 from resonate_audio.serving.metrics import METRICS_TYPE, Metrics
 from resonate_audio.serving.pages import page_headers
@@ -161,7 +161,8 @@ class Bench:
             rewards = await self._judge.score(audio, [one.caption for one in rows])
             verdicts = [read_verdict(rewards, row) for row in range(len(rows))]
         except RewardError as error:
-            verdicts = [ApiError(422, f"{self._judge.name}: {error}")] * len(rows)
+            told = without_folders(f"{self._judge.name}: {error}")
+            verdicts = [ApiError(422, told)] * len(rows)
         except Exception:
             log.exception("the judge failed")
             verdicts = [ApiError(500, "the judge failed; the server's log says why")] * len(rows)
@@ -249,6 +250,11 @@ def create_judge_app(judge: Reward, name: str, config: ServeConfig) -> FastAPI:
     def health() -> dict[str, str]:
         """200 while the server runs."""
         return {"status": "ok"}
+
+    @app.get("/ready")
+    def ready() -> dict[str, str]:
+        """200 as soon as the server runs: the judge is in memory before that."""
+        return {"status": "ready"}
 
     @app.get("/metrics", response_class=Response)
     def show_metrics() -> Response:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from resonate_audio.core.documents.json_text import parse_json
-from resonate_audio.core.errors import InputError, OutputError
+from resonate_audio.core.errors import InputError, ManifestError, OutputError
+from resonate_audio.serving.database import private_file, told_errors
 from resonate_audio.serving.listening.plan import Trial, plan_trials
 from resonate_audio.serving.listening.test import PREFERENCE, BlindClip, ListeningTest
 
@@ -84,6 +85,10 @@ class Answers:
             OutputError: it cannot be written.
         """
         self.test, self.path = test, folder / ANSWERS
+        if self.path.is_symlink():
+            raise OutputError(f"{self.path}: is a link; copy the folder with its files")
+        with told_errors(self.path):
+            private_file(self.path)
         with self._open() as database:
             database.execute("PRAGMA journal_mode=WAL")
             database.executescript(_TABLES)
@@ -122,7 +127,18 @@ class Answers:
             (done,) = database.execute(
                 "SELECT COUNT(DISTINCT trial) FROM answers WHERE rater = ?", (id,)
             ).fetchone()
-        return Rater(id, tuple(Trial(**trial) for trial in parse_json(trials, "trials")), done)
+        return Rater(id, self._trials(trials), done)
+
+    def _trials(self, written: str) -> tuple[Trial, ...]:
+        """The pages of a rater, as they were planned for the clips of this test."""
+        try:
+            trials = tuple(Trial(**trial) for trial in parse_json(written, "trials"))
+            known = {clip.id for clip in self.test.clips}
+            if {clip for trial in trials for clip in trial.clips} <= known:
+                return trials
+        except (ManifestError, ValueError, TypeError):
+            pass
+        raise OutputError(f"{self.path}: the pages of a rater are none of this test")
 
     def hear(self, token: str, trial: int, side: int) -> BlindClip:
         """The clip of a page, noting that it was asked for; only of pages reached so far.
@@ -236,16 +252,19 @@ class Answers:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection of its own for each use: requests come in many threads."""
-        try:
+        """A connection of its own for each use: requests come in many threads.
+
+        Raises:
+            DiskFullError: there is no room left.
+            OutputError: it cannot be used.
+        """
+        with told_errors(self.path):
             database = sqlite3.connect(self.path, timeout=30)
-        except sqlite3.OperationalError as error:
-            raise OutputError(f"{self.path}: cannot open it ({error})") from error
-        try:
-            with database:
-                yield database
-        finally:
-            database.close()
+            try:
+                with database:
+                    yield database
+            finally:
+                database.close()
 
 
 def _next_trial(rater: Rater, number: int) -> Trial:

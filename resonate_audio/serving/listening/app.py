@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import re
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Header, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import FormData, UploadFile
 
 from resonate_audio.audio.decoding import SoundLimits, read_header
 from resonate_audio.core.documents.json_text import parse_object
-from resonate_audio.core.errors import ManifestError
-from resonate_audio.serving.errors import ApiError, error_response
+from resonate_audio.core.errors import ConfigError, ManifestError, ResonateError
+from resonate_audio.core.text import one_line
+from resonate_audio.serving.errors import UNREADABLE, ApiError, error_response, wants_type
 from resonate_audio.serving.listening.answers import AnswerError, Answers, Rater
 from resonate_audio.serving.listening.results import (
     analyse,
@@ -43,7 +46,10 @@ from resonate_audio.serving.listening.test import (
     open_test,
     parse_design,
 )
+from resonate_audio.serving.ranges import send_sound
 
+log = logging.getLogger("resonate.serve")
+FORM = "multipart/form-data"
 MAX_UPLOADS, MAX_UPLOAD_BYTES, MAX_CLIP_S = 1000, 200_000_000, 120.0
 MAX_SAMPLES = 100_000_000
 """Of all sounds of an upload, as many as its bytes hold in 16 bits: small files may be long."""
@@ -76,6 +82,7 @@ class ListeningTests:
         """Look for tests in ``home``; ``only`` hides all others."""
         self.home, self.only = home, only
         self._opened: dict[str, tuple[ListeningTest, Answers]] = {}
+        self._joined: Counter[tuple[str, str]] = Counter()
 
     def names(self) -> list[str]:
         """Names of all tests that can be opened."""
@@ -96,6 +103,23 @@ class ListeningTests:
             test = open_test(self.home / name)
             self._opened[name] = test, Answers(self.home / name, test)
         return self._opened[name]
+
+    def join(self, name: str, address: str) -> str:
+        """Take in a rater who came by the open link; gives the token.
+
+        Raises:
+            AnswerError: the test is by invitation or full, or many came from this address.
+        """
+        test, answers = self.open(name)
+        if not test.is_open:
+            raise AnswerError(403, "rater", "this test is by invitation; open the link you got")
+        if self._joined[name, address] >= test.max_raters_per_address:
+            most = test.max_raters_per_address
+            message = f"{most} came from your address already; ask for a link of your own"
+            raise AnswerError(429, "rater", message)
+        token = f"{name}.{answers.join(test.max_raters)}"
+        self._joined[name, address] += 1
+        return token
 
     def of_token(self, token: str) -> tuple[str, ListeningTest, Answers, str]:
         """Name, test, answers and the rater's own part of a token ``name.secret``.
@@ -120,12 +144,10 @@ def rater_router(tests: ListeningTests) -> APIRouter:
         return {"title": test.title, "instructions": test.instructions, "is_open": test.is_open}
 
     @router.post("/tests/{name}/raters", status_code=201)
-    def join(name: str) -> dict[str, str]:
+    def join(name: str, request: Request) -> dict[str, str]:
         """Take part: gives a token, once."""
-        test, answers = tests.open(name)
-        if not test.is_open:
-            raise AnswerError(403, "rater", "this test is by invitation; open the link you got")
-        return {"token": f"{name}.{answers.join(test.max_raters)}"}
+        address = request.client.host if request.client else ""
+        return {"token": tests.join(name, address)}
 
     @router.get("/session")
     def session(token: Token) -> dict[str, Any]:
@@ -133,14 +155,14 @@ def rater_router(tests: ListeningTests) -> APIRouter:
         _, test, answers, secret = tests.of_token(token)
         return describe_page(test, answers.rater(secret))
 
-    @router.get("/session/trials/{trial}/clips/{side}")
-    def hear(trial: int, side: int, token: Token) -> FileResponse:
+    @router.get("/session/trials/{trial}/clips/{side}", response_class=Response)
+    def hear(request: Request, trial: int, side: int, token: Token) -> Response:
         """A sound of the page that a rater is at, or of one before."""
         name, _, answers, secret = tests.of_token(token)
         clip = answers.hear(secret, trial, side)
         headers = {"Cache-Control": "no-store"}
         path = clip_path(tests.home / name, clip)
-        return FileResponse(path, media_type="audio/wav", headers=headers)
+        return send_sound(request, path, "audio/wav", headers)
 
     @router.post("/session/answers", status_code=201)
     def answer(body: Answered, token: Token) -> dict[str, Any]:
@@ -183,7 +205,7 @@ def owner_router(tests: ListeningTests) -> APIRouter:
     @router.get("/tests")
     def list_tests() -> dict[str, Any]:
         """All tests and how far they are."""
-        return {"data": [describe_test(name, *tests.open(name)) for name in tests.names()]}
+        return {"data": [describe_or_problem(tests, name) for name in tests.names()]}
 
     @router.post("/tests", status_code=201)
     async def create(request: Request) -> dict[str, Any]:
@@ -191,8 +213,12 @@ def owner_router(tests: ListeningTests) -> APIRouter:
 
         A sound's field is called ``system:NAME``; sounds of one file name answer one prompt.
         """
+        if not request.headers.get("content-type", "").startswith(FORM):
+            raise wants_type(request, FORM)
         async with request.form(max_files=MAX_UPLOADS, max_fields=20) as form:
             name, design, given = await read_form(form)
+        if (tests.home / name).exists():
+            raise AnswerError(409, "name", f"{name} is there already; choose another one")
         await asyncio.to_thread(create_test, tests.home / name, design, given)
         return describe_test(name, *tests.open(name))
 
@@ -223,6 +249,15 @@ def owner_router(tests: ListeningTests) -> APIRouter:
     return router
 
 
+def describe_or_problem(tests: ListeningTests, name: str) -> dict[str, Any]:
+    """One line of the owner's list; a test that is broken hides no other."""
+    try:
+        return describe_test(name, *tests.open(name))
+    except ResonateError as error:
+        log.warning("%s", one_line(str(error)))
+        return {"name": name, "title": name, "problem": UNREADABLE}
+
+
 def describe_test(name: str, test: ListeningTest, answers: Answers) -> dict[str, Any]:
     """One line of the owner's list."""
     progress = answers.progress()
@@ -246,11 +281,18 @@ async def read_form(form: FormData) -> tuple[str, Any, list[GivenClip]]:
         AnswerError: a field is missing, too big or of another form.
         ResonateError: a value of the design is wrong, or a sound is no sound.
     """
-    name = str(form.get("name", ""))
+    given_name = form.get("name", "")
+    name = given_name if isinstance(given_name, str) else ""
     if not re.fullmatch(SLUG, name):
         raise AnswerError(422, "name", "expected small letters, digits and hyphens, 64 at most")
-    design = parse_design(_object(form, "design"), "design")
+    try:
+        design = parse_design(_object(form, "design"), "design")
+    except ConfigError as error:
+        raise AnswerError(422, "design", str(error).removeprefix("design: ")) from error
     prompts = _object(form, "prompts")
+    for clip, text in prompts.items():
+        if not isinstance(text, str):
+            raise AnswerError(422, f"prompts.{clip}"[:100], "expected a text")
     given, left, room = [], MAX_UPLOAD_BYTES, MAX_SAMPLES
     for field, value in form.multi_items():
         system = field.removeprefix("system:").strip()
@@ -273,8 +315,11 @@ async def read_form(form: FormData) -> tuple[str, Any, list[GivenClip]]:
 
 
 def _object(form: FormData, field: str) -> Mapping[str, Any]:
+    given = form.get(field, "{}")
+    if not isinstance(given, str):
+        raise AnswerError(422, field, "expected JSON, got a file")
     try:
-        return parse_object(str(form.get(field, "{}")), field)
+        return parse_object(given, field)
     except ManifestError as error:
         raise AnswerError(422, field, str(error).removeprefix(f"{field}: ")) from error
 
@@ -299,7 +344,7 @@ def _given_clip(system: str, name: str, data: bytes, prompts: Mapping[str, Any])
     limits = SoundLimits(num_values=MAX_SAMPLES, seconds=MAX_CLIP_S)
     audio = decode_audio(data, name, limits=limits)
     own = audio.recipe.prompt if audio.recipe else ""
-    return GivenClip(system, name, str(prompts.get(name, own)), audio)
+    return GivenClip(system, name, prompts.get(name, own), audio)
 
 
 def _ratings_csv(folder: Path, test: ListeningTest, answers: Answers) -> bytes:

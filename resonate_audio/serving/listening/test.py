@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from resonate_audio.core.config import FrozenConfig, load_config, parse_config
 from resonate_audio.core.documents.yaml_text import format_yaml
 from resonate_audio.core.errors import InputError, ManifestError, OutputError
-from resonate_audio.core.files import atomic_path, output_error
+from resonate_audio.core.files import atomic_path, file_inside, output_error
 from resonate_audio.core.types import Audio
 from resonate_audio.data.prompts import read_prompt_rows
 from resonate_audio.evaluation.clips.folder import AUDIO_SUFFIXES
@@ -104,8 +104,9 @@ PRESETS: Mapping[Preset, tuple[Axis, ...]] = {
 class BlindClip(FrozenConfig):
     """One sound of the test."""
 
-    id: str
-    """Random; the name of its file and all that a server says of it."""
+    id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    """Random; the name of its file and all that a server says of it. A test may have been copied
+    from elsewhere, so it can be no path."""
     system: str = Field(min_length=1)
     name: str = Field(min_length=1)
     """Stem of the original file; clips of one name answer one prompt."""
@@ -129,6 +130,8 @@ class Design(FrozenConfig):
     is_open: bool = True
     """Whether whoever opens the page may take part; else only those with a link of their own."""
     max_raters: int = Field(200, ge=1, le=10_000)
+    max_raters_per_address: int = Field(20, ge=1, le=10_000)
+    """Raters that one address may take in while the server runs; personal links do not count."""
 
 
 class ListeningTest(Design):
@@ -199,14 +202,21 @@ def open_test(folder: Path) -> ListeningTest:
     """
     test = load_config(ListeningTest, folder / TEST_FILE)
     for clip in test.clips:
-        if not clip_path(folder, clip).is_file():
-            raise ManifestError(f"{clip_path(folder, clip)}: missing; copy the folder as a whole")
+        clip_path(folder, clip)
     return test
 
 
 def clip_path(folder: Path, clip: BlindClip) -> Path:
-    """Where a clip lies."""
-    return folder / CLIP_FOLDER / f"{clip.id}.wav"
+    """Where a clip lies.
+
+    Raises:
+        ManifestError: it is not in the folder, or a link that leads out of it.
+    """
+    path = file_inside(folder, f"{CLIP_FOLDER}/{clip.id}.wav")
+    if path is None:
+        place = folder / CLIP_FOLDER / f"{clip.id}.wav"
+        raise ManifestError(f"{place}: missing; copy the folder as a whole, without links")
+    return path
 
 
 def parse_design(values: Mapping[str, object], source: str) -> Design:

@@ -20,11 +20,12 @@ from typing import Literal
 
 from resonate_audio.core.errors import Cancelled, ResonateError
 from resonate_audio.core.sampling import Sampling
+from resonate_audio.core.text import one_line
 from resonate_audio.core.types import Audio
 from resonate_audio.pipeline.path import Resonate
 from resonate_audio.pipeline.request import Batch
 from resonate_audio.serving.config import ServeConfig
-from resonate_audio.serving.errors import ApiError
+from resonate_audio.serving.errors import ApiError, as_api_error
 from resonate_audio.serving.metrics import Metrics
 from resonate_audio.serving.sounds.requests import Wanted
 from resonate_audio.serving.sounds.rowwise import StillWanted, generate_alone, generate_together
@@ -55,6 +56,8 @@ class Task:
 
     wanted: Wanted
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    on_begin: Callable[[Task], None] | None = None
+    """Called once, in the thread of the worker that begins with its first row."""
     on_end: Callable[[Task, Outcome], None] | None = None
     """Called once, in whichever thread ends the task, before ``done`` is set."""
     done: Future[Outcome] = field(default_factory=Future)
@@ -108,6 +111,9 @@ class Engine:
         self._num_rows = 0
         self._stopping = False
         self._row_s = FIRST_GUESS_S
+        self._to_load: dict[Shelf, list[str]] = {shelf: [] for shelf in self._shelves}
+        self.problem: str | None = None
+        """Why a model that was asked for in advance is not in memory."""
 
     def start(self) -> None:
         """Let the workers begin."""
@@ -151,6 +157,17 @@ class Engine:
     def loaded(self) -> set[str]:
         """Models in memory."""
         return {name for shelf in self._shelves for name in shelf.names}
+
+    def preload(self, names: Sequence[str]) -> None:
+        """Let every worker load models as soon as it has nothing else to do, once each."""
+        with self._ready:
+            for shelf, wanted in self._to_load.items():
+                wanted += [name for name in names if name not in (*shelf.proven, *wanted)]
+            self._ready.notify_all()
+
+    def is_ready(self, name: str) -> bool:
+        """Whether every worker is there and has had this model in memory."""
+        return self.is_alive and all(name in shelf.proven for shelf in self._shelves)
 
     def submit(self, task: Task, accept_always: bool = False) -> Task:
         """Put a task into the queue.
@@ -205,7 +222,7 @@ class Engine:
             if task.on_end is not None:
                 task.on_end(task, outcome)
         except ResonateError as error:
-            outcome = Outcome("failed", error=ApiError(500, str(error)))
+            outcome = Outcome("failed", error=as_api_error(error))
         except Exception:
             log.exception("the end of %s could not be written", task.id)
             outcome = Outcome("failed", error=ApiError(500, "the result could not be kept"))
@@ -216,24 +233,46 @@ class Engine:
         task.done.set_result(outcome)
 
     def _work(self, shelf: Shelf) -> None:
-        while (first := self._take_first()) is not None:
+        while (first := self._take_first(shelf)) is not None:
+            if isinstance(first, str):
+                self._load(shelf, first)
+                continue
             rows = [first]
             try:
+                self._begin(rows)
                 loaded = shelf.get(first.task.wanted.model)
                 rows += self._take_alike(first, loaded.max_rows - 1)
                 self._compute(loaded, rows)
             except Cancelled:
                 continue
             except ResonateError as error:
-                self._fail(rows, ApiError(422, " ".join(str(error).split())))
+                self._fail(rows, as_api_error(error))
             except Exception:
                 log.exception("a batch failed")
                 self._fail(rows, ApiError(500, "the model failed; the server's log says why"))
 
-    def _take_first(self) -> Row | None:
+    def _load(self, shelf: Shelf, name: str) -> None:
+        try:
+            shelf.get(name)
+            self.problem = None
+        except ResonateError as error:
+            log.error("model %s does not load: %s", name, one_line(str(error)))
+            self.problem = f"model {name} does not load; the server's log says why"
+        except Exception:  # the worker goes on: other models may be whole
+            log.exception("model %s does not load", name)
+            self.problem = f"model {name} does not load; the server's log says why"
+        finally:
+            with self._ready:
+                self._to_load[shelf].remove(name)
+
+    def _take_first(self, shelf: Shelf) -> Row | str | None:
+        """The next row, or a model to load, or None at the end."""
+        to_load = self._to_load[shelf]
         with self._ready:
-            self._ready.wait_for(lambda: self._waiting or self._stopping)
-            return None if self._stopping else self._waiting.popleft()
+            self._ready.wait_for(lambda: self._waiting or to_load or self._stopping)
+            if self._stopping:
+                return None
+            return self._waiting.popleft() if self._waiting else to_load[0]
 
     def _take_alike(self, first: Row, most: int) -> list[Row]:
         """Rows made like the first, from those that wait now, in their order."""
@@ -245,8 +284,7 @@ class Engine:
 
     def _compute(self, loaded: Loaded, rows: Sequence[Row]) -> None:
         start_s = time.monotonic()
-        for row in rows:
-            row.task.is_running = True
+        self._begin(rows)
         batch, sampling = _join(rows), rows[0].task.wanted.sampling
         sounds = _generate(loaded.model, batch, sampling, self._follow(rows))
         is_cut = set(loaded.model.cut_prompts(batch.prompts + batch.negatives))
@@ -256,6 +294,16 @@ class Engine:
                 row.task.is_cut |= bool(is_cut & {*texts.prompts, *texts.negatives})
                 self._add(row, sound)
         self._note(len(rows), time.monotonic() - start_s)
+
+    def _begin(self, rows: Sequence[Row]) -> None:
+        """Tell each task that its first row is computed from now on."""
+        with self._ready:
+            new = {row.task.id: row.task for row in rows if not row.task.is_running}
+            for task in new.values():
+                task.is_running = True
+        for task in new.values():
+            if task.on_begin is not None:
+                task.on_begin(task)
 
     def _follow(self, rows: Sequence[Row]) -> StillWanted:
         def still_wanted(step: int) -> list[bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -19,6 +19,8 @@ MAX_LENGTH_S = 3600.0
 """Nonsense beyond this; what a model really makes is checked when the model is known."""
 INFLUENCE_TO_GUIDANCE = 15.0
 """ElevenLabs' prompt_influence of 0.3, its default, is our guidance scale of 4.5."""
+ELEVENLABS = re.compile(r"eleven_[a-z0-9_]+")
+"""Names of their models, which their clients may send by themselves."""
 PCM = re.compile(r"(mp3|opus|pcm|wav)_(\d{4,6})(_\d{1,4})?")
 
 ResponseFormat = Literal["wav", "flac", "mp3", "ogg", "opus"]
@@ -38,9 +40,18 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
 
 class Body(BaseModel):
-    """Base of request bodies: exact types, no unknown field, no NaN."""
+    """Base of request bodies: exact types, no unknown field, no NaN; null is as good as absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_null(cls, values: Any) -> Any:
+        """Clients that know a field often send it with nothing in it."""
+        if not isinstance(values, dict):
+            return values
+        required = {name for name, field in cls.model_fields.items() if field.is_required()}
+        return {name: one for name, one in values.items() if one is not None or name in required}
 
 
 class JobRequest(SolverSettings, Body):
@@ -132,7 +143,14 @@ class SoundGenerationRequest(Body):
     prompt_influence: float | None = Field(
         None, ge=0, le=1, description="Guidance scale = 15 times this; 0.3 if absent."
     )
-    model_id: str | None = Field(None, max_length=200)
+    model_id: str | None = Field(
+        None,
+        max_length=200,
+        description="As /v1/models lists it; ElevenLabs' own names mean the default one.",
+    )
+    loop: Literal[False] | None = Field(
+        None, description="No model here makes sounds that loop: false, or absent."
+    )
     seed: Seed | None = None
 
     def as_job(self) -> JobRequest:
@@ -140,7 +158,7 @@ class SoundGenerationRequest(Body):
         influence = 0.3 if self.prompt_influence is None else self.prompt_influence
         return JobRequest(
             input=self.text,
-            model=self.model_id,
+            model=None if ELEVENLABS.fullmatch(self.model_id or "") else self.model_id,
             audio_length=self.duration_seconds,
             guidance_scale=round(INFLUENCE_TO_GUIDANCE * influence, 6),
             seed=self.seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 from resonate_audio.audio.io import decode_audio
 from resonate_audio.serving.errors import ApiError, ErrorEnvelope
 from resonate_audio.serving.metrics import METRICS_TYPE
+from resonate_audio.serving.ranges import MEDIA_TYPES, send_sound
 from resonate_audio.serving.sounds.engine import Task
 from resonate_audio.serving.sounds.requests import (
     MAX_N,
@@ -23,7 +25,7 @@ from resonate_audio.serving.sounds.requests import (
     SoundGenerationRequest,
     parse_output_format,
 )
-from resonate_audio.serving.sounds.sending import MEDIA_TYPES, at_rate, encode, render, render_plain
+from resonate_audio.serving.sounds.sending import at_rate, encode, render, render_plain
 from resonate_audio.serving.sounds.service import JobView, Service
 from resonate_audio.serving.sounds.shelf import Described
 from resonate_audio.serving.sounds.store import Sound
@@ -43,6 +45,13 @@ MADE: dict[int | str, dict[str, Any]] = {
     200: {"content": SOUND | JSON_OR_ZIP, "description": "The sounds."}
 }
 HEARD: dict[int | str, dict[str, Any]] = {200: {"content": SOUND, "description": "The sound."}}
+RANGED = HEARD | {
+    206: {"content": SOUND, "description": "The range that was asked for."},
+    304: {"description": "Not changed."},
+}
+ENCODED = 16
+"""Files that are kept for the next range of theirs: a player asks for many, and the container
+numbers of Ogg and Opus differ each time."""
 
 
 class ModelView(BaseModel):
@@ -77,10 +86,19 @@ class SoundList(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the server can make sounds."""
+    """Whether the server is alive; one that is broken should be started again."""
 
     status: Literal["ok", "broken"]
     queued_sounds: int
+
+
+class Readiness(BaseModel):
+    """Whether the server can make a sound now; one that cannot should be sent no request yet."""
+
+    status: Literal["ready", "loading", "broken"]
+    model: str
+    """The default one."""
+    message: str | None = None
 
 
 def audio_router(service: Service) -> APIRouter:
@@ -189,8 +207,13 @@ def library_router(service: Service) -> APIRouter:
         found, total = service.store.search(q, limit, offset)
         return SoundList(data=found, total=total)
 
-    @router.get("/{id}/audio", response_class=Response, responses=HEARD)
+    @functools.lru_cache(maxsize=ENCODED)
+    def encoded(wav: bytes, response_format: str, sample_rate: int | None) -> bytes:
+        return encode(at_rate(decode_audio(wav, "sound"), sample_rate), response_format)[0]
+
+    @router.get("/{id}/audio", response_class=Response, responses=RANGED)
     def hear(
+        request: Request,
         id: Id,
         response_format: Annotated[ResponseFormat, Query()] = "wav",
         sample_rate: Annotated[int | None, Query(ge=8000, le=48_000)] = None,
@@ -200,9 +223,8 @@ def library_router(service: Service) -> APIRouter:
         if data is None:
             raise _no_sound()
         if response_format != "wav" or sample_rate is not None:
-            audio = at_rate(decode_audio(data, "sound"), sample_rate)
-            data, _ = encode(audio, response_format)
-        return Response(data, media_type=MEDIA_TYPES[response_format])
+            data = encoded(data, response_format, sample_rate)
+        return send_sound(request, data, MEDIA_TYPES[response_format])
 
     @router.delete("/{id}", status_code=204)
     def delete(id: Id) -> None:
@@ -251,6 +273,23 @@ def models_router(service: Service) -> APIRouter:
         response.status_code = 200 if is_alive else 503
         return Health(
             status="ok" if is_alive else "broken", queued_sounds=service.engine.queued_rows
+        )
+
+    @router.get("/ready")
+    def ready(response: Response) -> Readiness:
+        """200 while the default model is in memory and every worker at work, else 503.
+
+        Asking begins to load it, as `--preload` does at the start.
+        """
+        engine, name = service.engine, service.catalogue.default
+        if engine.is_ready(name):
+            return Readiness(status="ready", model=name)
+        if engine.problem is None:
+            engine.preload([name])
+        response.status_code, response.headers["Retry-After"] = 503, "1"
+        is_loading = engine.is_alive and engine.problem is None
+        return Readiness(
+            status="loading" if is_loading else "broken", model=name, message=engine.problem
         )
 
     @router.get("/metrics", response_class=Response)

@@ -16,17 +16,10 @@ from fastapi import Response
 
 from resonate_audio.audio.io import FORMATS, encode_audio, peak_safe, resample
 from resonate_audio.core.types import Audio
+from resonate_audio.serving.ranges import MEDIA_TYPES
 from resonate_audio.serving.sounds.engine import Outcome, Task
 from resonate_audio.serving.sounds.requests import GenerateRequest, OutputFormat
 from resonate_audio.serving.sounds.store import Sound, new_id
-
-MEDIA_TYPES = {
-    "wav": "audio/wav",
-    "flac": "audio/flac",
-    "mp3": "audio/mpeg",
-    "ogg": "audio/ogg",
-    "opus": "audio/ogg; codecs=opus",
-}
 
 
 def at_rate(audio: Audio, sample_rate_hz: int | None) -> Audio:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from typing import Literal
 
 from fastapi import Request
 from pydantic import BaseModel
 
-from resonate_audio.core.errors import ResonateError
+from resonate_audio.core.errors import OutputError, ResonateError
 from resonate_audio.serving.config import ServeConfig
-from resonate_audio.serving.errors import ApiError
+from resonate_audio.serving.errors import UNREADABLE, ApiError
 from resonate_audio.serving.metrics import Metrics
 from resonate_audio.serving.sounds.engine import Engine, Outcome, Status, Task
 from resonate_audio.serving.sounds.requests import JobRequest
@@ -72,18 +73,31 @@ class Service:
         assert self._store is not None, "the service has not started"
         return self._store
 
+    def open(self) -> None:
+        """Open the file, unless it is open; before a server says that it listens.
+
+        Raises:
+            OutputError: the file cannot be opened, or is damaged.
+        """
+        if self._store is None:
+            store = Store(self.config.home)
+            store.open_jobs()
+            self._store = store
+
     def start(self) -> None:
         """Open the file, take up the jobs that were left, and let the workers begin.
 
         Raises:
             OutputError: the file cannot be opened.
         """
-        self._store = Store(self.config.home)
+        self.open()
         self._stopped.clear()
-        for job in self.store.start_jobs():
+        for job in self.store.open_jobs():
             self._take_up(job)
+        if self.config.preload:
+            self.engine.preload(self.catalogue.fitting())
         self.engine.start()
-        threading.Thread(target=self._tidy, name="tidy", daemon=True).start()
+        threading.Thread(target=self._tidy, args=(self.store,), name="tidy", daemon=True).start()
 
     def stop(self) -> None:
         """Stop within a step; jobs that have not ended wait in the file for the next start."""
@@ -91,21 +105,47 @@ class Service:
         waiting = [task for task in self.engine.stop() if task.on_end is not None]
         if waiting:
             log.warning("%d jobs have not ended; the next start takes them up", len(waiting))
+        for task in waiting:
+            if task.is_running:
+                self._note(self.store.forget_start, task)
         self.store.close()
+        self._store = None
+
+    def _note(self, write: Callable[[str], None], task: Task) -> None:
+        """Write down that a job was begun, or was not; a full disk does not stop it."""
+        try:
+            write(task.id)
+        except ResonateError as error:
+            log.warning("job %s: %s", task.id, error)
+
+    def _begun(self, task: Task) -> None:
+        self._note(self.store.count_start, task)
 
     def _take_up(self, job: StoredJob) -> None:
         try:
-            if job.num_starts > MAX_STARTS:
+            if job.request is None:
+                raise ApiError(409, "what was asked for cannot be read any more")
+            if job.num_starts >= MAX_STARTS:
                 raise ApiError(500, f"it was begun {MAX_STARTS} times and never ended")
-            task = Task(self.catalogue.check(job.request), job.id, self._keep)
+            wanted = self.catalogue.check(job.request)
+            task = Task(wanted, job.id, on_begin=self._begun, on_end=self._keep)
             self.engine.submit(task, accept_always=True)
         except ResonateError as error:
-            self.store.end_job(job.id, "failed", str(error), [])
             log.warning("job %s failed: %s", job.id, error)
+            self._end(job.id, str(error))
 
-    def _tidy(self) -> None:
+    def _end(self, id: str, message: str) -> None:
+        try:
+            self.store.end_job(id, "failed", message, [])
+        except OutputError as error:  # the next start tries again
+            log.warning("job %s: %s", id, error)
+
+    def _tidy(self, store: Store) -> None:
         while True:
-            self.store.tidy(self.config.keep_jobs_s, self.config.max_sounds)
+            try:
+                store.tidy(self.config.keep_jobs_s, self.config.max_sounds)
+            except OutputError as error:
+                log.warning("old sounds stay: %s", error)
             if self._stopped.wait(TIDY_EVERY_S):
                 return
 
@@ -120,7 +160,7 @@ class Service:
             update={"seeds": list(wanted.batch.seeds), "seed": None, "n": wanted.num_rows}
         )
         kept.audio_length, kept.model = wanted.sampling.duration_s, wanted.model
-        task = Task(wanted, on_end=self._keep)
+        task = Task(wanted, on_begin=self._begun, on_end=self._keep)
         self.store.add_job(task.id, kept)
         try:
             self.engine.submit(task)
@@ -147,6 +187,8 @@ class Service:
             raise ApiError(
                 404, f"id: there is no such job; ended ones are kept for {hours:g} hours", "id"
             )
+        if job.request is None:
+            raise ApiError(409, f"id: {UNREADABLE}", "id", "unreadable")
         total = job.request.num_inference_steps
         status, step, error = job.status, total if job.status == "succeeded" else 0, job.error
         if job.ended is None and task is not None:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from resonate_audio.core.documents.json_text import parse_object
 from resonate_audio.core.documents.text import decode_line
@@ -26,6 +27,8 @@ from resonate_audio.serving.sounds.rowwise import can_batch
 log = logging.getLogger("resonate.serve")
 BYTES_PER_WEIGHT = 8
 """float32, and the Winograd form of a transformer takes twice that."""
+NO_HEADER = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
+"""What a tensor without offsets, or with other things in their place, leads to."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Catalogue:
             ModelNotFoundError: one is not there.
             ConfigError: one is larger than the memory budget.
         """
-        self._max_duration_s = config.max_duration_s
+        self._max_duration_s, self._budget_mb = config.max_duration_s, config.memory_budget_mb
         self.models = {name: describe(name, source) for name, source in config.models.items()}
         self.default = next(iter(self.models))
         for found in self.models.values():
@@ -80,6 +83,15 @@ class Catalogue:
             message = f"model: {str(name)[:100]!r} is not served here; there is {names}"
             raise ApiError(404, message, "model", "model_not_found")
         return found
+
+    def fitting(self) -> list[str]:
+        """Names of the default model and of as many others as stay in memory beside it."""
+        chosen, taken_mb = [], 0.0
+        for found in self.models.values():
+            if taken_mb + found.room_mb <= self._budget_mb:
+                chosen.append(found.name)
+                taken_mb += found.room_mb
+        return chosen
 
     def longest_s(self, found: Described) -> float:
         """The longest sound that clients may ask of a model."""
@@ -119,6 +131,8 @@ class Shelf:
     def __init__(self, catalogue: Catalogue, device: str, config: ServeConfig) -> None:
         self._catalogue, self._device, self._config = catalogue, device, config
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+        self.proven: set[str] = set()
+        """Every model that was in memory once, so it is known to be whole."""
 
     @property
     def names(self) -> list[str]:
@@ -135,6 +149,7 @@ class Shelf:
             described = self._catalogue.find(name)
             self._make_room(described.room_mb)
             self._loaded[name] = self._load(described)
+            self.proven.add(name)
         self._loaded.move_to_end(name)
         return self._loaded[name]
 
@@ -184,13 +199,16 @@ def count_weights(path: Path) -> int:
             text = file.read(min(length, 100 * MEGABYTE))
     except (OSError, ValueError, struct.error) as error:
         raise ConfigError(f"{path}: not a safetensors file ({error})") from error
-    header = parse_object(
-        decode_line(text, f"{path}: its header", ConfigError), f"{path}: its header", ConfigError
-    )
-    spans = [item["data_offsets"] for key, item in header.items() if key != "__metadata__"]
-    types = [item["dtype"] for key, item in header.items() if key != "__metadata__"]
+    place = f"{path}: its header"
+    header = parse_object(decode_line(text, place, ConfigError), place, ConfigError)
+    try:
+        return sum(_count(item) for key, item in header.items() if key != "__metadata__")
+    except NO_HEADER as error:
+        raise ConfigError(f"{path}: not a safetensors file ({error})") from error
+
+
+def _count(item: dict[str, Any]) -> int:
+    """Numbers in one tensor of a header."""
+    start, stop = item["data_offsets"]
     widths = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I8": 1, "U8": 1, "I64": 8, "I32": 4}
-    return sum(
-        (stop - start) // widths.get(kind, 1)
-        for (start, stop), kind in zip(spans, types, strict=True)
-    )
+    return (int(stop) - int(start)) // widths.get(item["dtype"], 1)

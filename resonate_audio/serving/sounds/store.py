@@ -1,23 +1,39 @@
-"""Jobs and made sounds in one SQLite file, which a killed process leaves whole."""
+"""Jobs and made sounds in one SQLite file, which a killed process leaves whole.
+
+When the disk is full nothing new is taken in, but what is there can be deleted: some room is set
+aside for that (`serving/database.py`), and the room of what was deleted goes back to the disk.
+"""
 
 from __future__ import annotations
 
+import logging
+import shutil
 import sqlite3
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from resonate_audio.core.errors import OutputError
+from pydantic import BaseModel, ValidationError
+
+from resonate_audio.core.errors import DiskFullError, OutputError
 from resonate_audio.core.sampling import SolverSettings
+from resonate_audio.serving.database import Ballast, private_file, private_folder, told_errors
 from resonate_audio.serving.sounds.requests import JobRequest
+
+log = logging.getLogger("resonate.serve")
 
 FILE_NAME = "resonate.sqlite"
 FORMAT_VERSION = 1
+BALLAST_NAME = "resonate.sqlite-room"
+SHORT_BYTES = 100_000_000
+"""With less room than this on the disk, the room of what is deleted goes back to it at once."""
+STEP_PAGES = 8
+"""Pages that are moved together then, so that little room is needed to make room."""
 MAX_WORDS = 10
 """Words of a search that count."""
 TABLES = """
@@ -32,6 +48,8 @@ CREATE TABLE IF NOT EXISTS sounds (
 CREATE INDEX IF NOT EXISTS sounds_of_job ON sounds (job);
 CREATE INDEX IF NOT EXISTS jobs_by_end ON jobs (ended);
 """
+
+JOBS_WHERE = "SELECT id, request, status, error, created, ended, num_starts FROM jobs WHERE"
 
 
 class Sound(SolverSettings):
@@ -61,12 +79,17 @@ class StoredJob:
     """What is known of a job."""
 
     id: str
-    request: JobRequest
+    request: JobRequest | None
+    """None if it cannot be read."""
     status: str
     error: str | None
     created: float
     ended: float | None
     num_starts: int
+    """How often a worker began with it and neither ended it nor was stopped in order."""
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class Store:
@@ -76,23 +99,44 @@ class Store:
         """Open or make the file.
 
         Raises:
-            OutputError: it cannot be opened, or a later version wrote it.
+            OutputError: it cannot be opened, is damaged, or a later version wrote it.
         """
-        path = home / FILE_NAME
-        self._lock = threading.RLock()
+        self._path, self._lock = home / FILE_NAME, threading.RLock()
+        self._ballast = Ballast(home / BALLAST_NAME)
+        with told_errors(home):
+            private_folder(home)
         try:
-            home.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._base = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._base.execute("PRAGMA journal_mode = WAL")
-            self._base.execute("PRAGMA synchronous = FULL")
-            (version,) = self._base.execute("PRAGMA user_version").fetchone()
-            if version in (0, FORMAT_VERSION):
-                self._base.executescript(TABLES)
-                self._base.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-        except (OSError, sqlite3.Error) as error:
-            raise OutputError(f"{path}: cannot be opened ({error}); try another --home") from error
-        if version not in (0, FORMAT_VERSION):
-            raise OutputError(f"{path}: format {version}; this version reads {FORMAT_VERSION}")
+            self._base = self._open()
+        except DiskFullError:
+            if not self._ballast.drop():
+                raise
+            self._base = self._open()
+        self._ballast.fill()
+
+    def _open(self) -> sqlite3.Connection:
+        with told_errors(self._path):
+            private_file(self._path)
+            base = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+            try:
+                (version,) = base.execute("PRAGMA user_version").fetchone()
+                if version not in (0, FORMAT_VERSION):
+                    raise OutputError(
+                        f"{self._path}: format {version}; this version reads {FORMAT_VERSION}; "
+                        "try another --home"
+                    )
+                if version == 0:
+                    base.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                base.execute("PRAGMA journal_mode = WAL")
+                base.execute("PRAGMA synchronous = FULL")
+                base.executescript(TABLES)
+                if version == 0:
+                    base.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+                base.execute(JOBS_WHERE + " 0").fetchall()
+                base.execute("SELECT facts, words, wav FROM sounds LIMIT 1").fetchall()
+            except BaseException:
+                base.close()
+                raise
+        return base
 
     def close(self) -> None:
         """Close the file."""
@@ -101,18 +145,66 @@ class Store:
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        """A transaction.
+
+        Raises:
+            DiskFullError: there is no room for it; nothing was changed.
+            OutputError: it cannot be written.
+        """
+        with self._lock, told_errors(self._path):
             self._base.execute("BEGIN IMMEDIATE")
             try:
                 yield self._base
+                self._base.execute("COMMIT")
             except BaseException:
-                self._base.execute("ROLLBACK")
+                if self._base.in_transaction:
+                    self._base.execute("ROLLBACK")
                 raise
-            self._base.execute("COMMIT")
+
+    def _execute(self, statement: str, values: Sequence[Any]) -> int:
+        """A small change that has to work on a full disk, too; gives the number of rows."""
+        for _ in range(2):
+            try:
+                with self._change() as base:
+                    return base.execute(statement, values).rowcount
+            except DiskFullError:
+                if not self._ballast.drop():
+                    raise
+        raise DiskFullError(f"{self._path}: the disk is full; nothing was written")
+
+    def _give_back(self) -> None:
+        """Give the room of what was deleted back to a disk that is short of it."""
+        if shutil.disk_usage(self._path.parent).free > SHORT_BYTES:
+            return
+        with self._lock, suppress(sqlite3.Error):  # it is no less deleted
+            left = self._free_pages()
+            while left:
+                self._base.execute(f"PRAGMA incremental_vacuum({STEP_PAGES})").fetchall()
+                self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                before, left = left, self._free_pages()
+                if left >= before:  # a file of an earlier version keeps its size
+                    break
+        self._ballast.fill()
+
+    def _free_pages(self) -> int:
+        (count,) = self._base.execute("PRAGMA freelist_count").fetchone()
+        return int(count)
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._lock:
+        with self._lock, told_errors(self._path):
             return self._base.execute(query, values).fetchall()
+
+    def _read(self, cls: type[ModelT], text: Any) -> ModelT | None:
+        """What one field holds; None, and a line in the log, if that cannot be read."""
+        try:
+            return cls.model_validate_json(text)
+        except (ValidationError, ValueError, TypeError):
+            log.warning("a %s in the database cannot be read; it is left out", cls.__name__)
+            return None
+
+    def _sounds(self, rows: Sequence[Any]) -> list[Sound]:
+        found = (self._read(Sound, facts) for (facts,) in rows)
+        return [sound for sound in found if sound is not None]
 
     def add_job(self, id: str, request: JobRequest) -> None:
         """Keep an accepted job."""
@@ -124,38 +216,43 @@ class Store:
 
     def remove_job(self, id: str) -> None:
         """Forget a job that was refused after all."""
-        with self._change() as base:
-            base.execute("DELETE FROM jobs WHERE id = ?", (id,))
+        self._execute("DELETE FROM jobs WHERE id = ?", (id,))
 
-    def start_jobs(self) -> list[StoredJob]:
-        """The jobs that have not ended, oldest first; counts that they were begun (again)."""
-        with self._change() as base:
-            base.execute("UPDATE jobs SET num_starts = num_starts + 1 WHERE ended IS NULL")
+    def open_jobs(self) -> list[StoredJob]:
+        """The jobs that have not ended, oldest first."""
         return self._jobs("ended IS NULL ORDER BY created, rowid", ())
+
+    def count_start(self, id: str) -> None:
+        """A worker begins with a job; on the disk before it does, since it may end the process."""
+        self._execute("UPDATE jobs SET num_starts = num_starts + 1 WHERE id = ?", (id,))
+
+    def forget_start(self, id: str) -> None:
+        """The worker was stopped in order: that says nothing about the job."""
+        self._execute(
+            "UPDATE jobs SET num_starts = num_starts - 1 WHERE id = ? AND num_starts > 0", (id,)
+        )
 
     def find_job(self, id: str) -> StoredJob | None:
         """A job, unless it is unknown or too old."""
         return next(iter(self._jobs("id = ?", (id,))), None)
 
     def _jobs(self, where: str, values: Sequence[Any]) -> list[StoredJob]:
-        found = self._rows(
-            "SELECT id, request, status, error, created, ended, num_starts FROM jobs "
-            f"WHERE {where}",
-            values,
-        )
-        return [
-            StoredJob(row[0], JobRequest.model_validate_json(row[1]), *row[2:]) for row in found
-        ]
+        rows = self._rows(f"{JOBS_WHERE} {where}", values)
+        return [StoredJob(row[0], self._read(JobRequest, row[1]), *row[2:]) for row in rows]
 
     def end_job(
         self, id: str, status: str, error: str | None, made: Sequence[tuple[Sound, bytes]]
     ) -> None:
         """Write down how a job ended, with its sounds, all or nothing; the first end counts."""
+        statement = (
+            "UPDATE jobs SET status = ?, error = ?, ended = ? WHERE id = ? AND ended IS NULL"
+        )
+        values = (status, error, time.time(), id)
+        if not made:
+            self._execute(statement, values)
+            return
         with self._change() as base:
-            changed = base.execute(
-                "UPDATE jobs SET status = ?, error = ?, ended = ? WHERE id = ? AND ended IS NULL",
-                (status, error, time.time(), id),
-            ).rowcount
+            changed = base.execute(statement, values).rowcount
             if changed:
                 base.executemany(
                     "INSERT INTO sounds (id, job, created, facts, words, wav) "
@@ -169,7 +266,7 @@ class Store:
     def sounds_of(self, job: str) -> list[Sound]:
         """The sounds of a job that are still kept, in their order."""
         found = self._rows("SELECT facts FROM sounds WHERE job = ? ORDER BY number", (job,))
-        return [Sound.model_validate_json(facts) for (facts,) in found]
+        return self._sounds(found)
 
     def search(self, text: str, limit: int, offset: int) -> tuple[list[Sound], int]:
         """Sounds that have every word of a text, the newest first; and how many there are."""
@@ -180,7 +277,7 @@ class Store:
             f"SELECT facts FROM sounds WHERE {where} ORDER BY number DESC LIMIT ? OFFSET ?",
             [*words, limit, offset],
         )
-        return [Sound.model_validate_json(facts) for (facts,) in found], total
+        return self._sounds(found), total
 
     def read_wav(self, id: str) -> bytes | None:
         """The WAV file of a sound."""
@@ -188,19 +285,21 @@ class Store:
         return bytes(found[0][0]) if found else None
 
     def delete_sound(self, id: str) -> bool:
-        """Delete a sound; False when there is none."""
-        with self._change() as base:
-            return base.execute("DELETE FROM sounds WHERE id = ?", (id,)).rowcount > 0
+        """Delete a sound, on a full disk, too; False when there is none."""
+        is_gone = self._execute("DELETE FROM sounds WHERE id = ?", (id,)) > 0
+        self._give_back()
+        return is_gone
 
     def tidy(self, keep_jobs_s: float, max_sounds: int) -> None:
         """Forget old jobs, and the oldest sounds beyond ``max_sounds``."""
-        with self._change() as base:
-            base.execute("DELETE FROM jobs WHERE ended < ?", (time.time() - keep_jobs_s,))
-            base.execute(
-                "DELETE FROM sounds WHERE number <= "
-                "(SELECT number FROM sounds ORDER BY number DESC LIMIT 1 OFFSET ?)",
-                (max_sounds,),
-            )
+        gone = self._execute("DELETE FROM jobs WHERE ended < ?", (time.time() - keep_jobs_s,))
+        gone += self._execute(
+            "DELETE FROM sounds WHERE number <= "
+            "(SELECT number FROM sounds ORDER BY number DESC LIMIT 1 OFFSET ?)",
+            (max_sounds,),
+        )
+        if gone:
+            self._give_back()
 
 
 def new_id() -> str:

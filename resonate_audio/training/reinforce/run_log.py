@@ -11,11 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
+from resonate_audio.audio.io import FORMATS
 from resonate_audio.core.charts import Points
 from resonate_audio.core.documents.json_text import parse_json
 from resonate_audio.core.documents.text import read_bytes
 from resonate_audio.core.documents.yaml_text import parse_yaml
 from resonate_audio.core.errors import InputError, ResonateError
+from resonate_audio.core.files import file_inside
+
+MAX_STEP = 2**53
+"""Whole numbers beyond this are not exact in JSON."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +117,14 @@ def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
         yield line if isinstance(line, dict) and _is_step(line.get("step")) else None
 
 
-def _is_step(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _is_step(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_STEP
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """A number that fits into a float, were it NaN or infinite: whole ones may not."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and (isinstance(value, float) or abs(value) < MAX_STEP**16)
 
 
 def _series(lines: list[dict[str, Any]]) -> tuple[dict[str, Points], dict[str, int]]:
@@ -141,26 +148,32 @@ def _series(lines: list[dict[str, Any]]) -> tuple[dict[str, Points], dict[str, i
 
 def _take(line: dict[str, Any], folder: Path) -> KeptTake | None:
     reward, parts = line.get("reward"), line.get("parts")
-    if not _is_number(reward):
+    if not _is_number(reward) or not math.isfinite(reward):
         return None
     numbers = parts.items() if isinstance(parts, dict) else ()
     return KeptTake(
         step=line["step"],
-        prompt=str(line.get("prompt", "")),
+        prompt=_text(line.get("prompt")),
         take=line["take"] if _is_step(line.get("take")) else 0,
-        kind=str(line.get("kind", "")),
+        kind=_text(line.get("kind")),
         reward=float(reward),
-        parts={name: float(value) for name, value in numbers if _is_number(value)},
-        file=_file_inside(str(line.get("file", "")), folder),
+        parts={
+            name: float(value)
+            for name, value in numbers
+            if _is_number(value) and math.isfinite(value)
+        },
+        file=_sound_inside(_text(line.get("file")), folder),
     )
 
 
-def _file_inside(name: str, folder: Path) -> str:
-    """``name`` if that is a file in the run's folder, else nothing."""
-    path = PurePosixPath(name)
-    if not name or "\0" in name or path.is_absolute() or ".." in path.parts:
-        return ""
-    return name if (folder / path).is_file() else ""
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _sound_inside(name: str, folder: Path) -> str:
+    """``name`` if that is a sound in the run's folder, else nothing."""
+    is_sound = PurePosixPath(name).suffix.lower() in FORMATS
+    return name if is_sound and file_inside(folder, name) else ""
 
 
 def _newest_best_first(take: KeptTake) -> tuple[int, bool, float]:

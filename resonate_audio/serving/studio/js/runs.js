@@ -37,6 +37,7 @@ export async function runs(screen, id) {
 
 function line(run) {
   const changed = new Date(run.changed * 1000).toLocaleString();
+  if (run.problem) return el("li", {}, el("div", {}, el("b", {}, run.name), note(run.problem, true)));
   return el("li", {}, el("a", { href: `#/runs/${run.id}` }, el("b", {}, run.name), el("span", { class: "soft" }, run.summary), el("small", {}, `last written ${changed}`)));
 }
 

@@ -23,6 +23,7 @@ export async function tests(screen, name) {
 }
 
 function line(test) {
+  if (test.problem) return el("li", {}, el("div", {}, el("b", {}, test.name), note(test.problem, true)));
   const words = `${test.systems.join(", ")} · ${test.num_clips} clips · ${test.num_finished} of ${test.num_raters} raters have finished`;
   return el("li", {}, el("a", { href: `#/tests/${test.name}` }, el("b", {}, test.title), el("span", { class: "soft" }, words), el("small", {}, `${test.name} · ${test.preset}`)));
 }

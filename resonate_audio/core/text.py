@@ -1,0 +1,38 @@
+"""Words from elsewhere as they may be shown: on a terminal, in a log, in an answer."""
+
+from __future__ import annotations
+
+import re
+
+LONGEST = 500
+"""Signs of a message; what is longer is cut in its middle, where it says least."""
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Controls of a terminal (ESC, CSI, …), line ends that no editor shows, signs that turn the
+direction of reading, and halves of surrogate pairs, which cannot be encoded."""
+_CUT = " … "
+
+
+def visible(text: str, longest: int | None = LONGEST) -> str:
+    r"""A text without signs that act instead of being read; each stands as its code, like ``\x1b``.
+
+    Args:
+        text: anything; tabs and line feeds are kept.
+        longest: signs to keep; None keeps all.
+    """
+    shown = _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], shortened(text, longest))
+    return shortened(shown, longest)
+
+
+def one_line(text: str, longest: int | None = LONGEST) -> str:
+    """The same without line breaks and runs of blanks."""
+    return visible(" ".join(shortened(text, 4 * longest if longest else None).split()), longest)
+
+
+def shortened(text: str, longest: int | None) -> str:
+    """A text of at most so many signs: beginning and end, the middle left out."""
+    if longest is None or len(text) <= longest:
+        return text
+    rest = longest - len(_CUT)
+    return text[: rest - rest // 3] + _CUT + text[len(text) - rest // 3 :]
