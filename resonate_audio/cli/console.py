@@ -1,25 +1,74 @@
-"""What commands say: rich on a terminal, plain lines everywhere else."""
+"""What commands say: rich on a terminal, plain lines everywhere else.
+
+Everything that is said goes through here (a test sees to it): texts come from captions, files and
+servers, and may hold signs that would act on a terminal instead of being read.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from resonate_audio.core.text import visible, visible_json
 
 StepReport = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
 
 PLAIN_INTERVAL_S = 5.0
+LONGEST = 2000
+"""Signs of a line about the work."""
 
 
 def say(text: str) -> None:
     """A line about the work, on stderr, so that stdout holds results only."""
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text, LONGEST), file=sys.stderr, flush=True)
+
+
+def print_text(text: object = "", end: str = "\n") -> None:
+    """A result, on stdout."""
+    print(visible(str(text), None), end=end, flush=True)
+
+
+def print_as_json(value: Any) -> None:
+    """A result for programs, on stdout: signs that the stream cannot encode are escaped."""
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    text = json.dumps(value, indent=2, ensure_ascii=not is_utf8)
+    print(visible_json(text), flush=True)
+
+
+def prepare_streams() -> None:
+    """Make the streams of the process ones that any text can be written to, and results alone.
+
+    A Windows shell or a redirection may know only some signs; a daemon may have no stream at all;
+    and C libraries write to stdout what is no result, which goes to stderr from here on.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        with suppress(AttributeError, ValueError):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+        kept, about = sys.stdout.fileno(), sys.stderr.fileno()
+        results = os.dup(kept)
+        os.dup2(about, kept)
+        sys.stdout = open(  # noqa: SIM115
+            results,
+            "w",
+            encoding=sys.stdout.encoding,
+            errors="backslashreplace",
+            buffering=1 if os.isatty(results) else -1,
+        )
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """A table on stdout: drawn on a terminal, aligned plain text in a pipe or a file."""
+    rows = [[_cell(cell) for cell in cells] for cells in rows]
     if sys.stdout.isatty():
         _print_rich(columns, rows, title)
         return
@@ -27,6 +76,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     for cells in (columns, *rows):
         line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         print(line.rstrip())
+
+
+def _cell(text: str) -> str:
+    return visible(text, None).replace("\n", "\\n").replace("\t", " ")
 
 
 @contextmanager
@@ -68,7 +121,7 @@ def _rich_progress(label: str) -> Iterator[StepReport]:
         TimeLeftColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(escape(label), total=None)
+        task = progress.add_task(escape(visible(label, 80)), total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 

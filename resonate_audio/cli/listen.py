@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resonate_audio.cli.console import print_table, say
+from resonate_audio.cli.console import print_table, print_text, say
 from resonate_audio.cli.options import Port
 from resonate_audio.cli.server import check_packages, run_server
 from resonate_audio.core.errors import InputError
@@ -89,7 +89,7 @@ def create(
     say(f"{folder}: {len(test.clips)} clips of {', '.join(test.systems)}")
     links = [f"{folder.name}.{answers.join()}" for _ in range(raters)] or [folder.name]
     for link in links:
-        print(f"{address.rstrip('/')}/listen.html#{link}")
+        print_text(f"{address.rstrip('/')}/listen.html#{link}")
 
 
 def read_given(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -25,10 +26,13 @@ from resonate_audio.cli import (
     studio,
     train,
 )
+from resonate_audio.cli.console import LONGEST, prepare_streams, print_text, say
 from resonate_audio.cli.data import app as data
 from resonate_audio.cli.demo import command as demo
 from resonate_audio.cli.evaluate import app as evaluate
 from resonate_audio.core.errors import ResonateError
+from resonate_audio.core.files import NO_ROOM
+from resonate_audio.core.text import one_line
 
 # The class is public only as the parent of BadParameter, here and in older typers.
 UsageError: Any = typer.BadParameter.__bases__[0]
@@ -50,7 +54,7 @@ def _print_version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version
 
-        print(f"resonate {version('resonate-audio')}")
+        print_text(f"resonate {version('resonate-audio')}")
         raise typer.Exit
     return wanted
 
@@ -89,21 +93,45 @@ def run(arguments: Sequence[str]) -> int:
     except UsageError as error:
         return _show_usage(error)
     except ResonateError as error:
-        return _fail(" ".join(str(error).split()), code=2)
+        return _fail(str(error), code=2)
     except (KeyboardInterrupt, typer.Abort):
         result = INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away (`resonate models | head -1`): not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        return _show_lost_output(error)
     if result == INTERRUPTED:  # newer typers catch the interrupt and return this
         return _fail("interrupted; files that were finished are kept", code=INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 
 def main() -> None:
-    """Entry point of the `resonate` script."""
-    sys.exit(run(sys.argv[1:]))
+    """The whole of the `resonate` script: a command line, and the exit code of the process."""
+    prepare_streams()
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = _show_lost_output(error)
+    sys.exit(code)
+
+
+def _show_lost_output(error: OSError) -> int:
+    """What was said could not be written: its reader went away, or its disk is full.
+
+    Raises:
+        OSError: it is an error of another kind.
+    """
+    if isinstance(error, BrokenPipeError):  # `resonate models | head -1`: not an error
+        _drop_output()
+        return 0
+    if error.errno in NO_ROOM and error.filename is None:
+        _drop_output()
+        return _fail("the disk is full where the output goes; the rest of it is lost", code=2)
+    raise error
+
+
+def _drop_output() -> None:
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_usage(error: Any) -> int:
@@ -111,11 +139,13 @@ def _show_usage(error: Any) -> int:
         error.show()
         return 2
     where = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
-    return _fail(" ".join(error.format_message().split()) + where, code=2)
+    if type(error).__name__ == "NoSuchOption":
+        where += "; put -- before a text that begins with a hyphen"
+    return _fail(one_line(error.format_message(), LONGEST // 2) + where, code=2)
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"resonate: {message}", file=sys.stderr)
+    say(f"resonate: {one_line(message, LONGEST // 2)}")
     return code
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from pathlib import Path
 
+from resonate_audio.cli.console import print_text, say
 from resonate_audio.parity.check import FileResult, check_file
 
 
@@ -35,13 +35,13 @@ def check_folder(folder: Path, verbose: bool = False) -> int:
     """Print a line for every golden file of a folder; 0 if none failed, 1 if one did, 2 if none."""
     paths = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     if not paths:
-        print(f"{folder}: no *.safetensors here; give a folder of golden vectors", file=sys.stderr)
+        say(f"{folder}: no *.safetensors here; give a folder of golden vectors")
         return 2
     failed = 0
     for path in paths:
         result = check_file(path)
         failed += result.verdict == "FAIL"
-        print("\n".join(report_lines(result, verbose)), flush=True)
+        print_text("\n".join(report_lines(result, verbose)))
     return 1 if failed else 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resonate_audio.cli.console import print_table, say
+from resonate_audio.cli.console import print_as_json, print_table, say
 from resonate_audio.cli.generate import check_texts
 from resonate_audio.cli.options import Device, PromptsFile
 from resonate_audio.core.errors import InputError, RewardError
@@ -243,4 +242,4 @@ def print_json(verdicts: Sequence[Verdict], failed: Sequence[Failed] = ()) -> No
         }
         for one in failed
     ]
-    print(json.dumps(listed, indent=2, ensure_ascii=False))
+    print_as_json(listed)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resonate_audio.cli.console import print_table
+from resonate_audio.cli.console import print_table, print_text
 
 if TYPE_CHECKING:
     from resonate_audio.model.presets import ModelConfig
@@ -153,12 +153,12 @@ def _cost_row(cost: Cost, one: Cost) -> list[str]:
 def _print(table: Table, markdown: bool) -> None:
     if not markdown:
         print_table(table.columns, table.rows, table.title)
-        print()
+        print_text()
         return
-    print(f"**{table.title}**\n")
+    print_text(f"**{table.title}**\n")
     for line in markdown_lines(table):
-        print(line)
-    print()
+        print_text(line)
+    print_text()
 
 
 def markdown_lines(table: Table) -> list[str]:

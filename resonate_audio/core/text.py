@@ -30,6 +30,11 @@ def one_line(text: str, longest: int | None = LONGEST) -> str:
     return visible(" ".join(shortened(text, 4 * longest if longest else None).split()), longest)
 
 
+def visible_json(text: str) -> str:
+    """JSON in which those signs, which it would allow, are written as its own escapes."""
+    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def shortened(text: str, longest: int | None) -> str:
     """A text of at most so many signs: beginning and end, the middle left out."""
     if longest is None or len(text) <= longest:

@@ -87,12 +87,14 @@ class Ballast:
     def fill(self) -> None:
         """Take the room, if it is not taken yet; a full disk is no error here."""
         with suppress(OSError):
-            room = shutil.disk_usage(self._path.parent).free // BALLAST_SHARE
-            if room < 1 or (self._path.exists() and self._path.stat().st_size > 0):
-                return
-            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(bytes(min(room, BALLAST_BYTES)))
+            taken = self._path.stat().st_size if self._path.exists() else 0
+            room = taken + shutil.disk_usage(self._path.parent).free
+            wanted = min(room // BALLAST_SHARE, BALLAST_BYTES)
+            if wanted > taken:
+                handle = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
+                with os.fdopen(handle, "wb") as file:
+                    file.seek(taken)
+                    file.write(bytes(wanted - taken))
 
     def drop(self) -> bool:
         """Give the room up; False if there was none."""

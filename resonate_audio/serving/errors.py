@@ -138,7 +138,7 @@ def wants_type(request: Request, wanted: str) -> ApiError:
     given = request.headers.get("content-type", "")
     said = f"it is {shortened(given, 60)}" if given else "there is none"
     message = f"Content-Type: {said}; send the header Content-Type: {wanted}"
-    return ApiError(415, message, "Content-Type", "content_type")
+    return ApiError(422, message, "Content-Type", "content_type")
 
 
 def _suggest(name: str, request: Request) -> str:

@@ -106,7 +106,7 @@ def take_file(root: Path, id: str, number: int) -> Path:
         takes = read_run(folder).takes
     path = file_inside(folder, takes[number].file) if 0 <= number < len(takes) else None
     if path is None:
-        raise InputError(f"take {number}: this run has no sound of it")
+        raise InputError(f"take {number}: this run has no sound of it, or it lies outside")
     return path
 
 

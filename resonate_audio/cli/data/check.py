@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resonate_audio.cli.console import print_table, say, step_progress
+from resonate_audio.cli.console import print_table, print_text, say, step_progress
 from resonate_audio.core.errors import InputError, ManifestError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def check(
         found = check_manifest(manifest, config, workers or os.cpu_count() or 1, report)
     write_check(output, found)
     print_report(found)
-    print(output)
+    print_text(output)
     if strict and found.findings:
         raise ManifestError(f"{manifest}: {found.headline()}; see {output}")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resonate_audio.cli.console import say
+from resonate_audio.cli.console import print_text, say
 from resonate_audio.cli.options import Ray, Workers
 from resonate_audio.core.errors import InputError
 
@@ -111,4 +111,4 @@ def report(index: ShardIndex, output: Path) -> None:
         f"{index.num_samples} samples, {index.seconds / 3600:.2f} h, {size / 1e6:.1f} MB in "
         f"{len(index.shards)} shards; {len(index.broken)} clips left out"
     )
-    print(output)
+    print_text(output)

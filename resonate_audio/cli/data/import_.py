@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from resonate_audio.cli.console import say
+from resonate_audio.cli.console import print_text, say
 
 
 def import_(
@@ -41,4 +41,4 @@ def import_(
 
     for line in import_corpus(kind, root, output, licence, overwrite).lines():
         say(line)
-    print(output)
+    print_text(output)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from resonate_audio.cli.console import say
+from resonate_audio.cli.console import print_text, say
 from resonate_audio.core.errors import InputError
 
 
@@ -43,7 +43,7 @@ def mix(
     for share in mix_manifests(manifests, output, config, overwrite):
         times = f"{share.times:.2f} times"
         say(f"{share.path}: {share.num_clips} clips, {share.num_lines} lines ({times})")
-    print(output)
+    print_text(output)
 
 
 def read_weights(text: str | None) -> tuple[float, ...] | None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from resonate_audio.cli.console import print_table, say
+from resonate_audio.cli.console import print_table, print_text, say
 from resonate_audio.cli.data.encode import (
     ClipsPerShard,
     Manifest,
@@ -62,7 +62,7 @@ def shards(
             raise InputError(f"--verify: {location} is no folder of this machine")
         found = list(verify_shards(Path(location)))
         for line in found:
-            print(line)
+            print_text(line)
         say(f"{len(found)} files differ from the index")
         if found:
             raise typer.Exit(1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resonate_audio.cli.console import print_table, say
+from resonate_audio.cli.console import print_table, print_text, say
 from resonate_audio.cli.demo.player import render_player, template
 from resonate_audio.cli.generate import check_outputs, load, make, write
 from resonate_audio.cli.naming import PlannedSound, slug
@@ -91,11 +91,11 @@ def demo(
     rows = [(item.plan.prompt, str(item.plan.path), str(item.picture)) for item in sounds]
     print_table(("prompt", "sound", "picture"), rows)
     say(f"took {time.monotonic() - started_s:.0f} s")
-    print(f"\nOpen the page:  {page.resolve().as_uri()}", flush=True)
+    print_text(f"\nOpen the page:  {page.resolve().as_uri()}")
     if learn:
         page = learn_and_compare(output / "feedback", pipeline, model, steps, learn)
         say(f"took {time.monotonic() - started_s:.0f} s in all")
-        print(f"\nBefore and after feedback:  {page.resolve().as_uri()}")
+        print_text(f"\nBefore and after feedback:  {page.resolve().as_uri()}")
 
 
 def learn_and_compare(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resonate_audio.cli.console import print_table, say
+from resonate_audio.cli.console import print_table, print_text, say
 from resonate_audio.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def bench(
     told = tell(scores, known, asked, metric or [], StatisticsConfig(seed=seed))
     cost = efficiency(scores)
     print_table(told.columns, told.rows, f"{scores.system}: {known.dimension}")
-    print(describe(cost))
+    print_text(describe(cost))
     name_gaps(known, missing, told.gaps)
     for reason in told.refused.values():
         say(f"note: {reason}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resonate_audio.cli.console import print_table, say
+from resonate_audio.cli.console import print_table, print_text, say
 from resonate_audio.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def say_ceilings(
         if table is not None and table.shape[1] > 1:
             ceiling = noise_ceiling(table, config)
             ceilings[axis] = ceiling.model_dump()
-            print(
+            print_text(
                 f"{axis}: {ceiling.num_ratings:.1f} ratings a clip; no metric can be expected "
                 f"above LCC {ceiling.lcc.ceiling:.3f}, SRCC {ceiling.srcc.ceiling:.3f}"
             )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resonate_audio.cli.console import print_table, say
+from resonate_audio.cli.console import print_table, print_text, say
 from resonate_audio.cli.options import ChanceSeed
 from resonate_audio.core.errors import InputError
 
@@ -129,11 +129,11 @@ def tell(result: dict[str, Any]) -> None:
     """Agreement, differences and doubts in words."""
     agreement, axis = result["agreement"], result["axis"]
     if agreement["alpha_ordinal"] is not None:
-        print(f"{axis}: Krippendorff's alpha {agreement['alpha_ordinal']:.3f} (ranks)", end="")
+        print_text(f"{axis}: Krippendorff's alpha {agreement['alpha_ordinal']:.3f} (ranks)", end="")
         icc = agreement["icc"]
-        print(f", ICC(2,1) {icc['single']:.3f}, ICC(2,k) {icc['average']:.3f}" if icc else "")
+        print_text(f", ICC(2,1) {icc['single']:.3f}, ICC(2,k) {icc['average']:.3f}" if icc else "")
     for found in result["differences"]:
-        print(
+        print_text(
             f"{axis}: {found.second} - {found.first} = {found.value:+.2f} "
             f"[{found.low:+.2f}, {found.high:+.2f}], p {found.p_holm:.4f} (Holm, "
             f"{found.num_prompts} prompts)"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from resonate_audio.cli.console import say
+from resonate_audio.cli.console import print_text, say
 from resonate_audio.cli.options import ChanceSeed
 from resonate_audio.core.errors import InputError
 
@@ -72,4 +72,4 @@ def report(
     )
     for warning in found.warnings:
         say(f"note: {warning}")
-    print(output)
+    print_text(output)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from httpx2 import AsyncClient, Response
 
 OK, TOO_MANY_REQUESTS, SERVER_ERROR, NOT_IMPLEMENTED = 200, 429, 500, 501
+LONGEST_REST_S = 1e12
 MESSAGE_CHARACTERS = 200
 """How much of a server's own words goes into an error."""
 
@@ -316,13 +317,16 @@ def retry_after_s(header: str) -> float:
     [RFC 9110, sec. 10.2.3]
     """
     try:
-        return max(0.0, float(header))
+        asked_s = float(header)
     except ValueError:
-        pass
+        asked_s = _until_s(header)
+    return min(max(0.0, asked_s), LONGEST_REST_S) if asked_s == asked_s else 0.0
+
+
+def _until_s(date: str) -> float:
     try:
-        until = parsedate_to_datetime(header)
-    except ValueError:
+        until = parsedate_to_datetime(date)
+        until = until if until.tzinfo is not None else until.replace(tzinfo=UTC)
+        return (until - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, IndexError, OverflowError):  # no date, or beyond the calendar
         return 0.0
-    if until.tzinfo is None:
-        until = until.replace(tzinfo=UTC)
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())

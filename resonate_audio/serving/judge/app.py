@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import torch
 from fastapi import FastAPI, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from resonate_audio.core.errors import AudioError, RewardError
 from resonate_audio.core.types import Audio, Rewards, Waveform
@@ -69,7 +69,10 @@ class Turn(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """What is read of a chat completion; other settings are those of OpenAI and change nothing."""
+    """What is read of a chat completion; other settings are those of OpenAI and change nothing.
+
+    Clients may send a setting with nothing in it: null is as good as absent.
+    """
 
     model: str
     messages: list[Turn] = Field(min_length=1, max_length=10)
@@ -77,6 +80,13 @@ class ChatRequest(BaseModel):
     top_logprobs: int = Field(0, ge=0, le=1000)
     logprob_token_ids: list[int] | None = Field(None, max_length=1000)
     stream: Literal[False] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_null(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class TokenizeRequest(BaseModel):

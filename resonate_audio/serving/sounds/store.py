@@ -32,6 +32,8 @@ FORMAT_VERSION = 1
 BALLAST_NAME = "resonate.sqlite-room"
 SHORT_BYTES = 100_000_000
 """With less room than this on the disk, the room of what is deleted goes back to it at once."""
+WAL_PAGES = 64
+"""Pages in the journal before they move into the file: until then they take room twice."""
 STEP_PAGES = 8
 """Pages that are moved together then, so that little room is needed to make room."""
 MAX_WORDS = 10
@@ -128,6 +130,8 @@ class Store:
                     base.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 base.execute("PRAGMA journal_mode = WAL")
                 base.execute("PRAGMA synchronous = FULL")
+                base.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}").fetchall()
+                base.execute("PRAGMA journal_size_limit = 0").fetchall()
                 base.executescript(TABLES)
                 if version == 0:
                     base.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
@@ -170,6 +174,7 @@ class Store:
             except DiskFullError:
                 if not self._ballast.drop():
                     raise
+                self._checkpoint()
         raise DiskFullError(f"{self._path}: the disk is full; nothing was written")
 
     def _give_back(self) -> None:
@@ -180,11 +185,16 @@ class Store:
             left = self._free_pages()
             while left:
                 self._base.execute(f"PRAGMA incremental_vacuum({STEP_PAGES})").fetchall()
-                self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self._checkpoint()
                 before, left = left, self._free_pages()
                 if left >= before:  # a file of an earlier version keeps its size
                     break
         self._ballast.fill()
+
+    def _checkpoint(self) -> None:
+        """Move what was written from the journal into the file, if there is room for it there."""
+        with self._lock, suppress(sqlite3.Error):
+            self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _free_pages(self) -> int:
         (count,) = self._base.execute("PRAGMA freelist_count").fetchone()

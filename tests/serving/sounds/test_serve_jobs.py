@@ -218,7 +218,7 @@ def leave_job(home: Path, request: JobRequest, num_starts: int) -> str:
     store, id = Store(home), new_id()
     store.add_job(id, request)
     for _ in range(num_starts):
-        store.start_jobs()
+        store.count_start(id)
     store.close()
     return id
 
