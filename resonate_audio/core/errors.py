@@ -19,9 +19,6 @@ ResonateError
 The message says what came, what was expected and what to try, in one line.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 
 class ResonateError(Exception):
     """Base of everything that is the caller's to fix; the CLI exits 2 on it."""
@@ -81,24 +78,3 @@ class TrainingError(ResonateError):
 
 class Cancelled(ResonateError):
     """A callback asked for the work to stop."""
-
-
-@contextmanager
-def foreign_code(what: str, error: type[ResonateError]) -> Iterator[None]:
-    """Run what somebody else wrote: whatever it raises, exits with or panics of is one error.
-
-    Interrupts and our own errors pass.
-
-    Raises:
-        ResonateError: of the type ``error``, beginning with ``what``.
-    """
-    try:
-        yield
-    except (ResonateError, KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as failure:
-        if type(failure).__name__ == "CancelledError":
-            raise
-        text = str(failure).encode("utf-8", "backslashreplace").decode()
-        reason = " ".join(text.split())[:200]
-        raise error(f"{what} ({type(failure).__name__}: {reason})") from failure

@@ -57,7 +57,7 @@ def read_prompt_rows(path: Path) -> list[PromptRow]:
     text = read_text(path)
     looks = guess_format(text)
     said = _said_format(path) or looks
-    if said != looks:
+    if said != looks and text.strip() and not (said == JSON and _is_json(text)):
         raise ManifestError(
             f"{path}: named as {said}, but it looks like {looks}; give it the suffix "
             f"{_suffix(looks)} if that is what it is"

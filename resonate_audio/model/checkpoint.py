@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from resonate_audio.core.documents.json_text import parse_object
 from resonate_audio.core.documents.text import one_line, read_text
-from resonate_audio.core.errors import CheckpointError, foreign_code
+from resonate_audio.core.errors import CheckpointError
 from resonate_audio.core.files import atomic_path
+from resonate_audio.core.foreign import foreign_code
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

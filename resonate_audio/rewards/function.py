@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from resonate_audio.core.errors import ConfigError, RewardError, foreign_code
+from resonate_audio.core.errors import ConfigError, RewardError
+from resonate_audio.core.foreign import foreign_code
 from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.rewards.base import Reward, in_thread, make_rewards
 

@@ -44,7 +44,7 @@ def test_a_null_duration_is_allowed(tmp_path: Path) -> None:
 
 def test_a_line_that_is_not_json_is_named_by_file_and_line(tmp_path: Path) -> None:
     path = write(tmp_path / "m.jsonl", GOOD, "", '{"audio_id": "b", ')
-    with pytest.raises(ManifestError, match=r"m\.jsonl:3: not a JSON object"):
+    with pytest.raises(ManifestError, match=r"m\.jsonl:3: not JSON"):
         read_manifest(path)
 
 

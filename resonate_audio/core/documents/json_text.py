@@ -92,7 +92,7 @@ def parse_object(
     """
     value = parse_json(text, place, error, finite)
     if not isinstance(value, dict):
-        raise error(f"{place}: expected a JSON object, got {type(value).__name__}")
+        raise error(f"{place}: expected an object, got {type(value).__name__}")
     return value
 
 

@@ -27,7 +27,7 @@ from jaxtyping import Shaped
 from pydantic import Field
 
 from resonate_audio.core.config import FrozenConfig, parse_config
-from resonate_audio.core.documents.json_text import parse_object
+from resonate_audio.core.documents.json_text import parse_json
 from resonate_audio.core.documents.text import decode_line, read_bytes
 from resonate_audio.core.errors import ShardError
 from resonate_audio.core.files import atomic_path, file_sha256
@@ -200,8 +200,8 @@ def parse_index(text: str | bytes, place: str) -> ShardIndex:
     """
     if isinstance(text, bytes):
         text = decode_line(text, place, ShardError)
-    values = parse_object(text, place, ShardError)
-    if values.get("format") != "resonate-shards":
+    values = parse_json(text, place, ShardError)
+    if not isinstance(values, dict) or values.get("format") != "resonate-shards":
         raise ShardError(f"{place}: not the index of shards; `resonate data encode` writes one")
     if values.get("version") != VERSION:
         raise ShardError(

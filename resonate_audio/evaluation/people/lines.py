@@ -20,18 +20,28 @@ def read_lines(path: Path, needed: Sequence[str] = ()) -> list[Line]:
 
     Args:
         path: the file, UTF-8 with or without a byte order mark.
-        needed: columns that a CSV must have.
+        needed: columns or fields that must be there.
 
     Raises:
         ManifestError: no such file, a column is missing, or a line is broken; names the line.
     """
     if path.suffix.lower() == ".jsonl":
-        return [(f"{path}, line {number}", line) for number, line in read_json_lines(path)]
+        return [
+            _complete(f"{path}, line {number}", line, needed)
+            for number, line in read_json_lines(path)
+        ]
     header = header_of(path)
     missing = [name for name in needed if name not in header]
     if missing:
         raise ManifestError(f"{path}: no column {missing[0]}; it has {', '.join(header) or 'none'}")
     return [(f"{path}, line {number}", line) for number, line in read_csv(path)]
+
+
+def _complete(place: str, fields: Mapping[str, Any], needed: Sequence[str]) -> Line:
+    missing = [name for name in needed if name not in fields]
+    if missing:
+        raise ManifestError(f"{place}: no field {missing[0]}")
+    return place, fields
 
 
 def to_number(value: Any, place: str) -> float:

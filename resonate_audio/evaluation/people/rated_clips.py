@@ -81,9 +81,10 @@ def read_rated_clips(path: Path, task: str = "audio") -> tuple[RatedClip, ...]:
         ManifestError: a column is missing, a rating is no number, or a clip stands there twice;
             names file and line.
     """
-    read = _aes_line if path.suffix == ".jsonl" else _pam_line
+    is_lines = path.suffix.lower() == ".jsonl"
+    read, needed = (_aes_line, ()) if is_lines else (_pam_line, PAM_COLUMNS)
     clips: dict[str, tuple[str, RatedClip]] = {}
-    for place, fields in read_lines(path, PAM_COLUMNS):
+    for place, fields in read_lines(path, needed):
         clip = read(fields, place)
         if clip.task not in ("", task):
             continue

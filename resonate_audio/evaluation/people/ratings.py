@@ -83,7 +83,7 @@ def read_tta_ratings(path: Path, scale: Scale | None = None) -> tuple[Rating, ..
             raise ManifestError(f"{place}: wav_name {name!r}; expected S001_P0001.wav")
         for column, axis in TTA_AXES.items():
             rating = Rating(
-                rater=fields["person_id"],
+                rater=str(fields["person_id"]),
                 clip=name.removesuffix(".wav"),
                 system=found["system"],
                 prompt=f"prompt_{found['prompt']}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.documents.json_text import json_line
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.evaluation.people.agreement import (
@@ -205,7 +205,7 @@ def write_results(
 
 def format_lines(values: Sequence[Any]) -> str:
     """JSON, one object a line."""
-    return "".join(f"{json.dumps(value, ensure_ascii=False)}\n" for value in values)
+    return "".join(map(json_line, values))
 
 
 def preference_pairs(

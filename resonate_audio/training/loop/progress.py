@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from resonate_audio.core.documents.json_text import parse_object
+from resonate_audio.core.documents.json_text import json_line, parse_object
 from resonate_audio.core.documents.text import read_text
 from resonate_audio.core.errors import TrainingError
 from resonate_audio.core.files import atomic_path
@@ -20,13 +19,13 @@ def keep_metrics_until(path: Path, step: int) -> None:
         return
     kept = [line for line in read_metrics(path) if line["step"] <= step]
     with atomic_path(path) as temporary:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        temporary.write_text("".join(map(json_line, kept)), encoding="utf-8")
 
 
 def append_metrics(path: Path, values: dict[str, Any]) -> None:
     """Add one JSON line."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(values) + "\n")
+        file.write(json_line(values))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

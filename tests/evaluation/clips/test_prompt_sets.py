@@ -56,7 +56,6 @@ def test_a_sample_is_evenly_spaced_and_another_set(tmp_path: Path) -> None:
     ("name", "text", "complaint"),
     [
         ("p.txt", "", "no prompt in it"),
-        ("p.txt", "rain\n\nwind\n", "line 2: prompt is empty"),
         ("p.json", '{"prompt": "rain"}', "expected a list of objects, got dict"),
         ("p.json", '[{"prompt": "rain"}, 3]', "item 2: expected an object, got int"),
         ("p.jsonl", '{"prompt": "rain"}\n{"prompt"\n', "line 2: not JSON"),
@@ -79,5 +78,10 @@ def test_a_broken_set_is_named_with_its_line(
 
 def test_another_encoding_is_told(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_bytes("Geräusch\n".encode("latin-1"))
-    with pytest.raises(ManifestError, match="cannot read it as UTF-8"):
+    with pytest.raises(ManifestError, match=r"p\.txt:1: byte 4 of the line \(0xe4\) is not UTF-8"):
         read_prompt_set(tmp_path / "p.txt")
+
+
+def test_an_empty_line_moves_no_id(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("rain\n\n# a note\nwind\n")
+    assert [item.id for item in read_prompt_set(tmp_path / "p.txt").items] == ["0001", "0002"]

@@ -190,7 +190,7 @@ def test_tta_bench_s_form_is_read_and_written(tmp_path: Path) -> None:
         ("r1,c1,s1,p1,OVL,good", "line 3, score: expected a number, got 'good'"),
         ("r1,c1,s1,p1,OVL,", "line 3: score is empty"),
         ("r0,c0,s0,p0,OVL,4", r"line 3: r0 rated c0 on OVL in .*line 2, too"),
-        ("r0,c0", "line 3: another number of fields"),
+        ("r0,c0", ":3: 2 cells, expected 6"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, line: str, complaint: str) -> None:

@@ -254,7 +254,7 @@ def test_a_recipe_that_cannot_run_is_refused_in_one_line(
 
 def spoil_list(pairs: Path) -> str:
     pairs.write_text(pairs.read_text() + "{broken\n")
-    return "pairs.jsonl:4: not a JSON object"
+    return "pairs.jsonl:4: not JSON"
 
 
 def empty_list(pairs: Path) -> str:
