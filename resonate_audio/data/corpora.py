@@ -17,7 +17,7 @@ from resonate_audio.core.documents.csv_text import csv_rows, header_of
 from resonate_audio.core.documents.csv_text import read_csv as read_table_rows
 from resonate_audio.core.documents.json_stream import JsonText
 from resonate_audio.core.documents.json_text import parse_object, read_object
-from resonate_audio.core.documents.text import read_bytes, read_lines, read_text
+from resonate_audio.core.documents.text import listed, read_bytes, read_lines, read_text
 from resonate_audio.core.errors import ManifestError
 from resonate_audio.data.sound_files import SoundFiles
 
@@ -296,7 +296,7 @@ def captioned_rows(
         else:
             raise ManifestError(
                 f"{row.place}: expected a name ({', '.join(names[:3])}, …) and a text "
-                f"({', '.join(CAPTION_FIELDS[:3])}, …), got {', '.join(row.fields)}"
+                f"({', '.join(CAPTION_FIELDS[:3])}, …), got {listed(row.fields)}"
             )
 
 
@@ -327,7 +327,7 @@ def cell(row: Row, name: str) -> str:
         ManifestError: it is not; names the line and what is there.
     """
     if name not in row.fields:
-        raise ManifestError(f"{row.place}: no field {name}; found {', '.join(row.fields)}")
+        raise ManifestError(f"{row.place}: no field {name}; found {listed(row.fields)}")
     return str(row.fields[name])
 
 
@@ -336,7 +336,7 @@ def _whole(row: Row, name: str) -> int:
         return int(float(row.fields[name]))
     except ValueError as error:
         raise ManifestError(
-            f"{row.place}: {name} is {row.fields[name]!r}, expected a number of seconds"
+            f"{row.place}: {name} is {row.fields[name]!r:.80}, expected a number of seconds"
         ) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from resonate_audio.core.errors import ManifestError, ResonateError
@@ -104,6 +104,11 @@ def refuse_nul(text: str, path: Path, error: ErrorType = ManifestError) -> str:
         line = text.count("\n", 0, place) + 1
         raise error(f"{path}:{line}: a NUL character; is it UTF-16, or no text at all?")
     return text
+
+
+def listed(names: Iterable[str], most: int = 200) -> str:
+    """Names in one line of a limited length; "none" for no name."""
+    return one_line(ValueError(", ".join(map(str, names)) or "none"), most)
 
 
 def one_line(error: BaseException, most: int = 160) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from resonate_audio.core.documents.csv_text import header_of, read_csv
 from resonate_audio.core.documents.json_text import read_json_lines
+from resonate_audio.core.documents.text import listed
 from resonate_audio.core.errors import ManifestError
 
 Line = tuple[str, Mapping[str, Any]]
@@ -33,7 +34,7 @@ def read_lines(path: Path, needed: Sequence[str] = ()) -> list[Line]:
     header = header_of(path)
     missing = [name for name in needed if name not in header]
     if missing:
-        raise ManifestError(f"{path}: no column {missing[0]}; it has {', '.join(header) or 'none'}")
+        raise ManifestError(f"{path}: no column {missing[0]}; it has {listed(header)}")
     return [(f"{path}, line {number}", line) for number, line in read_csv(path)]
 
 

@@ -104,7 +104,7 @@ def read_clips(corpus: Path, split: str) -> list[dict[str, Any]]:
     path = corpus / "manifest.jsonl"
     if not path.is_file():
         raise ManifestError(f"{path}: no corpus there; rebuild it with recipes/nano/prepare")
-    return [clip for _, clip in read_json_lines(path) if clip["split"] == split]
+    return [clip for _, clip in read_json_lines(path) if clip.get("split") == split]
 
 
 def _write_sounds(folder: Path, corpus: Path, clips: list[dict[str, Any]], say: Say) -> None:
