@@ -198,13 +198,17 @@ def _opened(file: io.BufferedIOBase, source: str) -> Any:
     import soundfile
 
     try:
-        return soundfile.SoundFile(file)
+        sound = soundfile.SoundFile(file)
     except soundfile.LibsndfileError as error:
         reason = error.error_string.rstrip(".")
         raise AudioError(f"{source}: not an audio file that can be read ({reason})") from error
     except (RuntimeError, TypeError, ValueError) as error:
         reason = one_line(error)
         raise AudioError(f"{source}: not an audio file that can be read ({reason})") from error
+
+    # Else each block is followed by a seek to its end, which a FLAC of unknown length fails.
+    sound._info.seekable = 0
+    return sound
 
 
 def _blocks(sound: Any, source: str) -> Iterator[Float32[np.ndarray, "sample channel"]]:

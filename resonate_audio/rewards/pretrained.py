@@ -11,7 +11,12 @@ from typing import Any
 
 import torch
 
-from resonate_audio.core.errors import CheckpointError, ConfigError, ModelNotFoundError
+from resonate_audio.core.errors import (
+    CheckpointError,
+    ConfigError,
+    ModelNotFoundError,
+    foreign_code,
+)
 from resonate_audio.model.hub import fetch
 
 PRETRAINED_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
@@ -65,20 +70,18 @@ def quiet_loading(folder: Path) -> Iterator[None]:
     Raises:
         CheckpointError: a file is missing, broken, or of another kind of model.
     """
-    from safetensors import SafetensorError
     from transformers.utils import logging
 
-    failures = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        with warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            foreign_code(f"{folder}: cannot be loaded", CheckpointError),
+        ):
             warnings.simplefilter("ignore")
             yield
-    except failures as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CheckpointError(f"{folder}: cannot be loaded ({reason})") from error
     finally:
         logging.set_verbosity(verbosity)
         if bars:

@@ -64,7 +64,7 @@ def _prompt_set(path: Path) -> Any:
 
 
 def _tta_bench(path: Path) -> Any:
-    from resonate_audio.evaluation.tta_bench import read_tta_bench
+    from resonate_audio.evaluation.tta_bench.prompts import read_tta_bench
 
     return read_tta_bench(path)
 
@@ -118,13 +118,13 @@ def _run(folder: Path) -> Any:
 
 
 def _ratings(path: Path) -> Any:
-    from resonate_audio.evaluation.people.opinion import read_ratings
+    from resonate_audio.evaluation.people.ratings import read_ratings
 
     return read_ratings(path)
 
 
 def _tta_ratings(path: Path) -> Any:
-    from resonate_audio.evaluation.people.opinion import read_tta_ratings
+    from resonate_audio.evaluation.people.ratings import read_tta_ratings
 
     return read_tta_ratings(path)
 

@@ -99,7 +99,7 @@ class DiffusersMaker:
                 pipeline = library.DiffusionPipeline.from_pretrained(origin, torch_dtype=dtype)
         except OSError as error:
             raise ModelNotFoundError(f"{origin}: no such pipeline ({_one_line(error)})") from error
-        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except Exception as error:  # a folder of somebody else: anything may be in it
             raise CheckpointError(f"{origin}: cannot be loaded ({_one_line(error)})") from error
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline.to(device), origin, **settings)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64
 
-from resonate_audio.core.errors import AudioError, ConfigError, RewardError
+from resonate_audio.core.errors import AudioError, ConfigError, RewardError, foreign_code
 from resonate_audio.core.types import Waveform
 from resonate_audio.evaluation.scores.fingerprints import fingerprint, hash_code, hash_weights
 from resonate_audio.evaluation.scores.sounds import read_samples
@@ -155,11 +155,8 @@ class FunctionHearing:
             RewardError: it failed, or did not give a row of numbers for each sound.
         """
         samples = audio.samples.detach().cpu().float().numpy().copy()
-        try:
+        with foreign_code(self.place, RewardError):
             rows = np.asarray(self.function(samples, audio.sample_rate_hz), np.float64)
-        except Exception as error:  # what somebody else's function raises is anybody's guess
-            reason = " ".join(str(error).split())[:200]
-            raise RewardError(f"{self.place}: {type(error).__name__}: {reason}") from error
         if rows.ndim != 2 or len(rows) != len(samples):
             raise RewardError(
                 f"{self.place}: gave an array of shape {rows.shape} for {len(samples)} sounds; "
