@@ -15,8 +15,8 @@ from resonate_audio.core.errors import (
     CheckpointError,
     ConfigError,
     ModelNotFoundError,
-    foreign_code,
 )
+from resonate_audio.core.foreign import foreign_code
 from resonate_audio.model.hub import fetch
 
 PRETRAINED_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64
 
-from resonate_audio.core.errors import AudioError, ConfigError, RewardError, foreign_code
+from resonate_audio.core.errors import AudioError, ConfigError, RewardError
+from resonate_audio.core.foreign import foreign_code
 from resonate_audio.core.types import Waveform
 from resonate_audio.evaluation.scores.fingerprints import fingerprint, hash_code, hash_weights
 from resonate_audio.evaluation.scores.sounds import read_samples
