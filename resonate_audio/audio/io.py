@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import os
+import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -324,7 +324,7 @@ def check_output(path: Path, overwrite: bool) -> None:
         if path.exists() and not overwrite:
             raise OutputError(f"{path}: exists already; pass --overwrite to replace it")
         existing = next(parent for parent in path.absolute().parents if parent.exists())
-        probe = existing / f".{path.stem}.{os.getpid()}.probe"
+        probe = existing / f".{path.stem}.{secrets.token_hex(4)}.probe"
         probe.touch()
         probe.unlink()
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resonate_audio.cli.console import print_table, say, step_progress
-from resonate_audio.core.errors import AudioError
+from resonate_audio.core.errors import AudioError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from resonate_audio.core.types import Audio, Recipe
@@ -73,7 +74,17 @@ def regenerate(recipe: Recipe, model: str | None, device: str | None) -> Audio:
 
     name = model or recipe.model
     say(f"loading {name}")
-    pipeline = Resonate.from_pretrained(name, device=device or recipe.device, dtype=recipe.dtype)
+    wanted = {"device": device or recipe.device, "dtype": recipe.dtype}
+    try:
+        # Whoever made the file chose the name: nothing is fetched because a file says so.
+        pipeline = Resonate.from_pretrained(name, local_files_only=model is None, **wanted)
+    except ModelNotFoundError as error:
+        if model is not None:
+            raise
+        raise ModelNotFoundError(
+            f"the sound was made by {name}, which is not on this machine ({error}); if you trust "
+            f"it, name it: --model {shlex.quote(name)}"
+        ) from error
     with step_progress(recipe.prompt) as report:
         return pipeline.replay(recipe, on_step=report)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from resonate_audio.core.documents.json_text import MAX_DEPTH
 from resonate_audio.core.documents.yaml_text import parse_yaml, read_yaml
 from resonate_audio.core.errors import ConfigError, ResonateError
+from resonate_audio.core.files import name_inside
 
 
 class FrozenConfig(BaseModel):
@@ -20,6 +21,9 @@ class FrozenConfig(BaseModel):
 
 PROBLEMS_SHOWN = 8
 
+NameInside = Annotated[str, AfterValidator(name_inside)]
+"""The name of a file in the folder that a list lies in: one that was copied from elsewhere leads to
+nothing beside it."""
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 

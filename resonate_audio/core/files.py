@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ def atomic_path(path: Path, overwrite: bool = True) -> Iterator[Path]:
     """
     if path.exists() and not overwrite:
         raise OutputError(f"{path}: exists already; pass --overwrite to replace it")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -88,6 +89,18 @@ def atomic_path(path: Path, overwrite: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
 
 
+def name_inside(name: str) -> str:
+    """The name of a file as a list beside it may give it: relative, with forward slashes.
+
+    Raises:
+        ValueError: it leads out of the folder.
+    """
+    pure = PurePosixPath(name)
+    if not name or "\0" in name or pure.is_absolute() or ".." in pure.parts:
+        raise ValueError("expected the name of a file inside of this folder")
+    return name
+
+
 def file_inside(folder: Path, name: str) -> Path | None:
     """The regular file of a folder that a name in one of its own lists leads to.
 
@@ -97,11 +110,9 @@ def file_inside(folder: Path, name: str) -> Path | None:
     Returns:
         The file as it is found under ``folder``, or None if there is no such file in there.
     """
-    pure = PurePosixPath(name)
-    if not name or "\0" in name or pure.is_absolute() or ".." in pure.parts:
-        return None
-    path = folder / pure
+    path = folder / name
     try:
+        name_inside(name)
         is_inside = path.resolve().is_relative_to(folder.resolve()) and path.is_file()
     except (OSError, RuntimeError, ValueError):  # too long a name, a circle of links, bad signs
         return None

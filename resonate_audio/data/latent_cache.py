@@ -20,7 +20,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from resonate_audio.audio.mel import MelFrontEnd
-from resonate_audio.core.config import FrozenConfig, parse_config
+from resonate_audio.core.config import FrozenConfig, NameInside, parse_config
 from resonate_audio.core.documents.json_text import read_object
 from resonate_audio.core.errors import ConfigError, TrainingError
 from resonate_audio.core.files import atomic_path
@@ -61,7 +61,7 @@ class Piece:
 class LatentIndex(FrozenConfig):
     """The files of a cache of latents."""
 
-    windows: tuple[str, ...]
+    windows: tuple[NameInside, ...]
 
 
 def window_frames(window_s: Sequence[float], frame_samples: int, rate_hz: int) -> list[int]:

@@ -15,7 +15,7 @@ that differ from it.
 
 from __future__ import annotations
 
-import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -272,8 +272,9 @@ def atomic_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
             raise OutputError(f"{folder}: exists already; pass --overwrite to replace it")
         if not is_model_folder(folder):
             raise OutputError(f"{folder}: not a model folder, so it is not replaced")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    mark = secrets.token_hex(4)
+    temporary = folder.with_name(f".{folder.name}.{mark}.part")
+    replaced = folder.with_name(f".{folder.name}.{mark}.old")
     try:
         temporary.mkdir(parents=True)
         yield temporary

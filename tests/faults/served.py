@@ -225,6 +225,7 @@ def _trees(_: World) -> Mapping[str, str]:
 ASKED = {"input": "rain", **QUICK}
 CHAT = {"model": "level_judge:decibels", "messages": [{"role": "user", "content": "?"}]}
 LISTENING = "/v1/listening"
+PAGES = ("/", "/index.html", "/listen.html", "/page.css")
 RATERS = [
     Route("raters", "GET", f"{LISTENING}/tests/{{name}}", _trees),
     Route("raters", "POST", f"{LISTENING}/tests/{{name}}/raters", _trees),
@@ -259,7 +260,7 @@ ROUTES = [
     Route("sounds", "GET", "/v1/runs"),
     Route("sounds", "GET", "/v1/runs/{id}", _run),
     Route("sounds", "GET", "/v1/runs/{id}/takes/{number}", _run, sends="sound"),
-    Route("sounds", "GET", "/page.css", sends="page"),
+    *(Route("sounds", "GET", path, sends="page") for path in PAGES),
     Route("sounds", "GET", "/openapi.json"),
     Route("judge", "POST", "/v1/chat/completions", body=CHAT),
     Route("judge", "POST", "/tokenize", body={"model": "level_judge:decibels", "prompt": "yes"}),
@@ -269,10 +270,9 @@ ROUTES = [
     Route("judge", "GET", "/metrics", sends="file"),
     Route("judge", "GET", "/openapi.json"),
     *RATERS,
-    Route("raters", "GET", "/", sends="page"),
     Route("raters", "GET", "/health"),
     Route("raters", "GET", "/ready"),
-    Route("raters", "GET", "/page.css", sends="page"),
+    *(Route("raters", "GET", path, sends="page") for path in PAGES),
 ]  # fmt: skip
 
 

@@ -1,14 +1,24 @@
-"""CSV tables, row by row: strict about quotes, and every row as long as the header."""
+"""CSV tables, row by row: strict about quotes, and every row as long as the header.
+
+Texts that a spreadsheet would take for a formula (``=…``, ``+…``, ``-…``, ``@…``) are written with
+an apostrophe before them, as spreadsheets themselves have it, and read without.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from resonate_audio.core.documents.text import ErrorType, one_line, read_lines, refuse_nul
 from resonate_audio.core.errors import ManifestError
 
+_FORMULA = re.compile(r"'*\s*[=+\-@]")
+"""A formula, or a text that was written so that it is none."""
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+"""What looks like the beginning of a formula and is none."""
 Row = tuple[int, dict[str, str]]
 """The last line that a row stands on, and its cells by column."""
 
@@ -26,7 +36,7 @@ def parse_csv(
     try:
         for cells in rows:
             if cells:
-                yield rows.line_num, [refuse_nul(cell, path, error) for cell in cells]
+                yield rows.line_num, [_as_meant(refuse_nul(cell, path, error)) for cell in cells]
     except csv.Error as failure:
         raise error(f"{path}:{rows.line_num}: not CSV ({one_line(failure)})") from failure
 
@@ -74,3 +84,20 @@ def header_of(path: Path, delimiter: str = ",", error: ErrorType = ManifestError
         first = next(parse_csv([line], path, delimiter, error), (1, []))
         return [name.strip() for name in first[1]]
     return []
+
+
+def format_csv(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as text; None is an empty cell, and no text is a formula."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerows([_as_text(cell) for cell in row] for row in rows)
+    return buffer.getvalue()
+
+
+def _as_text(cell: object) -> str:
+    text = "" if cell is None else str(cell)
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def _as_meant(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

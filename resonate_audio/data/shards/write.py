@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Shaped
 from pydantic import Field
 
-from resonate_audio.core.config import FrozenConfig, parse_config
+from resonate_audio.core.config import FrozenConfig, NameInside, parse_config
 from resonate_audio.core.documents.json_text import parse_json
 from resonate_audio.core.documents.text import decode_line, read_bytes
 from resonate_audio.core.errors import ShardError
@@ -94,7 +94,7 @@ class ShardSettings(FrozenConfig):
 class ShardEntry(FrozenConfig):
     """One tar file."""
 
-    name: str
+    name: NameInside
     num_samples: int
     num_bytes: int
     sha256: str

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.documents.csv_text import format_csv
 from resonate_audio.core.errors import InputError, ManifestError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.evaluation.people.lines import read_lines, to_number
@@ -165,12 +164,8 @@ def _cell(value: Any) -> str:
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
     with atomic_path(path) as temporary:
-        temporary.write_text(buffer.getvalue(), encoding="utf-8")
+        temporary.write_text(format_csv([header, *rows]), encoding="utf-8")
 
 
 def of_axis(ratings: Sequence[Rating], axis: str) -> list[Rating]:

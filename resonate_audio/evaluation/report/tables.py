@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 
+from resonate_audio.core.documents.csv_text import format_csv
 from resonate_audio.evaluation.report.make import Cell, Report
 
 COLUMNS = (
@@ -23,13 +22,11 @@ _TEX = {
 
 def render_csv(report: Report) -> str:
     """Every cell of the report; what is not known is empty."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows: list[list[object]] = [list(COLUMNS)]
     cards = {card.name: card for card in report.cards}
     for cell in report.cells:
         card = cards[cell.metric]
-        row = [
+        rows.append([
             cell.system,
             cell.metric,
             card.title or card.name,
@@ -37,9 +34,8 @@ def render_csv(report: Report) -> str:
             *_change_fields(cell),
             "yes" if cell.is_reward else "",
             card.fingerprint,
-        ]
-        writer.writerow(["" if value is None else value for value in row])
-    return buffer.getvalue()
+        ])  # fmt: skip
+    return format_csv(rows)
 
 
 def _mean_fields(cell: Cell) -> list[float | int | None]:
