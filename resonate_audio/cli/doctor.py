@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import platform
 import shutil
@@ -17,6 +18,7 @@ import typer
 
 from resonate_audio.cli.console import print_table, say
 from resonate_audio.core.errors import ResonateError
+from resonate_audio.core.proxies import through_proxy
 
 PACKAGES = (
     "resonate-audio", "torch", "transformers", "tokenizers", "safetensors", "huggingface-hub",
@@ -147,13 +149,13 @@ def check_hub() -> Finding:
     """Whether models could be downloaded; being offline is no fault, `nano` is embedded."""
     from huggingface_hub.constants import ENDPOINT
 
-    request = urllib.request.Request(ENDPOINT, method="HEAD")  # the address is the hub's own
     started_s = time.monotonic()
     try:
+        request = urllib.request.Request(ENDPOINT, method="HEAD")  # the address is the hub's own
         with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S):
             pass
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+        reason = f"{getattr(error, 'reason', error)}{through_proxy(ENDPOINT)}"
         return Finding("hub", "note", f"{ENDPOINT} not reachable ({reason}); nano works without")
     return Finding("hub", "ok", f"{ENDPOINT} in {time.monotonic() - started_s:.1f} s")
 

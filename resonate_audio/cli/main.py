@@ -7,9 +7,12 @@ caller can fix it (one line on stderr says how) · 130 interrupted.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -30,6 +33,7 @@ from resonate_audio.cli.console import LONGEST, prepare_streams, print_text, say
 from resonate_audio.cli.data import app as data
 from resonate_audio.cli.demo import command as demo
 from resonate_audio.cli.evaluate import app as evaluate
+from resonate_audio.cli.text_command import TextCommand
 from resonate_audio.core.errors import ResonateError
 from resonate_audio.core.files import NO_ROOM
 from resonate_audio.core.text import one_line
@@ -71,7 +75,7 @@ def root(
     """Text in, sound out; and a generator that learns from feedback."""
 
 
-app.command()(generate.generate)
+app.command(cls=TextCommand)(generate.generate)
 app.command()(replay.replay)
 app.command()(models.models)
 app.command()(convert.convert)
@@ -106,12 +110,52 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> None:
     """The whole of the `resonate` script: a command line, and the exit code of the process."""
     prepare_streams()
-    code = run(sys.argv[1:])
+    code = _run_interruptibly(sys.argv[1:])
     try:
         sys.stdout.flush()
     except OSError as error:
         code = _show_lost_output(error)
     sys.exit(code)
+
+
+def _run_interruptibly(arguments: Sequence[str]) -> int:
+    """Run a command line; after Ctrl-C whatever goes wrong is put down to that.
+
+    A library that is loaded or called when the interrupt comes may turn it into another error, or
+    print it as one that nobody could catch.
+    """
+    is_over = threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if is_over.is_set():  # a second one: nobody has time
+            os._exit(INTERRUPTED)
+        is_over.set()
+        sys.unraisablehook = lambda _: None
+        threading.excepthook = lambda _: None
+        raise KeyboardInterrupt
+
+    with suppress(ValueError):  # not the main thread: the caller has the signals
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, interrupt)
+    try:
+        os.getcwd()
+        return run(arguments)
+    except FileNotFoundError as error:
+        if error.filename is None and not _is_there():
+            return _fail("the folder that you are in is gone; change into another one", code=2)
+        raise
+    except BaseException:
+        if is_over.is_set():
+            return _fail("interrupted; files that were finished are kept", code=INTERRUPTED)
+        raise
+
+
+def _is_there() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _show_lost_output(error: OSError) -> int:

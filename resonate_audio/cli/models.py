@@ -70,7 +70,7 @@ def cached() -> Iterator[Listing]:
 
     try:
         repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
-    except CacheNotFound:
+    except (CacheNotFound, OSError, ValueError):  # none, a file in its place, or not ours to read
         return
     for repository in sorted(repositories, key=lambda item: str(item.repo_id)):
         for revision in repository.revisions:

@@ -20,6 +20,10 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 LOCAL = "local"
 STARTS = 3
+LONGEST_FOLDER = 30
+"""Bytes of a temporary folder: Ray adds 70 to its name, and a socket's may have 107 (unix(7))."""
+SHORT_FOLDER = "/tmp/ray"
+"""Where Ray puts its files by itself."""
 JOIN = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 MAX_BLOCKS = 4000
 """Items beyond this many share a block; a block is what is given out, and repeated when lost."""
@@ -167,6 +171,7 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
         store = config.store_mb * 2**20
         options |= {"num_cpus": config.workers, "object_store_memory": store}
         options |= {"include_dashboard": False, "address": LOCAL}
+        options |= {"_temp_dir": SHORT_FOLDER} if has_long_temporary_folder() else {}
     else:
         check_address(config.address, config.timeout_s)
         options |= {"address": config.address}
@@ -177,6 +182,12 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def has_long_temporary_folder() -> bool:
+    """Whether Ray's sockets, put where it would put them, have longer names than sockets can."""
+    given = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or ""
+    return len(os.fsencode(given)) > LONGEST_FOLDER
 
 
 def start_ray(ray: Any, options: dict[str, Any], address: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from resonate_audio.core.errors import ModelNotFoundError, ResonateError
+from resonate_audio.core.proxies import through_proxy
 from resonate_audio.model.folder import (
     BUNDLED,
     INDEX_NAME,
@@ -130,12 +131,13 @@ ResultT = TypeVar("ResultT")
 def _translated(
     action: Callable[[], ResultT], failure: type[ResonateError], prefix: str
 ) -> ResultT:
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     # The HTTP library under the hub changed between its major versions; this name did not.
     http_error: type[Exception] = getattr(errors, "HTTPError", OSError)
     try:
         return action()
-    except (OSError, ValueError, http_error) as error:
+    except (OSError, ValueError, ImportError, http_error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise failure(f"{prefix} ({reason[:200]})") from error
+        proxy = through_proxy(constants.ENDPOINT)
+        raise failure(f"{prefix} ({reason[:200]}){proxy}") from error

@@ -21,13 +21,18 @@ NO_ROOM_BYTES = 64_000
 """With less room than this an error in writing is put down to that."""
 
 
+class DamagedError(OutputError):
+    """A database cannot be read, or holds what is none of ours."""
+
+
 @contextmanager
 def told_errors(path: Path) -> Iterator[None]:
     """Say what went wrong with a database in one line.
 
     Raises:
         DiskFullError: there is no room left.
-        OutputError: it is damaged, locked, of another form, or may not be written.
+        DamagedError: it is no database, or damaged.
+        OutputError: it is locked, of another form, or may not be written.
     """
     try:
         yield
@@ -38,7 +43,9 @@ def told_errors(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL" or is_full(path.parent):
             raise DiskFullError(f"{path}: the disk is full; nothing was written") from error
-        raise OutputError(f"{path}: cannot be used ({error})") from error
+        if isinstance(error, sqlite3.OperationalError):
+            raise OutputError(f"{path}: cannot be used ({error})") from error
+        raise DamagedError(f"{path}: cannot be used ({error})") from error
 
 
 def is_full(folder: Path) -> bool:

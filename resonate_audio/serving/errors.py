@@ -25,6 +25,7 @@ from resonate_audio.core.errors import (
 )
 from resonate_audio.core.files import NO_ROOM
 from resonate_audio.core.text import one_line, shortened, visible
+from resonate_audio.serving.database import DamagedError
 
 log = logging.getLogger("resonate.serve")
 SHOWN_CHARACTERS = 200
@@ -92,7 +93,7 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(507, DISK_FULL, code="disk_full")
     if isinstance(error, InputError | AudioError):
         return ApiError(422, without_folders(one_line(str(error))))
-    if isinstance(error, OutputError):
+    if isinstance(error, OutputError) and not isinstance(error, DamagedError):
         log.error("%s", one_line(str(error)))
         return ApiError(507, "the server cannot write; its log says why", code="not_kept")
     if isinstance(error, ResonateError):

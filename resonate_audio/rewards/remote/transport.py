@@ -21,6 +21,7 @@ from pydantic import Field
 
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import RewardError
+from resonate_audio.core.proxies import through_proxy
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient, Response
@@ -175,12 +176,20 @@ class Transport:
         headers = {"Content-Type": "application/json"}
         if self._api_key:
             headers["Authorization"] = f"Bearer {self._api_key}"
-        async with httpx2.AsyncClient(
-            headers=headers,
-            verify=self._certificates,
-            timeout=httpx2.Timeout(None, connect=self._config.connect_timeout_s),
-            limits=httpx2.Limits(max_connections=self._config.concurrency),
-        ) as client:
+        try:
+            client = httpx2.AsyncClient(
+                headers=headers,
+                verify=self._certificates,
+                timeout=httpx2.Timeout(None, connect=self._config.connect_timeout_s),
+                limits=httpx2.Limits(max_connections=self._config.concurrency),
+            )
+        except (ImportError, ValueError, httpx2.InvalidURL) as error:
+            url = self._endpoints[0].url
+            proxy = through_proxy(url) or "; see the variables for proxies and certificates"
+            raise RewardError(f"{url}: cannot connect ({self._one_line(str(error))}){proxy}") from (
+                error
+            )
+        async with client:
             yield client
 
     async def post(self, client: AsyncClient, path: str, body: bytes, what: str) -> Reply:
@@ -214,7 +223,7 @@ class Transport:
                     )
         raise RewardError(
             f"{url}: {what} got no answer in {self._config.retries + 1} tries; "
-            f"the last: {cause}; see whether the judge is up"
+            f"the last: {cause}; see whether the judge is up{through_proxy(url)}"
         )
 
     async def _ready_endpoint(self, what: str) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 
 from resonate_audio.core.documents.json_text import parse_json
 from resonate_audio.core.errors import InputError, ManifestError, OutputError
-from resonate_audio.serving.database import private_file, told_errors
+from resonate_audio.serving.database import DamagedError, private_file, told_errors
 from resonate_audio.serving.listening.plan import Trial, plan_trials
 from resonate_audio.serving.listening.test import PREFERENCE, BlindClip, ListeningTest
 
@@ -138,7 +138,7 @@ class Answers:
                 return trials
         except (ManifestError, ValueError, TypeError):
             pass
-        raise OutputError(f"{self.path}: the pages of a rater are none of this test")
+        raise DamagedError(f"{self.path}: the pages of a rater are none of this test")
 
     def hear(self, token: str, trial: int, side: int) -> BlindClip:
         """The clip of a page, noting that it was asked for; only of pages reached so far.
