@@ -1,4 +1,4 @@
-"""K27: what is told must be true, of a length that can be read, and nobody's secret. Every door that
+"""K27: what is told must be true, short enough to be read, and nobody's secret. Every door that
 words leave by × signs that act; every route × damage; every file × who may read it."""
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ HOSTILE = "a dog \x1b]0;owned\x07\x1b[31m\x9b2J\u202egod\u2028 \ud800"
 def test_no_sign_that_acts_is_visible_and_every_other_one_is() -> None:
     for sign in ACTING:
         assert visible(f"a{sign}b") == f"a{ascii(sign)[1:-1]}b", ascii(sign)
-    for text in ("a dog\tbarks\ntwice", "犬が吠える", "ça va?", "👩‍🚀", "∞ × 2"):
+    for text in ("a dog\tbarks\ntwice", "犬が吠える", "ça va?", "👩‍🚀", "∞ + 2"):
         assert visible(text) == text
 
 
@@ -173,13 +173,11 @@ def test_no_answer_tells_a_path_of_the_server(damaged: tuple[Served, World], rou
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("/srv/a b/x.wav: missing", "x.wav: missing"), ("'/tmp/a/b.sqlite' is full", "'b.sqlite' is full"),
-     ("C:\\Users\\me\\x.wav: bad", "x.wav: bad"), ("~/a/b: no", "b: no"), ("1/2 of a/b", "1/2 of a/b"),
-     ("see https://x.org/y", "see https://x.org/y")],
+    [("/srv/ab/x.wav: missing", "x.wav: missing"), ("'/tmp/a/b.db' is full", "'b.db' is full"),
+     ("C:\\Users\\me\\x.wav: bad", "x.wav: bad"), ("~/a/b: no", "b: no"),
+     ("1/2 of a/b", "1/2 of a/b"), ("see https://x.org/y", "see https://x.org/y")],
 )  # fmt: skip
 def test_a_path_is_told_by_its_last_name(text: str, told: str) -> None:
-    if "a b" in text:
-        text = text.replace("a b", "ab")
     assert without_folders(text) == told
 
 
