@@ -128,6 +128,10 @@ def serve(
             "this machine's own name are known.",
         ),
     ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting, such as body_timeout_s=60."),
+    ] = None,
     open_page: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
     ] = False,
@@ -139,10 +143,12 @@ def serve(
       resonate listen serve trees --host 0.0.0.0
     """
     check_packages()
+    from resonate_audio.core.config import apply_overrides, parse_config
     from resonate_audio.serving.config import EdgeConfig
     from resonate_audio.serving.listening.server import MAX_BODY_MB, create_listening_app
 
-    config = EdgeConfig(hosts=own_names(host, name or []), max_body_mb=MAX_BODY_MB)
+    values = {"hosts": own_names(host, name or []), "max_body_mb": MAX_BODY_MB}
+    config = parse_config(EdgeConfig, apply_overrides(values, limit or []), "resonate listen serve")
     app = create_listening_app(folder, config)
     run_server(app, host, port, config, open_page, f"listen.html#{folder.resolve().name}")
 

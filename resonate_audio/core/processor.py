@@ -215,9 +215,12 @@ def _seconds(call: Callable[[], object]) -> float:
     return max(time.perf_counter() - started, 1e-9)
 
 
-def rates_path(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where measured rates are kept: ``resonate-audio`` in the user's cache folder."""
-    base = environment.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+def rates_path(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Where measured rates are kept: ``resonate-audio`` in the user's cache folder, if any."""
+    try:
+        base = environment.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    except RuntimeError:  # a user without a home, as in a container
+        return None
     return Path(base) / "resonate-audio" / "processor.json"
 
 
@@ -237,7 +240,9 @@ def known_rates(path: Path | None = None) -> Rates:
 
 
 @lru_cache(maxsize=8)
-def _known_rates(key: str, path: Path) -> Rates:
+def _known_rates(key: str, path: Path | None) -> Rates:
+    if path is None:
+        return measure_rates()
     try:
         kept = _Kept.model_validate_json(_read(path) or "{}").rates
     except ValidationError:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from resonate_audio.core.errors import ConfigError, ResonateError, TrainingError
+from resonate_audio.core.text import one_line
 from resonate_audio.model.flow_transformer import FlowTransformer
 
 Parallel = Literal["ddp", "fsdp"]
@@ -131,14 +132,15 @@ def joined_ranks(device: str = "auto") -> Iterator[Ranks]:
     """Join the processes that torchrun started; nothing happens without it or inside another.
 
     Raises:
-        TrainingError: another process stopped, which says itself why.
+        TrainingError: another process stopped, which says itself why, or torchrun's variables do
+            not say who is there.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or current_ranks() != ALONE:
+    if number_of("WORLD_SIZE", 1) == 1 or current_ranks() != ALONE:
         yield current_ranks()
         return
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(number_of("LOCAL_RANK", 0))
     # Imported later, as torch does by itself, its functions keep the group that there is then as
     # their default. The group's threads then lived until the interpreter's end, where one that
     # still had a tensor to drop ended 1 of 6 finished runs with SIGABRT (torch 2.13).
@@ -154,13 +156,31 @@ def joined_ranks(device: str = "auto") -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
+def number_of(variable: str, usual: int) -> int:
+    """A whole number that torchrun left in the environment.
+
+    Raises:
+        TrainingError: something else is there.
+    """
+    text = os.environ.get(variable, "")
+    if text and not text.isdecimal():
+        raise TrainingError(f"{variable}={text[:40]}: expected a whole number, as torchrun sets it")
+    return int(text[:9]) if text else usual
+
+
 def _meeting_place() -> tuple[Any, int, int]:
     """Where torchrun's processes find each other, apart from those of an earlier start.
 
     torchrun keeps one store over its restarts. Without a prefix of their own, restarted processes
     found the addresses of dead ones in it: 3 of 5 restarts failed with torch 2.13.
     """
-    store, rank, world = next(iter(rendezvous("env://", timeout=PATIENCE)))
+    try:
+        store, rank, world = next(iter(rendezvous("env://", timeout=PATIENCE)))
+    except (ValueError, RuntimeError, OSError) as error:
+        raise TrainingError(
+            f"the processes cannot find each other ({one_line(str(error), 160)}); start them with "
+            "torchrun, or unset WORLD_SIZE for one"
+        ) from error
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     prefixed: Any = dist.PrefixStore  # type: ignore[attr-defined]
     return prefixed(f"start {start} of {world}", store), rank, world
