@@ -367,7 +367,7 @@ def read_csv(
 ) -> Iterator[Row]:
     """Rows of a table, by its header or by the columns given; raises as `csv_text.read_csv`."""
     for number, cells in read_table_rows(path, columns or (), delimiter):
-        yield Row(f"{path}:{number}", dict(cells))
+        yield Row(f"{path}:{number}", {name: cell.strip() for name, cell in cells.items()})
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:

@@ -57,7 +57,7 @@ def read_prompt_rows(path: Path) -> list[PromptRow]:
     text = read_text(path)
     looks = guess_format(text)
     said = _said_format(path) or looks
-    if said != looks and text.strip() and not (said == JSON and _is_json(text)):
+    if said != looks and text.strip() and not (said == JSON and _is_one_line(text)):
         raise ManifestError(
             f"{path}: named as {said}, but it looks like {looks}; give it the suffix "
             f"{_suffix(looks)} if that is what it is"
@@ -73,9 +73,10 @@ def read_prompt_rows(path: Path) -> list[PromptRow]:
 def guess_format(text: str) -> str:
     """What a text looks like by its first line that says something."""
     first = next((line.strip() for line in text.split("\n") if line.strip()), "")
-    if first[:1] == "{" and _is_json(first):
+    begins, goes_on = first[:1], first[1:].lstrip()[:1]
+    if begins == "{" and goes_on in ('"', "}"):
         return LINES
-    if (first[:1] == "[" and first[1:].strip()[:1] in ("", "{", '"')) or first == "{":
+    if (begins == "[" and goes_on in ("", "{", '"', "[", "]")) or first == "{":
         return JSON
     for format, sign in ((CSV, ","), (TSV, "\t")):
         cells = [cell.strip().strip('"').lower() for cell in first.split(sign)]
@@ -84,12 +85,8 @@ def guess_format(text: str) -> str:
     return CSV if first.strip('"').lower() in FIELDS[:3] else TEXT
 
 
-def _is_json(line: str) -> bool:
-    try:
-        parse_json(line, "line")
-    except ManifestError:
-        return False
-    return True
+def _is_one_line(text: str) -> bool:
+    return "\n" not in text.strip()
 
 
 def _said_format(path: Path) -> str | None:

@@ -75,7 +75,7 @@ def csv_rows(
         elif len(cells) != len(names):
             raise error(f"{path}:{number}: {len(cells)} cells, expected {len(names)}")
         else:
-            yield number, dict(zip(names, map(str.strip, cells), strict=True))
+            yield number, dict(zip(names, cells, strict=True))
 
 
 def header_of(path: Path, delimiter: str = ",", error: ErrorType = ManifestError) -> list[str]:
@@ -87,10 +87,16 @@ def header_of(path: Path, delimiter: str = ",", error: ErrorType = ManifestError
 
 
 def format_csv(rows: Iterable[Sequence[object]]) -> str:
-    """Rows as text; None is an empty cell, and no text is a formula."""
+    """Rows as text that `csv_rows` reads back; None is an empty cell, and no text is a formula.
+
+    A lone carriage return, too, stands between marks.
+    """
     buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([_as_text(cell) for cell in row] for row in rows)
+    plain = csv.writer(buffer, lineterminator="\n")
+    marked = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        cells = [_as_text(cell) for cell in row]
+        (marked if any("\r" in cell for cell in cells) else plain).writerow(cells)
     return buffer.getvalue()
 
 

@@ -22,6 +22,7 @@ MAX_YAML_BYTES = 1 << 18
 """256 KiB: PyYAML reads about 100 KB a second."""
 MAX_NODES = 50_000
 """Values of a document after every alias is followed."""
+_NOT_PLAIN = re.compile("[\r\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -159,6 +160,14 @@ class _Dumper(yaml.SafeDumper):
 for _sign, _resolvers in _Loader.yaml_implicit_resolvers.items():
     for _tag, _pattern in _resolvers:
         _Dumper.add_implicit_resolver(_tag, _pattern, [_sign])
+
+
+def _text(dumper: Any, text: str) -> Any:
+    style = '"' if _NOT_PLAIN.search(text) else None  # between single marks they become spaces
+    return dumper.represent_scalar(_TAG + "str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def format_yaml(values: Any) -> str:

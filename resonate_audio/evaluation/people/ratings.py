@@ -165,7 +165,8 @@ def _cell(value: Any) -> str:
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(format_csv([header, *rows]), encoding="utf-8")
+        text = format_csv([header, *rows])
+        temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def of_axis(ratings: Sequence[Rating], axis: str) -> list[Rating]:
