@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from resonate_audio.core.errors import InputError
-from resonate_audio.flow.times import logit_normal_times, uniform_grid
+from resonate_audio.flow.times import grid_from, logit_normal_times, uniform_grid
 
 
 def test_grid_goes_from_noise_to_data_in_equal_steps() -> None:
@@ -30,3 +30,22 @@ def test_a_normal_of_zero_is_the_middle_of_the_path() -> None:
 def test_mean_and_spread_act_on_the_normal() -> None:
     t = logit_normal_times(torch.tensor([0.5]), mean=-1.0, std=2.0 + 2 * math.log(3.0))
     torch.testing.assert_close(t, torch.tensor([0.75]))
+
+
+def test_the_whole_strength_is_the_uniform_grid_to_the_bit() -> None:
+    assert torch.equal(grid_from(1.0, 25), uniform_grid(25))
+
+
+def test_no_strength_is_no_step() -> None:
+    assert grid_from(0.0, 25).tolist() == [0.0]
+
+
+def test_a_part_of_the_way_takes_that_part_of_the_steps() -> None:
+    torch.testing.assert_close(grid_from(0.6, 10), torch.linspace(0.6, 0, 7))
+    assert len(grid_from(0.001, 10)) == 2
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.01, math.nan])
+def test_a_strength_outside_its_range_is_refused(strength: float) -> None:
+    with pytest.raises(InputError, match=r"expected a number from 0 .* to 1"):
+        grid_from(strength, 10)
