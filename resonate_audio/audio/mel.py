@@ -139,13 +139,18 @@ def mel_basis(config: MelConfig) -> Float64[Tensor, "band bin"]:
     Band b rises from edge b to edge b+1 and falls to edge b+2, the num_bands + 2 edges being
     equally spaced in mel; its height is 2 / (edge b+2 − edge b).
     """
-    ends = _hz_to_mel(torch.tensor([config.min_hz, config.max_hz], dtype=torch.float64))
-    steps = torch.linspace(0, 1, config.num_bands + 2, dtype=torch.float64)
-    edges = _mel_to_hz(ends[0] + (ends[1] - ends[0]) * steps)
+    edges = mel_edges(config)
     bins = torch.linspace(0, config.sample_rate_hz / 2, config.num_bins, dtype=torch.float64)
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     triangles = torch.minimum((bins - low) / (middle - low), (high - bins) / (high - middle))
     return triangles.clamp(min=0) * 2 / (high - low)
+
+
+def mel_edges(config: MelConfig) -> Float64[Tensor, " edge"]:
+    """Frequencies, Hz, where the filters begin, peak and end: num_bands + 2, equal steps in mel."""
+    ends = _hz_to_mel(torch.tensor([config.min_hz, config.max_hz], dtype=torch.float64))
+    steps = torch.linspace(0, 1, config.num_bands + 2, dtype=torch.float64)
+    return _mel_to_hz(ends[0] + (ends[1] - ends[0]) * steps)
 
 
 # Slaney's scale (Auditory Toolbox, 1998): linear to 1 kHz at 200/3 Hz a mel, then 27 mels for

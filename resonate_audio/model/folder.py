@@ -38,6 +38,7 @@ from resonate_audio.model.checkpoint import State, load_strict, read_weights, wr
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.model.istft_vocoder import ISTFTVocoder
 from resonate_audio.model.linear_vae import AnyVAE, build_vae
+from resonate_audio.model.parts_vocoder import PartsVocoder, PartsVocoderConfig
 from resonate_audio.model.presets import ModelConfig, VocoderConfig
 from resonate_audio.model.text_encoder import ENCODER_FILES
 
@@ -49,7 +50,7 @@ FORMAT_VERSION = 1
 BUNDLED = {"nano": "nano/weights", "nano-grpo": "nano/grpo"}
 """Embedded models: name and folder inside this package."""
 
-Vocoder = BigVGAN | ISTFTVocoder
+Vocoder = BigVGAN | ISTFTVocoder | PartsVocoder
 Storage = Literal["float32", "float16", "bfloat16"]
 """Type of matrices on disk; vectors and statistics always keep their own."""
 
@@ -92,6 +93,8 @@ def build_networks(config: ModelConfig) -> Networks:
 
 def build_vocoder(config: VocoderConfig) -> Vocoder:
     """Make the vocoder that a configuration names."""
+    if isinstance(config, PartsVocoderConfig):
+        return PartsVocoder(config)
     return BigVGAN(config) if isinstance(config, BigVGANConfig) else ISTFTVocoder(config)
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from resonate_audio.core.config import FrozenConfig
@@ -28,6 +28,9 @@ class LinearVAEConfig(FrozenConfig):
     latent_channels: PositiveInt
     hops_per_frame: PositiveInt = 4
     """Mel hops of one latent frame; together they are one patch."""
+    quiet_range: PositiveFloat | None = None
+    """Log-mels further than this below the clip's loudest are lifted to it before encoding, so that
+    no latent is spent on what nobody hears; in the mel's own logarithm (9.21 nats are 80 dB)."""
 
     @model_validator(mode="after")
     def _compresses(self) -> LinearVAEConfig:
@@ -115,10 +118,16 @@ class LinearVAE(nn.Module):
             raise ShapeError(
                 f"mel of {mel.shape[-1]} hops: a latent frame needs {self.hops_per_frame}"
             )
-        centred = self.patches(mel) - self.mean
+        centred = self.patches(self.lift(mel)) - self.mean
         mean = (centred @ self.directions.T) * self.gains() / self.variances
         log_variance = (self.noise_variance / self.variances).log().expand_as(mean)
         return Posterior(mean, log_variance)
+
+    def lift(self, mel: Float[Tensor, "row band hop"]) -> Float[Tensor, "row band hop"]:
+        """Raise what lies further than ``quiet_range`` below the loudest cell of its row."""
+        if self.config.quiet_range is None:
+            return mel
+        return mel.maximum(mel.amax(dim=(1, 2), keepdim=True) - self.config.quiet_range)
 
     def decode(self, latents: Float[Tensor, "row frame channel"]) -> Float[Tensor, "row band hop"]:
         """Decode latents to log-mels of frames × hops_per_frame hops: μ + W z.

@@ -14,10 +14,13 @@ from resonate_audio.model.flow_transformer import FlowTransformerConfig
 from resonate_audio.model.istft_vocoder import ISTFTVocoderConfig
 from resonate_audio.model.lengths import num_latent_frames
 from resonate_audio.model.linear_vae import AnyVAEConfig, LinearVAEConfig
+from resonate_audio.model.parts_vocoder import PartsVocoderConfig
 from resonate_audio.model.text_encoder import TextEncoderConfig
 from resonate_audio.model.vae import VAEConfig
 
-VocoderConfig = Annotated[BigVGANConfig | ISTFTVocoderConfig, Field(discriminator="kind")]
+VocoderConfig = Annotated[
+    BigVGANConfig | ISTFTVocoderConfig | PartsVocoderConfig, Field(discriminator="kind")
+]
 
 
 class ModelConfig(FrozenConfig):
@@ -189,5 +192,20 @@ NANO = ModelConfig(
 )
 """The embedded model: 16 kHz, up to 5 s, made for two CPU cores."""
 
-PRESETS = {preset.name: preset for preset in (RESONATE, RESONATE_16K, NANO)}
+NANO2 = ModelConfig(
+    name="nano2",
+    text_encoder=ALL_MINILM,
+    transformer=NANO.transformer.model_copy(
+        update={"latent_channels": 96, "hidden": 384, "num_heads": 6, "num_single_blocks": 8}
+    ),
+    vae=LinearVAEConfig(num_bands=128, latent_channels=96, quiet_range=9.21),
+    vocoder=PartsVocoderConfig(),
+    mel=MEL_44K,
+    default_duration_s=10.0,
+    max_duration_s=10.0,
+    licence="CC BY-SA 4.0",
+)
+"""The embedded model to come: 44.1 kHz, up to 10 s. Only its VAE and vocoder are trained so far."""
+
+PRESETS = {preset.name: preset for preset in (RESONATE, RESONATE_16K, NANO, NANO2)}
 """Every family by name."""

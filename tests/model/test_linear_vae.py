@@ -93,3 +93,19 @@ def test_as_many_channels_as_values_are_refused() -> None:
 def test_the_configuration_names_the_network() -> None:
     assert isinstance(build_vae(CONFIG), LinearVAE)
     assert isinstance(build_vae(VAEConfig(num_bands=4, latent_channels=2, hidden=4)), MelVAE)
+
+
+def test_what_lies_far_below_the_loudest_cell_is_lifted_before_encoding() -> None:
+    vae = LinearVAE(CONFIG.model_copy(update={"quiet_range": 3.0}))
+    mel = torch.tensor([[[-9.0, 0.0], [-1.0, -2.0], [-3.5, -2.5]]])
+    lifted = torch.tensor([[[-3.0, 0.0], [-1.0, -2.0], [-3.0, -2.5]]])
+    torch.testing.assert_close(vae.lift(mel), lifted)
+    assert torch.equal(vae.encode(mel).mean, vae.encode(lifted).mean)
+    assert not torch.equal(LinearVAE(CONFIG).encode(mel).mean, vae.encode(mel).mean)
+
+
+def test_each_row_has_its_own_loudest_cell() -> None:
+    vae = LinearVAE(CONFIG.model_copy(update={"quiet_range": 3.0}))
+    mel = torch.randn(2, 3, 8) * 4
+    mel[1] -= 20
+    torch.testing.assert_close(vae.encode(mel).mean[1:], vae.encode(mel[1:]).mean)

@@ -30,6 +30,7 @@ def fit_linear_vae(model: LinearVAE, mels: Iterable[Float[Tensor, "_ _ _"]]) -> 
     second, floor = torch.zeros(size, size, dtype=torch.float64), torch.tensor(math.inf)
     ceiling = torch.full((model.config.num_bands,), -math.inf)
     for mel in mels:
+        mel = model.lift(mel)
         patches = model.patches(mel).flatten(0, 1).double()
         count += len(patches)
         first += patches.sum(0)

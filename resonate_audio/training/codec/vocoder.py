@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from resonate_audio.audio.io import write_audio
 from resonate_audio.audio.mel import MelFrontEnd
 from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.errors import ConfigError
 from resonate_audio.core.types import Audio
 from resonate_audio.model.checkpoint import write_weights
 from resonate_audio.model.linear_vae import AnyVAE
+from resonate_audio.model.parts_vocoder import PartsVocoder
 from resonate_audio.training.codec.crops import CropSource
 from resonate_audio.training.codec.discriminator import (
     SpectrogramJudges,
@@ -22,6 +25,7 @@ from resonate_audio.training.codec.discriminator import (
     fooling_loss,
     judge_loss,
 )
+from resonate_audio.training.codec.sine_loss import sine_loss
 from resonate_audio.training.codec.vocoder_loss import vocoder_loss
 from resonate_audio.training.loop.task import Draw, Losses, Task, full_precision
 
@@ -31,9 +35,11 @@ CLIPS_HEARD = 4
 class AdversaryConfig(FrozenConfig):
     """The judges a vocoder is trained against."""
 
-    sizes: tuple[int, ...] = (256, 512, 1024)
+    sizes: tuple[int, ...] = Field((256, 1024, 4096), min_length=1)
     """STFT windows, samples."""
-    width: int = Field(16, ge=1)
+    judges_per_step: int | None = Field(None, ge=1)
+    """So many of them, drawn anew, hear each batch; None is all."""
+    width: int = Field(96, ge=1)
     start_step: int = Field(0, ge=0)
     """Updates before the judges have a say."""
     weight: float = Field(0.2, ge=0)
@@ -43,11 +49,21 @@ class AdversaryConfig(FrozenConfig):
 class VocoderObjective(FrozenConfig):
     """Weights of the vocoder's loss."""
 
-    spectrum_weight: float = Field(1.0, ge=0)
+    sizes: tuple[int, ...] = Field((256, 512, 1024, 2048, 4096), min_length=1)
+    """STFT windows that spectra are compared with, samples."""
+    sizes_per_step: int | None = Field(None, ge=1)
+    """So many of them, drawn anew, compare each batch; None is all."""
+    magnitude_weight: float = Field(1.0, ge=0)
+    convergence_weight: float = Field(1.0, ge=0)
+    band_weight: float = Field(0.0, ge=0)
     complex_weight: float = Field(0.5, ge=0)
-    """Share of the phase-aware term within the spectral loss."""
+    """Of the phase-aware term; the vocoder of parts, whose phases run on, needs it at 0."""
     mel_weight: float = Field(1.0, ge=0)
     """Of the mean absolute difference of log-mels."""
+    sine_weight: float = Field(0.0, ge=0)
+    """Of the distance of sines from the recording's frequencies (vocoder of parts only)."""
+    second_draw: bool = False
+    """Make each sound twice with other noise and take energy distances (vocoder of parts only)."""
     decoded_share: float = Field(0.0, ge=0, le=1)
     """Share of rows whose mel went through the VAE first, as in generation."""
     adversary: AdversaryConfig | None = None
@@ -64,6 +80,11 @@ class VocoderTask(Task):
         objective: VocoderObjective,
         vae: AnyVAE | None = None,
     ) -> None:
+        if not isinstance(model, PartsVocoder) and (objective.sine_weight or objective.second_draw):
+            raise ConfigError(
+                "objective.sine_weight, second_draw: only a vocoder of kind parts has sines "
+                "and noise"
+            )
         self.model = model
         self.phases = {"model": model}
         self.mel = mel
@@ -87,35 +108,94 @@ class VocoderTask(Task):
         wave = self.source.crops(draw)
         with full_precision(device):
             mel = self.mel(wave)
-        made = self.model(self._vocoder_input(mel, draw)).float()[:, : wave.shape[1]]
+            given = self._vocoder_input(mel, draw)
+        made, second, extra = self._synthesize(given, wave)
         wave, mel = wave[:, : made.shape[1]], mel[:, :, : made.shape[1] // self.hop_samples]
         with full_precision(device):
-            parts = vocoder_loss(made, wave, self.objective.complex_weight)
-            mel_error = (self.mel(made) - mel).abs().mean()
-        total = self.objective.spectrum_weight * parts.total
-        total = total + self.objective.mel_weight * mel_error
-        extra = {"spectrum_loss": parts.total.detach(), "mel_loss": mel_error.detach()}
-        against, opinions = self._adversary_loss(wave, made, draw)
-        return total + against, extra | opinions
+            total, spectral = self._spectral_loss(made, second, wave, mel, draw)
+        sounds = [made] if second is None else [made, second]
+        against, opinions = self._adversary_loss([wave, *sounds], draw)
+        total = total + against
+        if "sine_loss" in extra:
+            total = total + self.objective.sine_weight * extra["sine_loss"]
+        return total, {k: v.detach() for k, v in (spectral | extra | opinions).items()}
+
+    def _synthesize(
+        self, mel: Float[Tensor, "row band hop"], wave: Float[Tensor, "row sample"]
+    ) -> tuple[Float[Tensor, "row sample"], Float[Tensor, "row sample"] | None, Losses]:
+        """The sound, a second draw if wanted, and the distance of its sines where that counts."""
+        if not isinstance(self.model, PartsVocoder):
+            return self.model(mel).float()[:, : wave.shape[1]], None, {}
+        parts, weights = self.model.parts(mel), self.objective
+        with full_precision(mel.device):
+            made = self.model.add(parts)
+            second = self.model.add(parts) if weights.second_draw else None
+            if not weights.sine_weight:
+                return made, second, {}
+            return made, second, {"sine_loss": sine_loss(parts.sine_hz, wave, self.mel.config)}
+
+    def _spectral_loss(
+        self,
+        made: Float[Tensor, "row sample"],
+        second: Float[Tensor, "row sample"] | None,
+        wave: Float[Tensor, "row sample"],
+        mel: Float[Tensor, "row band hop"],
+        draw: Draw,
+    ) -> tuple[Float[Tensor, ""], Losses]:
+        weights = self.objective
+        chosen = choose(len(weights.sizes), weights.sizes_per_step, draw)
+        parts = vocoder_loss(
+            made,
+            wave,
+            self.mel.config.sample_rate_hz,
+            [weights.sizes[number] for number in chosen],
+            with_phase=weights.complex_weight > 0,
+            second=second,
+        )
+        spectrum = (
+            weights.magnitude_weight * parts.log_magnitude
+            + weights.convergence_weight * parts.convergence
+            + weights.band_weight * parts.bands
+            + weights.complex_weight * parts.complex_error
+        )
+        if not weights.mel_weight:
+            return spectrum, {"spectrum_loss": spectrum}
+        mel_error = (self.mel(made) - mel).abs().mean()
+        total = spectrum + weights.mel_weight * mel_error
+        return total, {"spectrum_loss": spectrum, "mel_loss": mel_error}
 
     def _adversary_loss(
-        self, wave: Float[Tensor, "row sample"], made: Float[Tensor, "row sample"], draw: Draw
+        self, waves: Sequence[Float[Tensor, "row sample"]], draw: Draw
     ) -> tuple[Tensor | float, Losses]:
+        """What the judges say of the recording, the sound made of it and a second draw, if any."""
         adversary = self.objective.adversary
         if self.judges is None or adversary is None:
             return 0.0, {}
-        self._heard[draw.index] = (wave, made.detach())
+        # A judge's patches must not know where the hops are.
+        most = min(2 * self.hop_samples, waves[0].shape[1] // 2)
+        skip = int(torch.randint(most, (), generator=draw.generator, device=waves[0].device))
+        wave, *sounds = (wave[:, skip:] for wave in waves)
+        self._heard[draw.index] = (wave, sounds[0].detach())
         if draw.step < adversary.start_step:
             return 0.0, {}
-        opinion, reference = self.judges(made), self.judges(wave)
-        fooling, features = fooling_loss(opinion), feature_loss(reference, opinion)
+        chosen = choose(len(adversary.sizes), adversary.judges_per_step, draw)
+        self.judges.requires_grad_(False)
+        opinion, *second = (self.judges(sound, chosen) for sound in sounds)
+        with torch.no_grad():
+            reference = self.judges(wave, chosen)
+        fooling = fooling_loss(opinion)
+        features = feature_loss(reference, opinion, *second)
         total = adversary.weight * fooling + adversary.feature_weight * features
-        return total, {"fooling_loss": fooling.detach(), "feature_loss": features.detach()}
+        return total, {"fooling_loss": fooling, "feature_loss": features}
 
     def _judges_loss(self, draw: Draw) -> tuple[Float[Tensor, ""], Losses]:
         assert self.judges is not None
+        assert self.objective.adversary is not None
+        adversary = self.objective.adversary
         recorded, made = self._heard.pop(draw.index)
-        return judge_loss(self.judges(recorded), self.judges(made)), {}
+        self.judges.requires_grad_(True)
+        chosen = choose(len(adversary.sizes), adversary.judges_per_step, draw)
+        return judge_loss(self.judges(recorded, chosen), self.judges(made, chosen)), {}
 
     def _vocoder_input(
         self, mel: Float[Tensor, "row band hop"], draw: Draw
@@ -144,3 +224,12 @@ class VocoderTask(Task):
     def export(self, folder: Path) -> None:
         """Write the averaged weights."""
         write_weights(folder / "model.safetensors", self.model.state_dict(), {})
+
+
+def choose(count: int, wanted: int | None, draw: Draw) -> list[int]:
+    """``wanted`` of the numbers below ``count``, drawn for this batch; None is all of them."""
+    if wanted is None or wanted >= count:
+        return list(range(count))
+    device = draw.generator.device
+    numbers: list[int] = torch.randperm(count, generator=draw.generator, device=device).tolist()
+    return sorted(numbers[:wanted])

@@ -18,7 +18,7 @@ from resonate_audio.training.loop.resume import prepare_folder
 from resonate_audio.training.loop.start import train
 from resonate_audio.training.loop.task import Task
 from resonate_audio.training.loop.trainer import RunResult
-from resonate_audio.training.recipes.model import ModelRecipe, Say, load_vae, open_waves
+from resonate_audio.training.recipes.model import ModelRecipe, Say, load_part, load_vae, open_waves
 
 
 class VAERecipe(ModelRecipe):
@@ -70,6 +70,8 @@ def train_vocoder(recipe: VocoderRecipe, say: Say) -> RunResult:
     def build(device: torch.device) -> Task:
         model = build_vocoder(recipe.model.vocoder).to(device)
         mel = MelFrontEnd(recipe.model.mel).to(device)
+        if recipe.weights.vocoder is not None:
+            load_part(model, recipe.weights.vocoder)
         vae = load_vae(recipe, device) if recipe.objective.decoded_share else None
         return VocoderTask(model, mel, source, recipe.objective, vae)
 

@@ -5,6 +5,8 @@ import torch
 from resonate_audio.training.codec.vae_loss import vae_loss
 from resonate_audio.training.codec.vocoder_loss import vocoder_loss
 
+RATE_HZ = 16_000
+
 
 def test_a_standard_normal_posterior_costs_nothing() -> None:
     mel = torch.randn(2, 8, 6)
@@ -30,27 +32,60 @@ def test_a_constant_offset_costs_its_size_and_no_detail() -> None:
 
 
 def test_equal_waveforms_have_no_distance() -> None:
-    wave = torch.randn(2, 4096) * 0.1
-    assert vocoder_loss(wave, wave).total.item() < 1e-3
+    wave = torch.randn(2, 8192) * 0.1
+    loss = vocoder_loss(wave, wave, RATE_HZ)
+    assert loss.log_magnitude == loss.convergence == loss.bands == 0
+    assert loss.complex_error < 1e-3
 
 
 def test_halving_the_level_costs_log_two_in_magnitude_and_a_half_in_convergence() -> None:
     wave = torch.randn(1, 8192) * 0.3
-    loss = vocoder_loss(wave / 2, wave)
-    torch.testing.assert_close(loss.log_magnitude, torch.tensor(math.log(2)), rtol=0.01, atol=0)
+    loss = vocoder_loss(wave / 2, wave, RATE_HZ)
+    two = torch.tensor(math.log(2))
+    torch.testing.assert_close(loss.log_magnitude, two, rtol=0.02, atol=0)
+    torch.testing.assert_close(loss.bands, two, rtol=0.02, atol=0)
     torch.testing.assert_close(loss.convergence, torch.tensor(0.5), rtol=0.01, atol=0)
+
+
+def test_bands_forgive_the_chance_of_single_cells() -> None:
+    torch.manual_seed(0)
+    one, other = torch.randn(2, 1, 32_768) * 0.1
+    loss = vocoder_loss(one, other, RATE_HZ, sizes=[1024])
+    assert loss.bands < 0.75 * loss.log_magnitude
+
+
+def test_noise_is_cheapest_at_the_level_of_the_recording_and_where_it_varies() -> None:
+    torch.manual_seed(0)
+    recorded, one, other = torch.randn(3, 1, 32_768) * 0.1
+
+    def cost(level: float, second: torch.Tensor) -> float:
+        loss = vocoder_loss(level * one, recorded, RATE_HZ, second=level * second)
+        return loss.log_magnitude.item()
+
+    assert cost(1.0, other) < min(cost(0.7, other), cost(1.4, other))
+    # d(y, x) = d(y', x) = d(y, y') for three draws of one noise, so half is left
+    assert math.isclose(cost(1.0, other), 0.5 * cost(1.0, one), rel_tol=0.02)
 
 
 def test_only_the_complex_term_hears_a_sign_flip() -> None:
     wave = torch.randn(1, 8192) * 0.3
-    loss = vocoder_loss(-wave, wave)
+    loss = vocoder_loss(-wave, wave, RATE_HZ)
     assert loss.log_magnitude.item() < 1e-4
     assert loss.convergence.item() < 1e-4
     torch.testing.assert_close(loss.complex_error, torch.tensor(2.0), rtol=0.1, atol=0)
+    assert vocoder_loss(-wave, wave, RATE_HZ, with_phase=False).complex_error == 0
+
+
+def test_what_lies_far_below_the_loudest_does_not_count() -> None:
+    times = torch.arange(8192) / RATE_HZ
+    tone = 0.5 * (2 * math.pi * 1000 * times).sin()[None]
+    hiss = torch.randn(1, 8192) * 1e-5
+    assert vocoder_loss(tone + hiss, tone, RATE_HZ).log_magnitude < 0.05
 
 
 def test_silence_has_a_finite_gradient() -> None:
-    predicted = torch.zeros(1, 4096, requires_grad=True)
-    vocoder_loss(predicted, torch.zeros(1, 4096)).total.backward()
+    predicted = torch.zeros(1, 8192, requires_grad=True)
+    loss = vocoder_loss(predicted, torch.zeros(1, 8192), RATE_HZ)
+    (loss.log_magnitude + loss.convergence + loss.bands + loss.complex_error).backward()
     assert predicted.grad is not None
     assert torch.isfinite(predicted.grad).all()

@@ -115,6 +115,36 @@ def test_the_example_recipes_are_valid(name: str, kind: type[VAERecipe]) -> None
     assert load_config(kind, RECIPES / name).preset == "resonate"
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("vae.yaml", VAERecipe), ("vocoder.yaml", VocoderRecipe), ("adversary.yaml", VocoderRecipe)],
+)
+def test_the_recipes_of_the_codec_are_valid(name: str, kind: type[VAERecipe]) -> None:
+    recipe = load_config(kind, RECIPES / "nano" / "codec" / name)
+    assert recipe.model.mel.sample_rate_hz == 44_100
+
+
+def test_a_vocoder_goes_on_from_the_weights_it_is_given(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    run = settings["run"] | {"num_steps": 1}
+    first = parse_config(VocoderRecipe, settings | {"crops": CROPS, "run": run}, "first")
+    train_vocoder(first, quiet)
+    start = tmp_path / "run" / "export"
+    again = settings | {
+        "crops": CROPS,
+        "weights": {"vocoder": str(start)},
+        "optim": {"learning_rate": 1e-9, "warmup_steps": 0},
+        "run": run | {"output": str(tmp_path / "again")},
+    }
+    train_vocoder(parse_config(VocoderRecipe, again, "second"), quiet)
+    before, after = (
+        read_weights(f / "model.safetensors") for f in (start, tmp_path / "again" / "export")
+    )
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, atol=1e-6, rtol=1e-4)
+
+
 def test_the_pretraining_example_is_the_published_recipe() -> None:
     recipe = load_config(PretrainRecipe, RECIPES / "pretrain.yaml")
     assert recipe.run.num_steps == 500_000

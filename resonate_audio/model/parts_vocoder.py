@@ -1,0 +1,332 @@
+"""The full-band vocoder: sines, noise and a free part, added as spectra and inverted once.
+
+A convolution over mels gives a steady mel the same answer at every hop, so what an inverse-STFT
+vocoder [Vocos, arXiv:2306.00814] makes of a steady sound repeats with the hop: a grid of lines
+86 Hz apart in rain, and harmonics pulled to its multiples. Two of the three parts cannot repeat:
+
+* sines, one per low band, whose phase is the running sum of a predicted frequency [as in the
+  FFT⁻¹ synthesis of Rodet and Depalle 1992];
+* noise, fresh in every frame, shaped by a predicted gain per bin;
+* the free part, real and imaginary parts per bin, for onsets and whatever else has a shape in time.
+
+All are on the scale of the envelope that the mel itself says, so even an untrained network makes
+noise of the right colour.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Complex, Float
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from resonate_audio.audio.mel import MelConfig, mel_edges
+from resonate_audio.core.config import FrozenConfig
+from resonate_audio.model.istft_vocoder import envelope_guess
+
+MEL_CENTRE, MEL_SPREAD = -6.0, 4.0
+"""About mean and deviation of the log-mels of recordings, in nats: what the network is given."""
+LOG_GAIN_RANGE = (-8.0, 3.0)
+"""Of the noise against the envelope: from inaudible to twenty times as loud."""
+SINE_REACH = 0.39
+"""How far a sine may move from the middle of its band, in widths of the band's triangle."""
+SINE_START = -1.5
+"""Log-level of untrained sines against a sine that fills its band."""
+LOBE = range(-1, 3)
+"""Bins around a sine, relative to the bin below it, that its main lobe fills."""
+NOISE_SEED = 20261128
+NOISE_BLOCK = 128
+"""Frames of noise drawn at a time, so that a longer sound begins with the noise of a shorter."""
+
+
+class PartsVocoderConfig(FrozenConfig):
+    """Sizes of the vocoder of parts; its mels are natural logarithms up to half the rate."""
+
+    kind: Literal["parts"] = "parts"
+    sample_rate_hz: PositiveInt = 44_100
+    num_bands: PositiveInt = 128
+    mel_n_fft: PositiveInt = 2048
+    """Window of the mel front end."""
+    hop_samples: PositiveInt = 512
+    frames_per_hop: PositiveInt = 2
+    """Spectra made for each hop of the mel."""
+    n_fft: PositiveInt = 1024
+    """Window of these spectra: shorter than the mel's, for sharp onsets."""
+    dim: PositiveInt = 320
+    mlp_dim: PositiveInt = 640
+    dilations: tuple[PositiveInt, ...] = Field((1, 1, 1, 2, 1, 2, 1, 2), min_length=1)
+    """One block each: how many hops its outer taps are away."""
+    num_sines: PositiveInt = 96
+    """Lowest bands that have a sine; higher up, a sine is as good as noise."""
+
+    @model_validator(mode="after")
+    def _frames_fit(self) -> PartsVocoderConfig:
+        if self.hop_samples % self.frames_per_hop or self.n_fft % self.frame_hop:
+            raise ValueError(
+                f"hop_samples {self.hop_samples}, frames_per_hop {self.frames_per_hop}, n_fft "
+                f"{self.n_fft}: expected a hop of whole frames and a window of whole frame hops"
+            )
+        if self.n_fft < 2 * self.frame_hop or (self.n_fft - self.frame_hop) % 2:
+            raise ValueError(
+                f"n_fft {self.n_fft} with {self.frame_hop} samples a frame: expected at least "
+                "twice as many, and an even difference"
+            )
+        if self.mel_n_fft % self.n_fft:
+            raise ValueError(f"mel_n_fft {self.mel_n_fft}: expected a multiple of {self.n_fft}")
+        if self.num_sines > self.num_bands:
+            raise ValueError(f"num_sines {self.num_sines}: expected at most {self.num_bands}")
+        return self
+
+    @property
+    def frame_hop(self) -> int:
+        """Samples from one spectrum to the next."""
+        return self.hop_samples // self.frames_per_hop
+
+    @property
+    def num_bins(self) -> int:
+        """Bins of the one-sided spectra."""
+        return self.n_fft // 2 + 1
+
+    def mel_config(self) -> MelConfig:
+        """The front end whose mels this vocoder reads."""
+        return MelConfig(
+            sample_rate_hz=self.sample_rate_hz,
+            n_fft=self.mel_n_fft,
+            hop_samples=self.hop_samples,
+            num_bands=self.num_bands,
+            max_hz=self.sample_rate_hz / 2,
+            log="ln",
+        )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the network says of a sound."""
+
+    free: Complex[Tensor, "row frame bin"]
+    noise_gain: Float[Tensor, "row frame bin"]
+    """Root mean square of the noise's spectrum."""
+    sines: Complex[Tensor, "row frame bin"]
+    sine_hz: Float[Tensor, "row hop sine"]
+
+
+class PartsVocoder(nn.Module):
+    """Log-mel (nats) to waveform, hops × hop_samples samples; not tiled: sines run through."""
+
+    window: Tensor
+    middle_hz: Tensor
+    reach_hz: Tensor
+    sine_level: Tensor
+    start_phase: Tensor
+
+    def __init__(self, config: PartsVocoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.sample_rate_hz = config.sample_rate_hz
+        self.hop_samples = config.hop_samples
+        self.embed = nn.Linear(3 * config.num_bands, config.dim)
+        self.norm_in = nn.LayerNorm(config.dim)
+        self.blocks = nn.ModuleList(
+            TapBlock(config.dim, config.mlp_dim, dilation, 1 / len(config.dilations))
+            for dilation in config.dilations
+        )
+        self.norm_out = nn.LayerNorm(config.dim)
+        num_values = 3 * config.frames_per_hop * config.num_bins + 2 * config.num_sines
+        self.head = nn.Linear(config.dim, num_values)
+        self.envelope = nn.Linear(config.num_bands, config.num_bins)
+        self._set_constants()
+        self._reset_parameters()
+
+    def forward(self, mel: Float[Tensor, "row band hop"]) -> Float[Tensor, "row sample"]:
+        """Synthesise; in evaluation mode the noise is the same in every row and call."""
+        return self.add(self.parts(mel))
+
+    def vocode_tiled(
+        self, mel: Float[Tensor, "row band hop"], tile_hops: int
+    ) -> Float[Tensor, "row sample"]:
+        """Synthesise in one pass: a hop takes 40 kB, and the sines of a tile need the last."""
+        samples: Tensor = self(mel)
+        return samples
+
+    def add(self, parts: Parts) -> Float[Tensor, "row sample"]:
+        """Draw the noise, and make one sound of the three parts."""
+        noise = self._noise(parts.noise_gain) * parts.noise_gain
+        return self.synthesize(parts.free + noise + parts.sines)
+
+    def parts(self, mel: Float[Tensor, "row band hop"]) -> Parts:
+        """Predict the parts, on the scale of an unnormalised Hann STFT."""
+        mel = mel.transpose(1, 2)
+        hidden = self.norm_in(self.embed(self._standardized(mel)))
+        for block in self.blocks:
+            hidden = block(hidden)
+        values = self.head(self.norm_out(hidden)).float()
+        with torch.autocast(mel.device.type, enabled=False):
+            return self._parts(mel.float(), values)
+
+    def _parts(self, mel: Tensor, values: Tensor) -> Parts:
+        config = self.config
+        rows, hops, _ = mel.shape
+        num_cells = config.frames_per_hop * config.num_bins
+        sizes = [3 * num_cells, config.num_sines, config.num_sines]
+        cells, pitch, level = torch.split(values, sizes, dim=-1)
+        log_envelope = F.linear(mel, self.envelope.weight.float(), self.envelope.bias.float())
+        # A full-scale sine has magnitude n_fft / 4; an untrained network must not overflow.
+        envelope = log_envelope.clamp(max=math.log(config.n_fft)).exp()
+        envelope = envelope.repeat_interleave(config.frames_per_hop, dim=1)
+        frames = (rows, hops * config.frames_per_hop, config.num_bins)
+        real, imaginary, gain = (c.reshape(frames) for c in torch.split(cells, num_cells, dim=-1))
+        sine_hz = self.middle_hz + self.reach_hz * torch.tanh(pitch)
+        log_level = mel[..., : config.num_sines] + self.sine_level + level
+        return Parts(
+            free=torch.complex(envelope * real, envelope * imaginary),
+            noise_gain=envelope * gain.clamp(*LOG_GAIN_RANGE).exp(),
+            sines=self.sine_spectra(sine_hz, log_level.clamp(max=0.5).exp()),
+            sine_hz=sine_hz,
+        )
+
+    def sine_spectra(
+        self, sine_hz: Float[Tensor, "row hop sine"], level: Float[Tensor, "row hop sine"]
+    ) -> Complex[Tensor, "row frame bin"]:
+        """STFT of sines whose phases run on: φ_m = φ_{m-1} + π (f_{m-1} + f_m) · hop / rate.
+
+        A sine d bins away from bin k adds (−1)^k (A N / 4) e^{iφ} sin(πd) / (πd (1 − d²)) there,
+        the Hann window's spectrum; φ is its phase in the middle of the frame.
+
+        Args:
+            sine_hz: frequency of each sine at each hop.
+            level: amplitude of each, in units of full scale.
+        """
+        config = self.config
+        sine_hz, level = self._per_frame(sine_hz), self._per_frame(level)
+        phase = self._phase(sine_hz)
+        position = sine_hz * (config.n_fft / self.sample_rate_hz)
+        below = position.detach().floor()
+        share = (position - below).clamp(1e-3, 1 - 1e-3)  # at 0 and 1 the lobe is 0 / 0
+        distance = share[..., None] - torch.tensor(LOBE, device=share.device)
+        # sin(π(share − j)) and (−1)^(k + j) alternate together
+        sign = 1 - 2 * below.remainder(2)
+        height = level * sign * torch.sin(math.pi * share) * (config.n_fft / (4 * math.pi))
+        lobe = height[..., None] / (distance * (1 - distance.square()))
+        bins = below.long()[..., None] + torch.tensor(LOBE, device=share.device)
+        lobe = lobe * ((bins >= 0) & (bins < config.num_bins))
+        bins = bins.clamp(0, config.num_bins - 1).flatten(2)
+        empty = lobe.new_zeros(*lobe.shape[:2], config.num_bins)
+        real = empty.scatter_add(2, bins, (lobe * phase.cos()[..., None]).flatten(2))
+        imaginary = empty.scatter_add(2, bins, (lobe * phase.sin()[..., None]).flatten(2))
+        return torch.complex(real, imaginary)
+
+    def synthesize(self, spectra: Complex[Tensor, "row frame bin"]) -> Float[Tensor, "row sample"]:
+        """Least-squares inverse STFT, trimmed to frames × frame_hop samples.
+
+        A loud prediction may pass ±1: the caller scales it, since clipping would distort it here
+        and stop its gradient in training.
+        """
+        config = self.config
+        frames = torch.fft.irfft(spectra, n=config.n_fft, dim=-1) * self.window
+        weights = self.window.square().expand(1, frames.shape[1], -1)
+        samples = self._overlap(frames) / self._overlap(weights).clamp_min(1e-8)
+        pad = (config.n_fft - config.frame_hop) // 2
+        return samples[:, pad : pad + frames.shape[1] * config.frame_hop]
+
+    def _standardized(self, mel: Tensor) -> Tensor:
+        """Each hop beside its neighbours, at unit deviation."""
+        mel = mel.to(self.embed.weight.dtype)
+        return _with_taps((mel - MEL_CENTRE) / MEL_SPREAD, 1)
+
+    def _phase(self, sine_hz: Tensor) -> Tensor:
+        """Running phase at the middle of each frame, radians, sums kept small by whole turns."""
+        turns = sine_hz * (self.config.frame_hop / self.sample_rate_hz)
+        steps = 0.5 * (turns[:, 1:] + turns[:, :-1])
+        steps = steps - steps.detach().round()
+        start = self.start_phase.expand(len(steps), 1, -1)
+        return 2 * math.pi * torch.cat([start, steps], dim=1).cumsum(1)
+
+    def _per_frame(self, values: Tensor) -> Tensor:
+        """From one value a hop to one a frame, on the line between hops."""
+        scale = float(self.config.frames_per_hop)
+        longer = F.interpolate(values.transpose(1, 2), scale_factor=scale, mode="linear")
+        return longer.transpose(1, 2)
+
+    def _noise(self, like: Float[Tensor, "row frame bin"]) -> Complex[Tensor, "_ frame bin"]:
+        """Complex normal noise whose overlapping frames sum to the power of their gain.
+
+        The inverse STFT keeps a 1 / √(n_fft Σw²/hop) of the amplitude of independent frames, where
+        frames of one wave would keep 1 / √Σw².
+        """
+        rows, num_frames, num_bins = like.shape
+        gain = math.sqrt(self.config.n_fft / self.config.frame_hop)
+        shape = (num_frames, num_bins, 2)
+        if self.training:
+            drawn = torch.randn(rows, *shape, device=like.device)
+        else:
+            generator = torch.Generator().manual_seed(NOISE_SEED)
+            blocks = [
+                torch.randn(NOISE_BLOCK, *shape[1:], generator=generator)
+                for _ in range(-(-num_frames // NOISE_BLOCK))
+            ]
+            drawn = torch.cat(blocks)[None, :num_frames].to(like.device)
+        return torch.view_as_complex(drawn * (gain / math.sqrt(2)))
+
+    def _overlap(self, frames: Tensor) -> Tensor:
+        """Sum frames (row, frame, sample), each ``frame_hop`` after the one before."""
+        parts = frames.split(self.config.frame_hop, dim=-1)  # type: ignore[no-untyped-call]
+        last = len(parts) - 1
+        shifted = [F.pad(part, (0, 0, i, last - i)) for i, part in enumerate(parts)]
+        return torch.stack(shifted).sum(0).flatten(1)
+
+    def _set_constants(self) -> None:
+        config, count = self.config, self.config.num_sines
+        edges = mel_edges(config.mel_config()).float()
+        width = (edges[2:] - edges[:-2])[:count]
+        # A sine of amplitude A in the middle of band b gives mel_b = A · n_fft/4 · 1.5 · 2/width.
+        in_mel = (config.mel_n_fft / 4 * 1.5 * 2 / width).log()
+        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        self.register_buffer("middle_hz", edges[1:-1][:count].clone(), persistent=False)
+        self.register_buffer("reach_hz", SINE_REACH * width, persistent=False)
+        self.register_buffer("sine_level", SINE_START - in_mel, persistent=False)
+        golden = torch.arange(count) * 0.6180339887
+        self.register_buffer("start_phase", golden.remainder(1), persistent=False)
+
+    def _reset_parameters(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        config, ratio = self.config, self.config.mel_n_fft // self.config.n_fft
+        weight, bias = envelope_guess(config.mel_config())
+        with torch.no_grad():
+            # noise in a window of 1/ratio has 1/√ratio of the magnitude
+            self.envelope.weight.copy_(weight[::ratio])
+            self.envelope.bias.copy_(bias[::ratio] - 0.5 * math.log(ratio))
+            self.head.weight[: 2 * config.frames_per_hop * config.num_bins] *= 0.3
+
+
+class TapBlock(nn.Module):
+    """Norm, three taps into a GELU layer and back, scaled, on the residual: two matrix products.
+
+    A depthwise convolution would have fewer weights, but no processor's matrix unit can do it.
+    """
+
+    def __init__(self, dim: int, mlp_dim: int, dilation: int, scale: float) -> None:
+        super().__init__()
+        self.dilation = dilation
+        self.norm = nn.LayerNorm(dim)
+        self.widen = nn.Linear(3 * dim, mlp_dim)
+        self.narrow = nn.Linear(mlp_dim, dim)
+        self.scale = nn.Parameter(torch.full((dim,), scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (row, hop, channel) to the same shape."""
+        new = F.gelu(self.widen(_with_taps(self.norm(x), self.dilation)))
+        return x + self.scale * cast(Tensor, self.narrow(new))
+
+
+def _with_taps(x: Tensor, dilation: int) -> Tensor:
+    """Each position beside those ``dilation`` before and after, zeros beyond the ends."""
+    padded = F.pad(x, (0, 0, dilation, dilation))
+    return torch.cat([padded[:, : -2 * dilation], x, padded[:, 2 * dilation :]], dim=-1)
