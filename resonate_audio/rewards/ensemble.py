@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from resonate_audio.core.errors import ConfigError, RewardError
+from resonate_audio.core.foreign import foreign_code
 from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.rewards.base import Reward, check_rows, make_rewards
 
@@ -99,15 +100,16 @@ async def score_within(
             a finite number a row.
     """
     try:
-        async with asyncio.timeout(timeout_s) as limit:
-            rewards = await judge.score(audio, prompts)
+        async with asyncio.timeout(timeout_s):
+            with foreign_code(judge.name, RewardError):
+                rewards = await judge.score(audio, prompts)
     except TimeoutError as error:
-        if not limit.expired():
-            raise
         raise RewardError(
             f"{judge.name}: no score after {timeout_s:g} s for {len(prompts)} sounds; give it "
             "more time, or fewer sounds at once"
         ) from error
+    if not isinstance(rewards, Rewards):
+        raise RewardError(f"{judge.name}: gave {type(rewards).__name__}; expected Rewards")
     return make_rewards(rewards.total, rewards.judge, len(prompts), rewards.parts)
 
 

@@ -44,11 +44,14 @@ class FunctionReward:
             RewardError: it failed, or did not give one finite number a row.
         """
         samples = audio.samples.detach().cpu().float().numpy().copy()
-        with foreign_code(self.name, RewardError):
-            given = await in_thread(
-                lambda: self._function(samples, audio.sample_rate_hz, list(prompts))
-            )
-            if inspect.isawaitable(given):
+
+        def call() -> Any:
+            with foreign_code(self.name, RewardError):  # before an exit reaches the event loop
+                return self._function(samples, audio.sample_rate_hz, list(prompts))
+
+        given = await in_thread(call)
+        if inspect.isawaitable(given):
+            with foreign_code(self.name, RewardError):
                 given = await given
         return make_rewards(self._numbers(given), self.name, len(prompts))
 
@@ -62,7 +65,7 @@ class FunctionReward:
                 if isinstance(given, torch.Tensor)
                 else torch.from_numpy(np.asarray(given, dtype=np.float64))
             )
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # an object of somebody else may raise anything
             raise failure from error
         if numbers.ndim != 1:
             raise failure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -114,5 +115,6 @@ def listed(names: Iterable[str], most: int = 200) -> str:
 def one_line(error: BaseException, most: int = 160) -> str:
     """What a library says, as one line of a limited length."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "an object", text)
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -199,6 +199,8 @@ def count_weights(path: Path) -> int:
             text = file.read(min(length, 100 * MEGABYTE))
     except (OSError, ValueError, struct.error) as error:
         raise ConfigError(f"{path}: not a safetensors file ({error})") from error
+    if len(text) < length:
+        raise ConfigError(f"{path}: not a safetensors file (its header does not end)")
     place = f"{path}: its header"
     header = parse_object(decode_line(text, place, ConfigError), place, ConfigError)
     try:
