@@ -19,9 +19,18 @@ ResonateError
 The message says what came, what was expected and what to try, in one line.
 """
 
+MAX_MESSAGE = 1_000
+"""Letters that are shown of a message: what is named in it may be of any length."""
+
 
 class ResonateError(Exception):
     """Base of everything that is the caller's to fix; the CLI exits 2 on it."""
+
+    def __str__(self) -> str:
+        """The message; of a long one its beginning, where the file stands, and its end."""
+        text = super().__str__().encode("utf-8", "backslashreplace").decode()
+        rest = MAX_MESSAGE // 4
+        return text if len(text) <= MAX_MESSAGE else f"{text[: 3 * rest - 3]} … {text[-rest:]}"
 
 
 class ConfigError(ResonateError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -86,7 +87,7 @@ def inspect_file(folder: Path, clips: Sequence[Clip], config: CheckConfig) -> It
     try:
         audio = read_audio(path)
     except AudioError as error:
-        kind = "unreadable" if path.is_file() else "missing"
+        kind = "unreadable" if os.path.isfile(path) else "missing"
         problem = Problem(kind, " ".join(str(error).split()))
         for clip in clips:
             yield ClipFacts(clip, None, None, None, (problem, *caption_problems(clip, config)))

@@ -40,7 +40,7 @@ def read_weights(path: Path) -> State:
     Raises:
         CheckpointError: the file is missing, truncated, or holds something other than weights.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, false for a name that is too long
         raise CheckpointError(f"{path}: no such weights file")
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
 

@@ -11,6 +11,7 @@ whether the paper's Table 2 counts the recordings (``real``); so both are report
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -102,8 +103,9 @@ def read_values(path: Path) -> Values:
     Raises:
         ManifestError: no such file, no column of files, a value that is no number, a clip twice.
     """
-    if path.is_dir() or path.name == SCORES:
-        return values_of(read_scores(path if path.is_dir() else path.parent))
+    is_folder = os.path.isdir(path)  # unlike Path.is_dir, false for a name that is too long
+    if is_folder or path.name == SCORES:
+        return values_of(read_scores(path if is_folder else path.parent))
     values: Values = {}
     for place, fields in read_lines(path):
         key = _key(fields, place)
