@@ -1,6 +1,5 @@
 """The whole path with the vocoder of parts and a linear VAE, as nano 2 has them."""
 
-
 import numpy as np
 import pytest
 import torch
