@@ -91,10 +91,29 @@ class _FrameProducts(torch.autograd.Function):
         return for_x, for_weight, for_bias
 
 
-def as_taps(weight: Float[Tensor, "num_out num_in *taps"]) -> Float[Tensor, "taps num_out num_in"]:
-    """Weights of a linear map or of a convolution, in bfloat16 and one matrix a tap."""
-    half = weight.to(HALF)
-    return half[None] if half.dim() == 2 else half.permute(2, 0, 1).contiguous()
+class _AsTaps(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *weights: Tensor) -> Tensor:
+        ctx.sizes = [len(weight) for weight in weights]
+        ctx.linear = weights[0].dim() == 2
+        taps = 1 if ctx.linear else weights[0].shape[2]
+        out = weights[0].new_empty(taps, sum(ctx.sizes), weights[0].shape[1], dtype=HALF)
+        for part, weight in zip(torch.split(out, ctx.sizes, dim=1), weights, strict=True):
+            half = weight.to(HALF)  # first, for a permutation alone is twice as fast as both
+            part.copy_(half if ctx.linear else half.permute(2, 0, 1))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        parts = torch.split(gradients[0], ctx.sizes, dim=1)
+        if ctx.linear:
+            return tuple(part[0].float() for part in parts)
+        return tuple(part.permute(1, 2, 0).contiguous().float() for part in parts)
+
+
+def as_taps(*weights: Float[Tensor, "_ num_in *taps"]) -> Float[Tensor, "_ outs num_in"]:
+    """Weights of linear maps or convolutions, outputs one behind the other: a matrix each tap."""
+    return _call(_AsTaps, *weights)
 
 
 def position_products(
@@ -108,8 +127,7 @@ def position_products(
     if not all(_is_plain(part) for part in maps):
         return torch.cat([part(x).to(HALF) for part in maps], dim=-1)
     plain = [cast(nn.Linear, part) for part in maps]
-    weights = [as_taps(part.weight) for part in plain]
-    weight = weights[0] if len(weights) == 1 else torch.cat(weights, dim=1)
+    weight = as_taps(*(part.weight for part in plain))
     biases = [part.bias.to(HALF) for part in plain if part.bias is not None]
     bias = torch.cat(biases) if biases else None
     return _call(_FrameProducts, x, weight, bias)
@@ -258,67 +276,80 @@ def residual(
 # --- attention ------------------------------------------------------------------------------------
 
 
-class _NormAndTurn(torch.autograd.Function):
-    """RMSNorm and rotation of queries and keys at once, in float32.
+class _Heads(torch.autograd.Function):
+    """RMSNorm and rotation of queries and keys at once, in float32; values as they are.
 
-    With n = x / rms(x) in halves (a, b): y = n ⊙ direct + swap(n) ⊙ crossed, where the tables hold
-    cosines and sines times the norm's weights.
+    Channels come as (half, query or key, head, pair), then the values. With n = x / rms(x) in
+    halves (a, b) and the norm's weights w: y_a = n_a·w_a·cos − n_b·w_b·sin and
+    y_b = n_b·w_b·cos + n_a·w_a·sin, so all is done in long runs of neighbouring channels.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weights: Tensor, cos: Tensor, sin: Tensor
-    ) -> Tensor:  # x (row, position, 2, head, dim), weights (2, dim), cos and sin (position, pair)
-        wide = x.float()
-        rms = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        inverse = rms.square_().div_(x.shape[-1]).add_(RMS_EPS).rsqrt_()
-        normed = wide.mul_(inverse)
-        tables = _tables(weights, cos, sin)
-        turned = _turn(normed, *tables)
-        ctx.save_for_backward(normed.to(HALF), inverse, weights, cos, sin)
-        rows, frames, two, heads, dim = x.shape
-        out = x.new_empty(two, rows, heads, frames, dim)
-        out.permute(1, 3, 0, 2, 4).copy_(turned)
-        return out
+    def forward(ctx: Any, joined: Tensor, weights: Tensor, cos: Tensor, sin: Tensor) -> Any:
+        rows, frames = joined.shape[:2]  # weights (half, 2, head, pair), cos and sin (frame, pair)
+        num_heads, num_pairs = weights.shape[2:]
+        hidden = 2 * num_heads * num_pairs
+        normed = joined[..., : 2 * hidden].float()
+        by_head = normed.view(rows, frames, 2, 2 * num_heads, num_pairs)
+        squares = torch.linalg.vector_norm(by_head, dim=-1).square_().sum(2)
+        inverse = squares.div_(2 * num_pairs).add_(RMS_EPS).rsqrt_()[:, :, None, :, None]
+        by_head.mul_(inverse)
+        cos, sin = (_for_heads(table, num_heads) for table in (cos, sin))
+        first, second = (part.reshape(-1) for part in weights)
+        direct = torch.cat([cos * first, cos * second], dim=-1)
+        turned = _turn(normed, direct, sin * -second, sin * first)
+        query_key = joined.new_empty(2, rows, num_heads, frames, 2, num_pairs)
+        turned = turned.view(rows, frames, 2, 2, num_heads, num_pairs)
+        query_key.permute(1, 3, 4, 0, 2, 5).copy_(turned)
+        value = joined[..., 2 * hidden :].view(rows, frames, num_heads, -1).transpose(1, 2)
+        ctx.save_for_backward(normed, inverse, weights, cos, sin)
+        query, key = query_key.flatten(-2).unbind(0)
+        return query, key, value.contiguous()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        half, inverse, weights, cos, sin = ctx.saved_tensors
-        gradient = torch.empty(half.shape).copy_(gradients[0].permute(1, 3, 0, 2, 4))
-        normed = half.float()
-        # the other way round, before the weights: what n ⊙ weights gets
-        ones = torch.ones_like(weights)
-        before_turn = _turn(gradient, *_tables(ones, cos, -sin))
+        normed, inverse, weights, cos, sin = ctx.saved_tensors
+        rows, frames, two_hidden = normed.shape
+        num_heads, num_pairs = weights.shape[2:]
+        out = gradients[2].new_empty(rows, frames, two_hidden + two_hidden // 2)
+        out[..., two_hidden:].view(rows, frames, num_heads, -1).copy_(gradients[2].transpose(1, 2))
+        gradient = torch.empty_like(normed)
+        split = gradient.view(rows, frames, 2, 2, num_heads, num_pairs)
+        for index in (0, 1):
+            given = gradients[index].reshape(rows, num_heads, frames, 2, num_pairs)
+            by_frame = given.permute(0, 2, 3, 1, 4)
+            split[:, :, :, index].copy_(by_frame)
+        turned_back = _turn(gradient, torch.cat([cos, cos], dim=-1), sin, -sin)
+        products = turned_back * normed
         for_weights = None
         if ctx.needs_input_grad[1]:
-            products = (before_turn * normed).flatten(2).flatten(0, 1).sum(0)
-            for_weights = products.view(2, -1, half.shape[-1]).sum(1)
-        before_turn.mul_(weights[:, None])
-        along = torch.linalg.vecdot(before_turn, normed)[..., None].div_(half.shape[-1])
-        for_x = before_turn.addcmul_(normed, along, value=-1).mul_(inverse)
-        return for_x.to(HALF), for_weights, None, None
+            for_weights = products.flatten(0, 1).sum(0).view_as(weights)
+        factor = weights.reshape(-1)
+        along = products.mul_(factor).view(rows, frames, 2, 2 * num_heads, num_pairs).sum(-1).sum(2)
+        along = along.div_(-2 * num_pairs)[:, :, None, :, None]
+        by_head = turned_back.mul_(factor).view(rows, frames, 2, 2 * num_heads, num_pairs)
+        by_head.addcmul_(normed.view_as(by_head), along).mul_(inverse)
+        out[..., :two_hidden].copy_(turned_back)
+        return out, for_weights, None, None
 
 
-def _tables(weights: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
-    """Factors (position, 2, 1, pair) of (a to a, b to a, a to b, b to b)."""
-    first, second = weights.chunk(2, dim=-1)
-    cos, sin = cos[:, None, None], sin[:, None, None]
-    first, second = first[:, None], second[:, None]
-    return first * cos, second * -sin, first * sin, second * cos
+def _for_heads(table: Tensor, num_heads: int) -> Tensor:
+    """A table (frame, pair) for the channels (query or key, head, pair)."""
+    return table[:, None].expand(-1, 2 * num_heads, -1).flatten(1)
 
 
-def _turn(x: Tensor, a_a: Tensor, b_a: Tensor, a_b: Tensor, b_b: Tensor) -> Tensor:
-    out = torch.empty_like(x)
-    first, second = x.chunk(2, dim=-1)
-    left, right = out.chunk(2, dim=-1)
-    torch.mul(first, a_a, out=left).addcmul_(second, b_a)
-    torch.mul(first, a_b, out=right).addcmul_(second, b_b)
+def _turn(x: Tensor, direct: Tensor, from_second: Tensor, from_first: Tensor) -> Tensor:
+    """The halves of x times ``direct``, plus each other times what is left."""
+    out = x * direct
+    half = x.shape[-1] // 2
+    out[..., :half].addcmul_(x[..., half:], from_second)
+    out[..., half:].addcmul_(x[..., :half], from_first)
     return out
 
 
-def halves(weight: Float[Tensor, " dim"]) -> Float[Tensor, " dim"]:
-    """Bring neighbouring pairs (a, b, a, b …) into the order (a, a … b, b …)."""
-    return weight.view(-1, 2).t().flatten()
+def halves(weight: Float[Tensor, " dim"]) -> Float[Tensor, "2 pair"]:
+    """Bring neighbouring pairs (a, b, a, b …) apart: (a, a …) and (b, b …)."""
+    return weight.view(-1, 2).t()
 
 
 def head_vectors(
@@ -334,30 +365,27 @@ def head_vectors(
     """
     dim = norms[0].shape[0]
     joined = _project(x, qkv, num_heads, dim)
-    weights = torch.stack([halves(norms[0]) * dim**-0.5, halves(norms[1])])
-    turned = _call(_NormAndTurn, joined[:, :, :2], weights, angles.cos(), angles.sin())
-    query, key = turned.unbind(0)
-    return query, key, joined[:, :, 2].transpose(1, 2)
+    weights = torch.stack([halves(norms[0]) * dim**-0.5, halves(norms[1])], dim=1)
+    weights = weights[:, :, None].expand(-1, -1, num_heads, -1)
+    found = _Heads.apply(joined, weights, angles.cos(), angles.sin())  # type: ignore[no-untyped-call]
+    return cast(tuple[Tensor, ...], found)
 
 
 def _project(
     x: Tensor, qkv: nn.Module, num_heads: int, dim: int
-) -> Float[Tensor, "row position 3 head dim"]:
-    """Queries and keys in `halves`, then values; stored is (head, dim, 3)."""
+) -> Float[Tensor, "row position hidden3"]:
+    """Channels as `_Heads` wants them; stored are (head, dim, 3)."""
     if type(qkv) is not nn.Linear:
-        joined = qkv(x).to(HALF).view(*x.shape[:2], num_heads, dim // 2, 2, 3)
-        turned = joined[..., :2].permute(0, 1, 5, 2, 4, 3).flatten(4)
-        return torch.cat([turned, joined[..., 2].flatten(3)[:, :, None]], dim=2)
+        return _apart(qkv(x).movedim(-1, 0), num_heads, dim).movedim(0, -1)
     weight, bias = (_apart(value, num_heads, dim) for value in (qkv.weight, qkv.bias))
-    out = _call(_FrameProducts, x, weight[None], bias)
-    return out.view(*x.shape[:2], 3, num_heads, dim)
+    return _call(_FrameProducts, x, weight[None], bias)
 
 
 def _apart(stored: Tensor, num_heads: int, dim: int) -> Tensor:
-    """Weights or biases (head · dim · 3, …) as (3 · head · dim, …), queries and keys in halves."""
-    half = stored.to(HALF).view(num_heads, dim // 2, 2, 3, *stored.shape[1:])
+    """Bring what is stored as (head · dim · 3, …) into the order of `_Heads`."""
+    half = stored.to(HALF).reshape(num_heads, dim // 2, 2, 3, *stored.shape[1:])
     axes = range(4, half.dim())
-    turned = half[:, :, :, :2].permute(3, 0, 2, 1, *axes).flatten(0, 3)
+    turned = half[:, :, :, :2].permute(2, 3, 0, 1, *axes).flatten(0, 3)
     return torch.cat([turned, half[:, :, :, 2].flatten(0, 2)])
 
 

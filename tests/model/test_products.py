@@ -180,7 +180,7 @@ def test_attention_is_that_of_the_plain_layers() -> None:
 
 
 def test_halves_bring_pairs_apart() -> None:
-    assert torch.equal(halves(torch.arange(6.0)), torch.tensor([0.0, 2, 4, 1, 3, 5]))
+    assert torch.equal(halves(torch.arange(6.0)), torch.tensor([[0.0, 2, 4], [1, 3, 5]]))
 
 
 def test_the_form_is_taken_under_bfloat16_autocast_alone() -> None:
