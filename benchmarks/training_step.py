@@ -172,7 +172,7 @@ def print_times(cases: list[Case], rate: ProductRate) -> None:
             base = best["float32"]
             share = case.gflop * torch.get_num_threads() / busy / rate.best[name]
             print(
-                f"| {case.name} | {case.rows} × {case.frames} | {name} | {clock:.2f} "
+                f"| {case.name} | {case.rows} of {case.frames} | {name} | {clock:.2f} "
                 f"| {clock / base[0]:.2f} | {busy:.2f} | {busy / base[1]:.2f} "
                 f"| {case.gflop:.0f} | {share:.0%} |"
             )

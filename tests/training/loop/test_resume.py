@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tiny_corpus import write_recipe
 
@@ -41,8 +42,9 @@ def finish(recipe: Path) -> str:
     return said
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_run_killed_by_sigkill_and_resumed_ends_bit_identical(
-    tmp_path: Path, settings: dict[str, Any]
+    tmp_path: Path, settings: dict[str, Any], precision: str
 ) -> None:
     values = settings | {
         "weights": {"vae": str(save_vae(tmp_path, settings))},
@@ -52,6 +54,7 @@ def test_a_run_killed_by_sigkill_and_resumed_ends_bit_identical(
     recipes = {}
     for name in ("killed", "whole"):
         run = values["run"] | {"output": str(tmp_path / name), "num_steps": NUM_STEPS}
+        run |= {"precision": precision}
         recipes[name] = write_recipe(tmp_path / f"{name}.yaml", values | {"run": run})
 
     finish(recipes["whole"])
