@@ -21,11 +21,14 @@ LARGEST_WHOLE = 2**63 - 1
 MAX_DIGITS = 300
 """Of a whole number in a file of our own: still a float."""
 _ODD_ESCAPE = re.compile(r"\\u(?:[dD][89a-fA-F]|0000)")
+_INFINITE = (math.inf, -math.inf)
 _SURROGATE_OR_NUL = re.compile("[\0\ud800-\udfff]")
 _LINE_ENDS = re.compile("[\x1c-\x1e\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def _whole(digits: str) -> int:
+    if len(digits) < 19:
+        return int(digits)
     value = int(digits) if len(digits) <= 20 else 2**64
     if not -LARGEST_WHOLE - 1 <= value <= LARGEST_WHOLE:
         raise ValueError(f"the number {_shorten(digits)} is out of range")
@@ -34,7 +37,7 @@ def _whole(digits: str) -> int:
 
 def _real(digits: str) -> float:
     value = float(digits)
-    if math.isinf(value):
+    if value in _INFINITE:
         raise ValueError(f"the number {_shorten(digits)} is out of range")
     return value
 
@@ -78,7 +81,8 @@ def parse_json(text: str, place: str, error: ErrorType = ManifestError, finite: 
         raise too_deep(place, error) from failure
     except ValueError as failure:
         raise error(f"{place}: not JSON ({_reason(failure)})") from failure
-    check_value(value, text, place, error)
+    if "\\u" in text or text.count("[") + text.count("{") > MAX_DEPTH:
+        check_value(value, text, place, error)
     return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from resonate_audio.core.errors import ManifestError, ResonateError
@@ -67,12 +68,16 @@ def read_lines(path: Path, error: ErrorType = ManifestError) -> Iterator[tuple[i
     """
     try:
         with open_regular(path) as file:
-            lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
+            lines = iter(partial(file.readline, MAX_LINE_BYTES + 1), b"")
             for number, line in enumerate(lines, start=1):
                 data = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
                 if len(data) > MAX_LINE_BYTES:
                     raise error(f"{path}:{number}: a line of over {MAX_LINE_BYTES:,} bytes")
-                yield number, decode_line(data, f"{path}:{number}", error)
+                try:
+                    text = data.decode("utf-8")
+                except UnicodeDecodeError:
+                    text = decode_line(data, f"{path}:{number}", error)  # says which byte
+                yield number, text
     except OSError as failure:
         raise error(f"{path}: cannot read it ({failure.strerror or failure})") from failure
 
