@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from resonate_audio.audio.io import read_audio, read_recipe, write_audio
+    from resonate_audio.core.edit import Finish
     from resonate_audio.core.errors import ResonateError
     from resonate_audio.core.types import Audio, Prompts, Recipe
     from resonate_audio.model.presets import PRESETS, ModelConfig
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Audio": "core.types",
+    "Finish": "core.edit",
     "ModelConfig": "model.presets",
     "PRESETS": "model.presets",
     "Prompts": "core.types",
@@ -31,6 +33,7 @@ _HOMES = {
 __all__ = [
     "PRESETS",
     "Audio",
+    "Finish",
     "ModelConfig",
     "Prompts",
     "Recipe",

@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from resonate_audio.core.documents.json_text import parse_object
 from resonate_audio.core.documents.text import one_line
-from resonate_audio.core.errors import AudioError
+from resonate_audio.core.edit import Edit
+from resonate_audio.core.errors import AudioError, InputError
 from resonate_audio.core.noise import MAX_SEED
 from resonate_audio.core.types import Recipe
 
@@ -29,6 +30,9 @@ def format_recipe(recipe: Recipe) -> str:
     """A recipe as the one-line ASCII JSON that is embedded in files."""
     fields = dataclasses.asdict(recipe)
     del fields["unknown_fields"]
+    for name in ("edit", "finish"):
+        if fields[name] is None:  # most sounds have none, and older versions do not know them
+            del fields[name]
     plain = json.dumps({RECIPE_KEY: fields})
     if len(plain) <= PLAIN_RECIPE_BYTES:
         return plain
@@ -69,7 +73,7 @@ def parse_recipe(comment: str, source: str) -> Recipe | None:
     unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(Recipe)})
     try:
         recipe = TypeAdapter(Recipe).validate_python({**fields, "unknown_fields": unknown})
-    except ValidationError as error:
+    except (ValidationError, InputError) as error:
         raise AudioError(f"{place} ({one_line(error)})") from error
     problem = _problem(recipe)
     if problem is not None:
@@ -101,6 +105,8 @@ def _problem(recipe: Recipe) -> str | None:
     rows = max(1, len(recipe.batch_prompts))
     texts = [recipe.prompt, recipe.negative_prompt]
     texts += recipe.batch_prompts + recipe.batch_negative_prompts
+    edit = recipe.edit or Edit("loop")
+    texts += [edit.source_prompt, *(part.prompt for part in edit.parts)]
     names = (recipe.model, recipe.model_fingerprint, recipe.device, recipe.dtype, recipe.version)
     problems = {
         f"a batch of {rows:,}; {MAX_ROWS:,} at most": rows > MAX_ROWS,
@@ -115,6 +121,7 @@ def _problem(recipe: Recipe) -> str | None:
         f"a seed out of 0 to {MAX_SEED}": not all(
             0 <= seed <= MAX_SEED for seed in (recipe.seed, *recipe.batch_seeds)
         ),
+        f"an edit of over {MAX_ROWS:,} stretches": len(edit.spans_s + edit.parts) > MAX_ROWS,
         "a gain out of 0 to 1": not 0 <= recipe.gain <= 1,
     }
     return next((text for text, is_so in problems.items() if is_so), None)

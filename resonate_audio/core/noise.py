@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,25 @@ from torch import Tensor
 from resonate_audio.core.errors import InputError
 
 MAX_SEED = 2**63 - 1
+
+
+def noise_stream(
+    seeds: Sequence[int], num_frames: int, num_channels: int
+) -> Callable[[], Float[Tensor, "row frame channel"]]:
+    """Draws of standard-normal latents, others at every call, each row from its own seed.
+
+    The first draw is that of `seeded_noise`.
+
+    Raises:
+        InputError: a seed is negative or does not fit in 63 bits.
+    """
+    for seed in seeds:
+        if not 0 <= seed <= MAX_SEED:
+            raise InputError(f"seed {seed}: expected a whole number from 0 to {MAX_SEED}")
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    return lambda: torch.stack(
+        [torch.randn(num_frames, num_channels, generator=generator) for generator in generators]
+    )
 
 
 def seeded_noise(
@@ -24,10 +43,4 @@ def seeded_noise(
     Raises:
         InputError: a seed is negative or does not fit in 63 bits.
     """
-    rows = []
-    for seed in seeds:
-        if not 0 <= seed <= MAX_SEED:
-            raise InputError(f"seed {seed}: expected a whole number from 0 to {MAX_SEED}")
-        generator = torch.Generator("cpu").manual_seed(seed)
-        rows.append(torch.randn(num_frames, num_channels, generator=generator))
-    return torch.stack(rows)
+    return noise_stream(seeds, num_frames, num_channels)()

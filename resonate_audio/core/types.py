@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from resonate_audio.core.edit import Edit, Finish
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.sampling import Sampling, with_settings
 
@@ -106,6 +107,10 @@ class Recipe:
     """CPU threads it was computed with, which decide how sums are split; 0: not recorded."""
     in_blocks: bool = field(default=False, compare=False)
     """Whether the file was written block by block; recipes of older versions do not say so."""
+    edit: Edit | None = None
+    """What it was made of besides the prompt."""
+    finish: Finish | None = None
+    """What was done to it in the end."""
     unknown_fields: tuple[str, ...] = ()
     """What another version wrote that this one does not know."""
 

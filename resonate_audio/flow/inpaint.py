@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from resonate_audio.core.errors import Cancelled
-from resonate_audio.flow.ode import OnStep, euler_step
+from resonate_audio.flow.ode import OnStep, Step, euler_step
 from resonate_audio.flow.path import Velocity, noised, renoised
 
 
@@ -23,6 +23,7 @@ def solve_masked(
     num_rounds: int = 1,
     jump_steps: int = 1,
     on_step: OnStep | None = None,
+    make_rule: Callable[[], Step] = lambda: euler_step,
 ) -> Float[Tensor, "row frame channel"]:
     """Fill frames so that they fit those that are known.
 
@@ -44,6 +45,7 @@ def solve_masked(
         num_rounds: times that each stretch is solved; the first, from pure noise, needs one.
         jump_steps: steps of a stretch.
         on_step: told of every step; returning False stops.
+        make_rule: makes the rule of one step, fresh for each stretch.
 
     Returns:
         ``known``, to the bit, with its free frames filled.
@@ -61,10 +63,11 @@ def solve_masked(
         if index and stretch[0] > stretches[index - 1][-1]:
             noise = draw_noise()
             z = renoised(z, noise, stretches[index - 1][-1], stretch[0])
+        step = make_rule()
         for level, lower in pairwise(stretch):
             t, t_next = known.new_tensor(level), known.new_tensor(lower)
             z = torch.where(free, z, noised(known, noise, t.expand(len(z))))
-            z = euler_step(velocity, z, t, t_next)
+            z = step(velocity, z, t, t_next)
             done += 1
             if on_step is not None and on_step(done, num_steps) is False:
                 raise Cancelled(f"stopped after step {done} of {num_steps}")

@@ -20,6 +20,7 @@ from resonate_audio.flow.path import Velocity
 VelocityAt = Callable[[Tensor, Tensor, Int[Tensor, " frame"]], Tensor]
 """v(z, t, frames): velocity of a window, told which frames of the whole it holds."""
 
+
 WANDER = 100 * (math.sqrt(5) - 1) / 2
 """Turns of the windows' places between noise levels 1 and 0: steps of a hundredth are a golden
 section apart, and no usual number of steps comes back to the same places soon."""
@@ -82,6 +83,11 @@ class Windows:
         ramp = self.size / 2 if self.is_circular else self.overlap_frames
         places = torch.arange(self.size) + 0.5
         return torch.minimum(places, self.size - places).div(ramp).clamp(max=1)
+
+
+def one_prompt(velocity: Velocity) -> VelocityAt:
+    """A velocity that is the same wherever the window lies."""
+    return lambda z, t, frames: velocity(z, t)
 
 
 def windowed(velocity: VelocityAt, windows: Windows) -> Velocity:

@@ -88,16 +88,21 @@ class ModelConfig(FrozenConfig):
             )
         return self
 
-    def check_duration(self, duration_s: float) -> None:
+    def check_duration(self, duration_s: float, longest_s: float | None = None) -> None:
         """Refuse a length that the model was not made for.
+
+        Args:
+            duration_s: seconds.
+            longest_s: longest sound; by default what the model takes at once.
 
         Raises:
             InputError: names the length and the range.
         """
-        if not self.min_duration_s <= duration_s <= self.max_duration_s:
+        longest_s = self.max_duration_s if longest_s is None else longest_s
+        if not self.min_duration_s <= duration_s <= longest_s:
             raise InputError(
                 f"duration of {duration_s} s: {self.name} makes {self.min_duration_s:g} to "
-                f"{self.max_duration_s:g} s"
+                f"{longest_s:g} s"
             )
 
     @property

@@ -18,7 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from resonate_audio.audio.finish import finish_sound
 from resonate_audio.audio.io import peak_safe
+from resonate_audio.audio.mel import MelFrontEnd
+from resonate_audio.core.edit import LONGEST_S, Edit
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.noise import seeded_noise
 from resonate_audio.core.sampling import FurtherSettings, Sampling
@@ -26,6 +29,8 @@ from resonate_audio.core.threads import cpu_threads
 from resonate_audio.core.types import Audio, Latents, Mel, Recipe, TextFeatures, Waveform
 from resonate_audio.flow.guidance import guided
 from resonate_audio.flow.ode import OnStep, solve
+from resonate_audio.flow.path import Velocity
+from resonate_audio.flow.windows import one_prompt, windowed
 from resonate_audio.model.bigvgan import BigVGAN
 from resonate_audio.model.checkpoint import fingerprint_weights
 from resonate_audio.model.flow_transformer import FlowEnds
@@ -43,6 +48,8 @@ from resonate_audio.model.linear_vae import AnyVAE
 from resonate_audio.model.presets import ModelConfig
 from resonate_audio.model.text_encoder import TextEncoder
 from resonate_audio.pipeline.device import choose_device, choose_dtype, for_inference
+from resonate_audio.pipeline.edit import Editing, Source, replay_edit
+from resonate_audio.pipeline.remake import window_places
 from resonate_audio.pipeline.request import Batch, PromptCutWarning, make_batch
 
 BATCH_SIZE = 16
@@ -56,7 +63,7 @@ HOPS_PER_GROUP = {"cpu": 1024, "mps": 2048}
 HOPS_PER_GROUP_CUDA = 16_384
 
 
-class Resonate:
+class Resonate(Editing):
     """A text-to-audio model, ready to generate.
 
     Example::
@@ -207,7 +214,8 @@ class Resonate:
         Args:
             prompts: a text, or one a row.
             negative_prompt: what not to hear, for all rows or one a row; empty: nothing.
-            duration_s: seconds; the model's default if None.
+            duration_s: seconds; the model's default if None. What is longer than the model takes
+                at once is solved in windows that overlap, up to ten minutes.
             num_inference_steps: solver steps.
             guidance_scale: 1 follows the model as it is, more follows the prompt harder.
             seeds: one a row, or the first of consecutive ones; random (and recorded) if None.
@@ -225,10 +233,10 @@ class Resonate:
         batch = make_batch(prompts, negative_prompt, seeds)
         duration_s = self.config.default_duration_s if duration_s is None else duration_s
         sampling = Sampling(duration_s, num_inference_steps, guidance_scale, **further)
-        self.config.check_duration(sampling.duration_s)
+        self.config.check_duration(sampling.duration_s, LONGEST_S)
         if batch_size < 1:
             raise InputError(f"batch size {batch_size}: expected 1 or more")
-        self._warn_of_cut_prompts(batch)
+        self.warn_of_cut_prompts(batch.prompts + batch.negatives)
         starts = range(0, len(batch.prompts), batch_size)
         sounds: list[Audio] = []
         for index, start in enumerate(starts):
@@ -237,13 +245,21 @@ class Resonate:
             sounds += self._generate(batch.part(start, start + batch_size), sampling, told)
         return sounds
 
-    def replay(self, recipe: Recipe, on_step: OnStep | None = None) -> Audio:
+    def replay(
+        self, recipe: Recipe, on_step: OnStep | None = None, source: Source | None = None
+    ) -> Audio:
         """Make a sound again from its recipe: bit-equal on the same machine.
 
         The whole batch it came from is computed, with the number of CPU threads it records.
 
+        Args:
+            recipe: of the sound.
+            on_step: told (steps done, steps in all); returning False cancels.
+            source: what an edited sound was made from; the recipe holds its hash.
+
         Raises:
-            InputError: the recipe is of other weights, or its values are out of range.
+            InputError: the recipe is of other weights, its values are out of range, or it is of
+                another source.
             Cancelled: ``on_step`` returned False.
         """
         if recipe.model_fingerprint != self.fingerprint:
@@ -251,6 +267,14 @@ class Resonate:
                 f"the sound was made by weights {recipe.model_fingerprint} of {recipe.model}, "
                 f"but {self.name} has {self.fingerprint}; give the model that made it"
             )
+        with cpu_threads(recipe.num_threads or torch.get_num_threads()):
+            if recipe.edit is not None:
+                audio = replay_edit(self, recipe, recipe.edit, source, on_step)
+            else:
+                audio = self._replay_plain(recipe, on_step)
+        return audio if recipe.finish is None else finish_sound(audio, recipe.finish)
+
+    def _replay_plain(self, recipe: Recipe, on_step: OnStep | None) -> Audio:
         batch = make_batch(
             recipe.batch_prompts or (recipe.prompt,),
             recipe.batch_negative_prompts or (recipe.negative_prompt,),
@@ -259,9 +283,8 @@ class Resonate:
         if not 0 <= recipe.row < len(batch.prompts):
             raise InputError(f"row {recipe.row} of a batch of {len(batch.prompts)}: broken recipe")
         sampling = recipe.sampling()
-        self.config.check_duration(sampling.duration_s)
-        with cpu_threads(recipe.num_threads or torch.get_num_threads()):
-            return self._generate(batch, sampling, on_step)[recipe.row]
+        self.config.check_duration(sampling.duration_s, LONGEST_S)
+        return self._generate(batch, sampling, on_step)[recipe.row]
 
     def cut_prompts(self, prompts: Sequence[str]) -> list[str]:
         """The prompts that are longer than the text encoder reads."""
@@ -291,6 +314,26 @@ class Resonate:
             torch.where(is_empty[:, None], empty.pooled, encoded.pooled),
         )
 
+    def velocity(self, batch: Batch, sampling: Sampling) -> Velocity:
+        """The guided velocity under each row's prompts; an empty prompt is the learned one."""
+        return guided(
+            self.transformer,
+            self.transformer.condition(self.encode_negative(batch.prompts)),
+            self.transformer.condition(self.encode_negative(batch.negatives)),
+            sampling.guidance_scale,
+        )
+
+    @torch.no_grad()
+    def encode(self, wave: Waveform) -> Latents:
+        """From station 5 back to 3: samples to the means of their latents.
+
+        Args:
+            wave: at the model's rate, whole latent frames.
+        """
+        assert wave.sample_rate_hz == self.config.mel.sample_rate_hz, wave.sample_rate_hz
+        mel = MelFrontEnd(self.config.mel).to(self.device)(wave.samples.to(self.device))
+        return Latents(self.vae.encode(mel).mean, self.config.frame_rate_hz)
+
     @torch.no_grad()
     def sample_latents(
         self,
@@ -306,7 +349,7 @@ class Resonate:
             InputError: a seed is out of range, or the latents became NaN.
             Cancelled: ``on_step`` returned False.
         """
-        self.config.check_duration(sampling.duration_s)
+        self.config.check_duration(sampling.duration_s, LONGEST_S)
         num_frames = self.config.num_frames(sampling.duration_s)
         noise = seeded_noise(seeds, num_frames, self.config.vae.latent_channels)
         velocity = guided(
@@ -315,6 +358,8 @@ class Resonate:
             self.transformer.condition(negative),
             sampling.guidance_scale,
         )
+        # A sound that the model takes at once is one window, and this the plain velocity.
+        velocity = windowed(one_prompt(velocity), window_places(self.config, num_frames))
         z = solve(velocity, noise.to(self.device), sampling, on_step)
         _check_finite(z, "the latents")
         return Latents(self.transformer.unnormalize(z), self.config.frame_rate_hz)
@@ -371,7 +416,14 @@ class Resonate:
     ) -> Audio:
         """Bring one row's peak into range and write down how it was made."""
         safe, gain = peak_safe(np.ascontiguousarray(samples.numpy()))
-        recipe = Recipe(
+        recipe = self.recipe(batch, row, sampling, gain)
+        return Audio(safe, self.config.mel.sample_rate_hz, recipe)
+
+    def recipe(
+        self, batch: Batch, row: int, sampling: Sampling, gain: float, edit: Edit | None = None
+    ) -> Recipe:
+        """How one row of a batch was made."""
+        return Recipe(
             prompt=batch.prompts[row],
             negative_prompt=batch.negatives[row],
             seed=batch.seeds[row],
@@ -387,12 +439,13 @@ class Resonate:
             batch_seeds=batch.seeds,
             gain=gain,
             num_threads=torch.get_num_threads(),
+            edit=edit,
         )
-        return Audio(safe, self.config.mel.sample_rate_hz, recipe)
 
-    def _warn_of_cut_prompts(self, batch: Batch) -> None:
+    def warn_of_cut_prompts(self, texts: Sequence[str]) -> None:
+        """Say which texts are longer than the text encoder reads."""
         num_tokens = self.config.text_encoder.num_tokens
-        for text in self.cut_prompts(list(dict.fromkeys(batch.prompts + batch.negatives))):
+        for text in self.cut_prompts(list(dict.fromkeys(texts))):
             warnings.warn(
                 f"prompt cut at {num_tokens} tokens, the rest is not heard: {text[:60]!r}…",
                 PromptCutWarning,

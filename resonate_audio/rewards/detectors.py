@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from resonate_audio.audio.loudness import loudness_lufs
 from resonate_audio.audio.mel import MelConfig, MelFrontEnd
 from resonate_audio.core.charts import Points
 from resonate_audio.core.errors import InputError, ShapeError
 from resonate_audio.core.types import Waveform
-from resonate_audio.rewards.loudness import loudness_lufs
 
 FULL_SCALE = 1 - 2**-15
 """Samples from here on have no room left in 16 bits."""

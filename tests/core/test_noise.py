@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from resonate_audio.core.errors import InputError
-from resonate_audio.core.noise import MAX_SEED, seeded_noise
+from resonate_audio.core.noise import MAX_SEED, noise_stream, seeded_noise
 
 SEEDS = [11, 5, 7, 3, 2, 13, 17, 19]
 
@@ -43,3 +43,16 @@ def test_a_seed_out_of_range_is_refused(seed: int) -> None:
 
 def test_the_largest_seed_works() -> None:
     assert seeded_noise([MAX_SEED], 2, 2).isfinite().all()
+
+
+def test_a_stream_begins_with_the_seeds_noise_and_goes_on_with_other() -> None:
+    draw = noise_stream([3, 5], 7, 2)
+    first, second = draw(), draw()
+    assert torch.equal(first, seeded_noise([3, 5], 7, 2))
+    assert not torch.equal(first, second)
+
+
+def test_rows_of_a_stream_do_not_know_each_other() -> None:
+    together, alone = noise_stream([3, 5], 7, 2), noise_stream([5], 7, 2)
+    for _ in range(3):
+        assert torch.equal(together()[1:], alone())

@@ -6,8 +6,15 @@ import pytest
 import torch
 from scipy.signal import lfilter
 
+from resonate_audio.audio.loudness import (
+    HEAD_SHELF,
+    RUMBLE_CUT,
+    k_weight,
+    loudness_lufs,
+    oversampled,
+    true_peak,
+)
 from resonate_audio.core.errors import InputError
-from resonate_audio.rewards.loudness import HEAD_SHELF, RUMBLE_CUT, k_weight, loudness_lufs
 
 RATES_HZ = pytest.mark.parametrize("rate_hz", [16_000, 44_100, 48_000])
 
@@ -77,3 +84,25 @@ def test_a_sound_shorter_than_a_block_has_a_loudness() -> None:
 def test_no_sample_has_no_loudness() -> None:
     with pytest.raises(InputError, match="without samples"):
         loudness_lufs(torch.zeros(1, 0), 16_000)
+
+
+def test_a_peak_between_samples_is_found() -> None:
+    """A sine at a quarter of the rate, sampled 45 degrees off its crests, reads 3 dB low."""
+    angle = math.pi / 2 * torch.arange(4000, dtype=torch.float64) + math.pi / 4
+    wave = (torch.sin(angle) * torch.hann_window(4000, dtype=torch.float64))[None]
+    assert wave.abs().max().item() == pytest.approx(math.sqrt(0.5), abs=1e-3)
+    assert true_peak(wave).item() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_points_between_samples_go_through_the_samples() -> None:
+    noise = torch.randn(2, 501, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(oversampled(noise)[:, ::4], noise)
+
+
+def test_a_true_peak_is_never_below_the_largest_sample() -> None:
+    noise = torch.randn(3, 500, generator=torch.Generator().manual_seed(0))
+    assert (true_peak(noise) >= noise.abs().amax(dim=1) - 1e-6).all()
+
+
+def test_no_sample_has_no_peak() -> None:
+    assert true_peak(torch.zeros(2, 0)).tolist() == [0.0, 0.0]

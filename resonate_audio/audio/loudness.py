@@ -16,6 +16,9 @@ RELATIVE_GATE_LU = 10.0
 BLOCK_S, STEP_S = 0.4, 0.1
 OFFSET_LU = -0.691
 """Makes a 997 Hz sine of full scale -3.01 LUFS."""
+POINTS_PER_SAMPLE = 4
+EDGE_SAMPLES = 1024
+"""Silence in which the interpolation rings out."""
 RINGING_S = 0.5
 """Zeros after the sound, so that the filters' tail does not wrap around."""
 
@@ -57,6 +60,35 @@ def loudness_lufs(
     gate = _mean_where(blocks, heard) * 10 ** (-RELATIVE_GATE_LU / 10)
     power = _mean_where(blocks, heard & (blocks > gate[:, None]))
     return (OFFSET_LU + 10 * power.clamp_min(1e-30).log10()).clamp_min(SILENCE_LUFS)
+
+
+def true_peak(samples: Float[Tensor, "row sample"]) -> Float64[Tensor, " row"]:
+    """Largest magnitude of each row between the samples as well as on them.
+
+    Four points a sample of the band-limited sound [ITU-R BS.1770-4, annex 2]; the interpolation is
+    exact for what is given, with silence before and after it.
+
+    Args:
+        samples: one channel a row, full scale at 1.
+
+    Returns:
+        Peaks, full scale at 1; 0 for a row without samples.
+    """
+    if not samples.shape[1]:
+        return torch.zeros(len(samples), dtype=torch.float64)
+    return oversampled(samples).abs().amax(dim=1)
+
+
+def oversampled(samples: Float[Tensor, "row sample"]) -> Float64[Tensor, "row point"]:
+    """Each sample, and three points between it and the next, of the band-limited sound."""
+    num_samples = samples.shape[1]
+    length = num_samples + EDGE_SAMPLES
+    spectrum = torch.fft.rfft(samples.detach().cpu().double(), length)
+    # The bin at half the rate stands for two once there are frequencies above it.
+    if length % 2 == 0:
+        spectrum[:, -1] /= 2
+    points: Tensor = torch.fft.irfft(spectrum * POINTS_PER_SAMPLE, POINTS_PER_SAMPLE * length)
+    return points[:, : POINTS_PER_SAMPLE * num_samples]
 
 
 def k_weight(
