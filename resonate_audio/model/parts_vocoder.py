@@ -142,6 +142,12 @@ class PartsVocoder(nn.Module):
         self._set_constants()
         self._reset_parameters()
 
+    @property
+    def halo_hops(self) -> int:
+        """Hops to either side that the parts depend on; phases and noise run on from the start."""
+        config = self.config
+        return 2 + sum(config.dilations) + config.n_fft // config.hop_samples
+
     def forward(self, mel: Float[Tensor, "row band hop"]) -> Float[Tensor, "row sample"]:
         """Synthesise; in evaluation mode the noise is the same in every row and call."""
         return self.add(self.parts(mel))

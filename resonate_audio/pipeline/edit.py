@@ -236,7 +236,7 @@ class Editing(Stations):
     def _edit(
         self, edit: Edit, source: Audio | None, prompt: str, duration_s: float, options: EditOptions
     ) -> list[Audio]:
-        edit.check(source and source.duration_s)
+        edit.check(None if source is None else source.duration_s)
         takes = options.get("takes", 1)
         if takes < 1:
             raise InputError(f"takes {takes}: expected 1 or more")
@@ -277,7 +277,7 @@ def replay_edit(
                 f"the source has the hash {found[:16]}…, but the sound was made from "
                 f"{edit.source_sha256[:16]}…: give the source it came from"
             )
-    edit.check(audio and audio.duration_s)
+    edit.check(None if audio is None else audio.duration_s)
     model.config.check_duration(recipe.duration_s, LONGEST_S)
     batch = Batch(recipe.batch_prompts, recipe.batch_negative_prompts, recipe.batch_seeds)
     if not 0 <= recipe.row < len(batch.seeds):

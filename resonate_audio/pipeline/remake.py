@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
 from resonate_audio.audio.io import peak_safe, resample
-from resonate_audio.audio.join import go_on, paste
+from resonate_audio.audio.join import cross_fade, go_on, paste
 from resonate_audio.core.edit import Edit
 from resonate_audio.core.noise import noise_stream
 from resonate_audio.core.sampling import Sampling
@@ -143,8 +143,9 @@ def decode_circle(
     """Decode a circle of latents as one turn of a sound without an end.
 
     The circle is decoded with as much of itself before and after it as a sample depends on, and
-    one turn is cut out, so the last sample goes on into the first as any other into the next. It
-    is cut where it is quietest. A turn that is not a whole number of frames is resampled as the
+    one turn is cut out, so the last sample goes on into the first as any other into the next; a
+    vocoder whose phases run on does not come back to the same ones, so the beginning of the next
+    turn passes into that of this one. The turn begins where it is quietest. A turn that is not a whole number of frames is resampled as the
     periodic signal it is, which moves its pitch by the same share: half a frame at most.
     """
     around = halo_frames(model)
@@ -152,7 +153,9 @@ def decode_circle(
     frame = model.config.frame_samples
     start, turn = around * frame, z.shape[1] * frame
     rows = decode(model, z[:, places], len(places) * frame)
-    exact = [periodic(row[start : start + turn], num_samples) for row in rows]
+    passage = round(PASSAGE_S * model.config.mel.sample_rate_hz)
+    turns = [closed(row[start : start + turn + passage], turn) for row in rows]
+    exact = [periodic(row, num_samples) for row in turns]
     reach = round(QUIET_S * model.config.mel.sample_rate_hz)
     return [np.roll(row, -quietest(row, reach)) for row in exact]
 
@@ -165,6 +168,14 @@ def halo_frames(model: Stations) -> int:
     """
     vae = 0 if isinstance(model.vae, LinearVAE) else model.vae.decoder.halo_frames
     return vae + -(-model.vocoder.halo_hops // model.vae.hops_per_frame) + 1
+
+
+def closed(samples: Samples, turn: int) -> Samples:
+    """One turn of what goes on a little longer: what follows it passes into its beginning."""
+    passage = len(samples) - turn
+    made = samples[:turn].copy()
+    made[:passage] = cross_fade(samples[turn:], samples[:passage])
+    return made
 
 
 def periodic(samples: Samples, num_samples: int) -> Samples:

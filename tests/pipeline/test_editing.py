@@ -335,6 +335,15 @@ def test_the_turn_after_the_one_that_is_cut_out_begins_as_that_one_did(tiny: Res
     )  # fmt: skip
 
 
+def test_what_follows_a_turn_passes_into_its_beginning() -> None:
+    samples = np.concatenate([np.ones(100), np.full(900, 2.0), np.full(20, 3.0)])
+    made = remake.closed(samples.astype(np.float32), 1000)
+    assert len(made) == 1000
+    assert made[0] == pytest.approx(3.0, abs=0.1)
+    assert made[19] == pytest.approx(1.0, abs=0.1)
+    assert np.array_equal(made[20:], samples[20:1000].astype(np.float32))
+
+
 def test_a_period_in_another_number_of_samples_is_the_same_wave() -> None:
     def wave(num_samples: int) -> np.ndarray:
         angle = 2 * np.pi * np.arange(num_samples) / num_samples
