@@ -131,13 +131,14 @@ ResultT = TypeVar("ResultT")
 def _translated(
     action: Callable[[], ResultT], failure: type[ResonateError], prefix: str
 ) -> ResultT:
+    from httpx2 import InvalidURL
     from huggingface_hub import constants, errors
 
     # The HTTP library under the hub changed between its major versions; this name did not.
     http_error: type[Exception] = getattr(errors, "HTTPError", OSError)
     try:
         return action()
-    except (OSError, ValueError, ImportError, http_error) as error:
+    except (OSError, ValueError, ImportError, InvalidURL, http_error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         proxy = through_proxy(constants.ENDPOINT)
         raise failure(f"{prefix} ({reason[:200]}){proxy}") from error

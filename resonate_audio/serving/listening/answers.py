@@ -90,7 +90,8 @@ class Answers:
         with told_errors(self.path):
             private_file(self.path)
         with self._open() as database:
-            database.execute("PRAGMA journal_mode=WAL")
+            # No WAL: with one, even reading writes, which a full disk does not take.
+            database.execute("PRAGMA journal_mode=DELETE")
             database.executescript(_TABLES)
 
     def join(self, limit: int | None = None) -> str:

@@ -34,6 +34,8 @@ SHORT_BYTES = 100_000_000
 """With less room than this on the disk, the room of what is deleted goes back to it at once."""
 WAL_PAGES = 64
 """Pages in the journal before they move into the file: until then they take room twice."""
+WAL_BYTES = 2 * WAL_PAGES * 4096
+"""Room for all that and the file."""
 STEP_PAGES = 8
 """Pages that are moved together then, so that little room is needed to make room."""
 MAX_WORDS = 10
@@ -167,6 +169,15 @@ class Store:
                     self._base.execute("ROLLBACK")
                 raise
 
+    def _check_room(self, num_bytes: int) -> None:
+        """Refuse what would fill the disk: a journal that cannot move into the file stays there.
+
+        Raises:
+            DiskFullError: the file and its journal would not both fit.
+        """
+        if shutil.disk_usage(self._path.parent).free < 2 * num_bytes + WAL_BYTES:
+            raise DiskFullError(f"{self._path}: the disk is full; nothing was written")
+
     def _execute(self, statement: str, values: Sequence[Any]) -> int:
         """A small change that has to work on a full disk, too; gives the number of rows."""
         for _ in range(2):
@@ -176,7 +187,6 @@ class Store:
             except DiskFullError:
                 if not self._ballast.drop():
                     raise
-                self._checkpoint()
         raise DiskFullError(f"{self._path}: the disk is full; nothing was written")
 
     def _give_back(self) -> None:
@@ -263,6 +273,7 @@ class Store:
         if not made:
             self._execute(statement, values)
             return
+        self._check_room(sum(len(wav) for _, wav in made))
         with self._change() as base:
             changed = base.execute(statement, values).rowcount
             if changed:
