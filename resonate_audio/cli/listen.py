@@ -164,7 +164,7 @@ def own_names(host: str, named: Sequence[str]) -> tuple[str, ...]:
 
     own = ["127.0.0.1", "localhost", "[::1]", f"[{host}]" if ":" in host else host, *named]
     if host in ("0.0.0.0", "::"):
-        own += [socket.gethostname(), socket.getfqdn(), ANY_ADDRESS]
+        own += [socket.gethostname(), f"{socket.gethostname()}.local", ANY_ADDRESS]
     return tuple(dict.fromkeys(name.lower() for name in own))
 
 

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
@@ -61,8 +60,8 @@ class Served:
                 preexec_fn=limit,
             )
         self.url = self._find_url()
-        place_of = urlsplit(self.url)
-        self.host, self.port = place_of.hostname or "", place_of.port or 0
+        self.host, _, port = self.url.rpartition(":")
+        self.port = int(port)
 
     def _find_url(self) -> str:
         until_s = time.monotonic() + START_S
