@@ -62,8 +62,9 @@ class VocoderObjective(FrozenConfig):
     """Of the mean absolute difference of log-mels."""
     sine_weight: float = Field(0.0, ge=0)
     """Of the distance of sines from the recording's frequencies (vocoder of parts only)."""
-    second_draw: bool = False
-    """Make each sound twice with other noise and take energy distances (vocoder of parts only)."""
+    variety: float = Field(0.0, ge=0, le=1)
+    """Above 0, each sound is made twice with other noise, and their distance counts for it; 1 is
+    the energy distance (vocoder of parts only)."""
     decoded_share: float = Field(0.0, ge=0, le=1)
     """Share of rows whose mel went through the VAE first, as in generation."""
     adversary: AdversaryConfig | None = None
@@ -80,10 +81,9 @@ class VocoderTask(Task):
         objective: VocoderObjective,
         vae: AnyVAE | None = None,
     ) -> None:
-        if not isinstance(model, PartsVocoder) and (objective.sine_weight or objective.second_draw):
+        if not isinstance(model, PartsVocoder) and (objective.sine_weight or objective.variety):
             raise ConfigError(
-                "objective.sine_weight, second_draw: only a vocoder of kind parts has sines "
-                "and noise"
+                "objective.sine_weight, variety: only a vocoder of kind parts has sines and noise"
             )
         self.model = model
         self.phases = {"model": model}
@@ -129,7 +129,7 @@ class VocoderTask(Task):
         parts, weights = self.model.parts(mel), self.objective
         with full_precision(mel.device):
             made = self.model.add(parts)
-            second = self.model.add(parts) if weights.second_draw else None
+            second = self.model.add(parts) if weights.variety else None
             if not weights.sine_weight:
                 return made, second, {}
             return made, second, {"sine_loss": sine_loss(parts.sine_hz, wave, self.mel.config)}
@@ -151,6 +151,7 @@ class VocoderTask(Task):
             [weights.sizes[number] for number in chosen],
             with_phase=weights.complex_weight > 0,
             second=second,
+            variety=weights.variety,
         )
         spectrum = (
             weights.magnitude_weight * parts.log_magnitude
