@@ -145,8 +145,9 @@ def decode_circle(
     The circle is decoded with as much of itself before and after it as a sample depends on, and
     one turn is cut out, so the last sample goes on into the first as any other into the next; a
     vocoder whose phases run on does not come back to the same ones, so the beginning of the next
-    turn passes into that of this one. The turn begins where it is quietest. A turn that is not a whole number of frames is resampled as the
-    periodic signal it is, which moves its pitch by the same share: half a frame at most.
+    turn passes into that of this one. The turn begins where it is quietest. A turn that is not a
+    whole number of frames is resampled as the periodic signal it is, which moves its pitch by the
+    same share: half a frame at most.
     """
     around = halo_frames(model)
     places = torch.arange(-around, z.shape[1] + around) % z.shape[1]

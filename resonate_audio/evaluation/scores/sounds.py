@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
+from resonate_audio.audio import loudness
 from resonate_audio.audio.decoding import read_sound
 from resonate_audio.core.errors import AudioError, ManifestError
 from resonate_audio.core.types import Waveform
@@ -17,7 +18,7 @@ from resonate_audio.evaluation.clips.folder import ClipLine, Manifest, file_sha2
 from resonate_audio.evaluation.scores.fingerprints import fingerprint
 from resonate_audio.evaluation.scores.scored import Failure
 from resonate_audio.evaluation.scores.store import Sound, Store, pcm_sha256
-from resonate_audio.rewards import detectors, loudness
+from resonate_audio.rewards import detectors
 from resonate_audio.rewards.detectors import find_hack_signs
 
 SILENT_PEAK = 1e-4
