@@ -170,7 +170,7 @@ def test_bursts_are_counted_across_pauses() -> None:
 
 
 def test_a_listing_survives_the_round_trip() -> None:
-    assert Processed.from_json(processed().to_json()) == processed()
+    assert Processed.from_fields(json.loads(processed().to_json())) == processed()
 
 
 # ---------------------------------------------------------------- choice

@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from corpus.candidates import Candidate
 from corpus.licences import Credit
 from corpus.sources import Folders
+from resonate_audio.core.documents.json_text import json_line, read_json_lines
 from resonate_audio.core.files import atomic_path
 
 SAMPLE_RATE_HZ = 44_100
@@ -71,12 +72,11 @@ class Processed:
 
     def to_json(self) -> str:
         """One line of a listing."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        return json_line(dataclasses.asdict(self))
 
     @classmethod
-    def from_json(cls, line: str) -> Processed:
-        """Read such a line."""
-        row = json.loads(line)
+    def from_fields(cls, row: dict[str, Any]) -> Processed:
+        """Read such a line's fields."""
         candidate = row.pop("candidate")
         owner, captions = Credit(**candidate.pop("credit")), tuple(candidate.pop("captions"))
         return cls(candidate=Candidate(**candidate, credit=owner, captions=captions), **row)
@@ -95,8 +95,8 @@ def process_source(
     identity = hashlib.sha1(repr(candidates).encode()).hexdigest()[:10]
     listing = folders.clips / f"{candidates[0].source}-{identity}.jsonl"
     if listing.is_file():
-        first, *lines = listing.read_text(encoding="utf-8").splitlines()
-        return [Processed.from_json(line) for line in lines], Counter(json.loads(first))
+        (_, left), *rows = read_json_lines(listing)
+        return [Processed.from_fields(row) for _, row in rows], Counter(left)
     clips, left_out = [], Counter[str]()
     seen = set()
     for candidate in candidates:
@@ -107,8 +107,8 @@ def process_source(
         clips += [item for item in made if isinstance(item, Processed)]
         left_out.update(item for item in made if isinstance(item, str))
     with atomic_path(listing) as partial:
-        lines = [json.dumps(left_out), *(clip.to_json() for clip in clips)]
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        lines = [json_line(left_out), *(clip.to_json() for clip in clips)]
+        partial.write_text("".join(lines), encoding="utf-8")
     return clips, left_out
 
 
