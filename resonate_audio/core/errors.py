@@ -8,8 +8,7 @@ ResonateError
 ├── ModelNotFoundError   no model of that name, folder or hub id
 ├── ManifestError        a manifest line is broken (file and line are named)
 ├── ShardError           a shard or its index is missing, truncated or of another version
-├── OutputError          an output exists, is not writable, or the disk is full
-│   └── DiskFullError    there is no room left where it was to be written
+├── OutputError          an output exists or is not writable; DiskFullError: the disk is full
 ├── WorkerError          a process of a cluster ended, again and again, before its work was done
 ├── ShapeError           an array does not have the axes the function needs
 ├── RewardError          a judge failed, timed out or gave something that is not a score
