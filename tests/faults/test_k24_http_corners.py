@@ -182,7 +182,9 @@ HEADERS_OF_WEIGHTS: list[Any] = [
 @pytest.mark.parametrize("header", HEADERS_OF_WEIGHTS, ids=repr)
 def test_a_header_of_another_form_is_told_by_its_file(tmp_path: Path, header: Any) -> None:
     path = write_header(tmp_path / "model.safetensors", header)
-    with pytest.raises(ConfigError, match=r"model\.safetensors: (not a safetensors file|its header)"):
+    with pytest.raises(
+        ConfigError, match=r"model\.safetensors: (not a safetensors file|its header)"
+    ):
         count_weights(path)
 
 
