@@ -117,7 +117,8 @@ def check_strength(strength: float | None) -> None:
     """
     if strength is None or not 0 <= strength <= 1:
         raise InputError(
-            f"strength {strength}: expected a number from 0 (the same sound) to 1 (a free take)"
+            f"strength {_shown(strength)}: expected a number from 0 (the same sound) to 1 (a free "
+            "take)"
         )
 
 
@@ -197,5 +198,10 @@ def check_seam(seam_s: float | None, duration_s: float) -> None:
     """
     if seam_s is None or not 0 < seam_s < duration_s:
         raise InputError(
-            f"seam_s {seam_s}: expected more than 0 and less than the source's {duration_s:g} s"
+            f"seam_s {_shown(seam_s)}: expected more than 0 and less than the source's "
+            f"{duration_s:g} s"
         )
+
+
+def _shown(value: float | None) -> str:
+    return "missing" if value is None else f"{value:g}"

@@ -42,6 +42,8 @@ PASSAGE_S = 0.010
 GO_ON_S = 0.060
 """How far a source is carried on by prediction where it is extended, so that its last latents do
 not hear an end."""
+CONTEXT_S = 0.5
+"""What the model hears beside the stretches that it makes anew."""
 PART_FADE_S = 0.25
 """Passage from one prompt of a sequence to the next."""
 QUIET_S = 0.020
@@ -145,9 +147,9 @@ def decode_circle(
     The circle is decoded with as much of itself before and after it as a sample depends on, and
     one turn is cut out, so the last sample goes on into the first as any other into the next; a
     vocoder whose phases run on does not come back to the same ones, so the beginning of the next
-    turn passes into that of this one. The turn begins where it is quietest. A turn that is not a
-    whole number of frames is resampled as the periodic signal it is, which moves its pitch by the
-    same share: half a frame at most.
+    turn passes into that of this one. The turn begins where it is quietest. One that is not a whole
+    number of frames is resampled as the periodic signal it is, which moves its pitch by the same
+    share: half a frame at most.
     """
     around = halo_frames(model)
     places = torch.arange(-around, z.shape[1] + around) % z.shape[1]
@@ -258,8 +260,8 @@ def carried_on(source: Audio, before: int, after: int) -> Samples:
 def fill(model: Stations, work: Work, source: Audio, spans: Sequence[tuple[int, int]]) -> Rows:
     """Make stretches of a source anew, one take a row.
 
-    Every latent frame that a stretch touches is solved, the others are held; around the stretches
-    the model hears as much as one window holds.
+    Every latent frame that a stretch touches is solved, the others are held; the model hears
+    `CONTEXT_S` on either side, and everything between two stretches.
 
     Args:
         model: whose front end, networks and rate are used.
@@ -274,7 +276,7 @@ def fill(model: Stations, work: Work, source: Audio, spans: Sequence[tuple[int, 
     rate_hz, frame = config.mel.sample_rate_hz, config.frame_samples
     wave = resample(source.samples, source.sample_rate_hz, rate_hz)
     is_free = touched(spans, rate_hz / source.sample_rate_hz / frame, -(-len(wave) // frame))
-    first, last = region(is_free, window_places(config, len(is_free)))
+    first, last = region(is_free, math.ceil(CONTEXT_S * config.frame_rate_hz))
     data = encode(model, wave[first * frame : last * frame])
     data = data.expand(len(work.batch.seeds), -1, -1)
     draw = noise_stream(work.batch.seeds, *data.shape[1:])
@@ -318,16 +320,11 @@ def touched(
     return is_free
 
 
-def region(is_free: Bool[Tensor, " frame"], windows: Windows) -> tuple[int, int]:
-    """First and last (excluded) frame of what is solved.
-
-    That is one window around what is free, or half a window beside it where that is more.
-    """
+def region(is_free: Bool[Tensor, " frame"], context: int) -> tuple[int, int]:
+    """First and last (excluded) frame of what is solved: what is free, and its context."""
     places = is_free.nonzero().flatten()
-    first, last = int(places[0]), int(places[-1]) + 1
-    around = max(windows.size - (last - first), windows.size // 2)
-    start = max(0, min(first - around // 2, len(is_free) - (last - first) - around))
-    return start, min(len(is_free), start + (last - first) + around)
+    first, last = int(places[0]) - context, int(places[-1]) + 1 + context
+    return max(0, first), min(len(is_free), last)
 
 
 def long_velocity(model: Stations, batch: Batch, sampling: Sampling, num_frames: int) -> Velocity:
