@@ -113,6 +113,10 @@ class Parts:
     """Root mean square of the noise's spectrum."""
     sines: Complex[Tensor, "row frame bin"]
     sine_hz: Float[Tensor, "row hop sine"]
+    sine_share: Float[Tensor, "row hop sine"]
+    """Amplitude of a sine, in units of one that fills its band as the mel says."""
+    noise_share: Float[Tensor, "row hop sine"]
+    """Amplitude of the noise in the middle of the band, in the same sense."""
 
 
 class PartsVocoder(nn.Module):
@@ -120,6 +124,7 @@ class PartsVocoder(nn.Module):
 
     window: Tensor
     middle_hz: Tensor
+    middle_bin: Tensor
     reach_hz: Tensor
     sine_level: Tensor
     start_phase: Tensor
@@ -186,13 +191,17 @@ class PartsVocoder(nn.Module):
         envelope = envelope.repeat_interleave(config.frames_per_hop, dim=1)
         frames = (rows, hops * config.frames_per_hop, config.num_bins)
         real, imaginary, gain = (c.reshape(frames) for c in torch.split(cells, num_cells, dim=-1))
+        noise_gain = gain.clamp(*LOG_GAIN_RANGE).exp()
+        in_bands = noise_gain[..., self.middle_bin]
         sine_hz = self.middle_hz + self.reach_hz * torch.tanh(pitch)
         log_level = mel[..., : config.num_sines] + self.sine_level + level
         return Parts(
             free=torch.complex(envelope * real, envelope * imaginary),
-            noise_gain=envelope * gain.clamp(*LOG_GAIN_RANGE).exp(),
+            noise_gain=envelope * noise_gain,
             sines=self.sine_spectra(sine_hz, log_level.clamp(max=0.5).exp()),
             sine_hz=sine_hz,
+            sine_share=(SINE_START + level).clamp(max=LOG_GAIN_RANGE[1]).exp(),
+            noise_share=in_bands.reshape(rows, hops, -1, config.num_sines).mean(2),
         )
 
     def sine_spectra(
@@ -293,6 +302,9 @@ class PartsVocoder(nn.Module):
         in_mel = (config.mel_n_fft / 4 * 1.5 * 2 / width).log()
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
         self.register_buffer("middle_hz", edges[1:-1][:count].clone(), persistent=False)
+        bin_hz = config.sample_rate_hz / config.n_fft
+        middle_bin = (self.middle_hz / bin_hz).round().long()
+        self.register_buffer("middle_bin", middle_bin, persistent=False)
         self.register_buffer("reach_hz", SINE_REACH * width, persistent=False)
         self.register_buffer("sine_level", SINE_START - in_mel, persistent=False)
         golden = torch.arange(count) * 0.6180339887

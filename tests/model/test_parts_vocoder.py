@@ -143,6 +143,16 @@ def test_tiles_give_the_same_samples() -> None:
     assert torch.equal(vocoder.vocode_tiled(mel, 11), vocoder(mel))
 
 
+def test_shares_are_amplitudes_against_what_the_mel_says() -> None:
+    vocoder, mel = small(), mels(6)
+    with torch.no_grad():
+        vocoder.head.weight.zero_()
+        vocoder.head.bias.zero_()
+    parts = vocoder.parts(mel)
+    torch.testing.assert_close(parts.noise_share, torch.ones(1, 6, 15))
+    torch.testing.assert_close(parts.sine_share, torch.full((1, 6, 15), math.exp(-1.5)))
+
+
 def test_every_parameter_learns() -> None:
     vocoder = small().train()
     vocoder(mels(9)).square().mean().backward()

@@ -25,7 +25,7 @@ from resonate_audio.training.codec.discriminator import (
     fooling_loss,
     judge_loss,
 )
-from resonate_audio.training.codec.sine_loss import sine_loss
+from resonate_audio.training.codec.sine_loss import analyze_bands, share_loss, sine_loss
 from resonate_audio.training.codec.vocoder_loss import vocoder_loss
 from resonate_audio.training.loop.task import Draw, Losses, Task, full_precision
 
@@ -62,6 +62,8 @@ class VocoderObjective(FrozenConfig):
     """Of the mean absolute difference of log-mels."""
     sine_weight: float = Field(0.0, ge=0)
     """Of the distance of sines from the recording's frequencies (vocoder of parts only)."""
+    share_weight: float = Field(0.0, ge=0)
+    """Of the distance of sines' and noise's amplitudes from the recording's tonality (the same)."""
     variety: float = Field(0.0, ge=0, le=1)
     """Above 0, each sound is made twice with other noise, and their distance counts for it; 1 is
     the energy distance (vocoder of parts only)."""
@@ -81,9 +83,11 @@ class VocoderTask(Task):
         objective: VocoderObjective,
         vae: AnyVAE | None = None,
     ) -> None:
-        if not isinstance(model, PartsVocoder) and (objective.sine_weight or objective.variety):
+        wants_parts = objective.sine_weight or objective.share_weight or objective.variety
+        if wants_parts and not isinstance(model, PartsVocoder):
             raise ConfigError(
-                "objective.sine_weight, variety: only a vocoder of kind parts has sines and noise"
+                "objective.sine_weight, share_weight, variety: only a vocoder of kind parts has "
+                "sines and noise"
             )
         self.model = model
         self.phases = {"model": model}
@@ -116,8 +120,9 @@ class VocoderTask(Task):
         sounds = [made] if second is None else [made, second]
         against, opinions = self._adversary_loss([wave, *sounds], draw)
         total = total + against
-        if "sine_loss" in extra:
+        if extra:
             total = total + self.objective.sine_weight * extra["sine_loss"]
+            total = total + self.objective.share_weight * extra["share_loss"]
         return total, {k: v.detach() for k, v in (spectral | extra | opinions).items()}
 
     def _synthesize(
@@ -130,9 +135,17 @@ class VocoderTask(Task):
         with full_precision(mel.device):
             made = self.model.add(parts)
             second = self.model.add(parts) if weights.variety else None
-            if not weights.sine_weight:
+            if not weights.sine_weight and not weights.share_weight:
                 return made, second, {}
-            return made, second, {"sine_loss": sine_loss(parts.sine_hz, wave, self.mel.config)}
+            bands = analyze_bands(wave, self.mel.config)
+            return (
+                made,
+                second,
+                {
+                    "sine_loss": sine_loss(parts.sine_hz, bands),
+                    "share_loss": share_loss(parts.sine_share, parts.noise_share, bands),
+                },
+            )
 
     def _spectral_loss(
         self,

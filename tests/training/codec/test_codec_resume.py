@@ -33,6 +33,7 @@ AGAINST_JUDGES = {
     "band_weight": 1.0,
     "complex_weight": 0.0,
     "sine_weight": 1.0,
+    "share_weight": 1.0,
     "variety": 0.75,
     "adversary": {"width": 2, "sizes": [256, 512], "judges_per_step": 1},
 }

@@ -16,7 +16,7 @@ from resonate_audio.training.codec.vocoder import (
     choose,
 )
 
-PARTS = VocoderObjective(complex_weight=0, sine_weight=1.0, variety=0.75)
+PARTS = VocoderObjective(complex_weight=0, sine_weight=1.0, share_weight=1.0, variety=0.75)
 
 
 def make_task(adversary: AdversaryConfig | None = None) -> VocoderTask:
