@@ -9,6 +9,10 @@ is 1; beside it, in turn in the same process so that a busy moment hits both, bf
 and the average. Processor time over all threads stands beside the clock: on a machine that is
 shared it says more. The rate of large products is measured between the steps in the same way, and
 the share of it that a step reaches follows from the multiplications that it needs.
+
+The profile takes each operator's best of some steps and scales a step's sum to its measured
+processor time: shares, not times. On a busy machine long operators meet no quiet moment while
+short ones do, so the shares of long ones (float32 convolutions) come out too large.
 """
 
 from __future__ import annotations
@@ -92,7 +96,7 @@ def make_step(case: Case) -> Callable[[str], float]:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         update_average(average, model, 0.999)
-        return float(loss)
+        return float(loss.detach())
 
     return step
 
@@ -143,8 +147,10 @@ def kind_of(name: str) -> str | None:
     return next((kind for kind, start in starts if plain.startswith(start)), "the rest")
 
 
-def profiled(step: Callable[[str], float], name: str, repeats: int) -> dict[str, float]:
-    """Seconds of a step by kind; each operator's best over some steps, for a shared machine."""
+def profiled(
+    step: Callable[[str], float], name: str, repeats: int, total_s: float
+) -> dict[str, float]:
+    """Seconds of a step by kind, scaled so that they add up to ``total_s``."""
     best: list[float] = []
     names: list[str] = []
     for _ in range(repeats):
@@ -159,7 +165,8 @@ def profiled(step: Callable[[str], float], name: str, repeats: int) -> dict[str,
     kinds: dict[str, float] = defaultdict(float)
     for event_name, seconds in zip(names, best, strict=True):
         kinds[kind_of(event_name) or "Python and autograd"] += seconds
-    return dict(sorted(kinds.items(), key=lambda item: -item[1]))
+    scale = total_s / sum(kinds.values())
+    return {kind: scale * s for kind, s in sorted(kinds.items(), key=lambda item: -item[1])}
 
 
 def print_times(cases: list[Case], rate: ProductRate) -> None:
@@ -181,7 +188,7 @@ def print_times(cases: list[Case], rate: ProductRate) -> None:
 
 
 def print_profile(found: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Milliseconds by kind, formats side by side."""
+    """Processor milliseconds by kind, formats side by side."""
     for model, formats in found.items():
         print(f"\n| {model}, ms | {' | '.join(formats)} |\n| --- |{' ---: |' * len(formats)}")
         for kind in dict.fromkeys(kind for kinds in formats.values() for kind in kinds):
@@ -205,7 +212,7 @@ def draw(found: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
                 list(formats), widths, left=list(left.values()), label=kind, color=f"C{number}"
             )
             left = {name: left[name] + w for name, w in zip(formats, widths, strict=True)}
-        axes.set_title(f"{model}: seconds of a step", fontsize=9, loc="left")
+        axes.set_title(f"{model}: processor seconds of a step", fontsize=9, loc="left")
         axes.invert_yaxis()
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=7, ncols=2, frameon=False)
@@ -238,7 +245,10 @@ def main() -> None:
         step = make_step(case)
         measure(case, step, options.repeats, rate)
         if options.profile or options.picture:
-            profiles[case.name] = {n: profiled(step, n, options.repeats) for n in FORMATS}
+            busy = {name: min(pair[1] for pair in case.seconds[name]) for name in FORMATS}
+            profiles[case.name] = {
+                name: profiled(step, name, options.repeats, busy[name]) for name in FORMATS
+            }
     print_times(chosen, rate)
     print_profile(profiles)
     if options.picture:
