@@ -122,7 +122,7 @@ def test_a_missing_prompts_file_is_named(
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"), [(b"\n \n", "no prompt"), (b"caf\xe9\n", "not a UTF-8")]
+    ("content", "complaint"), [(b"\n \n", "no prompt"), (b"caf\xe9\n", "is not UTF-8")]
 )
 def test_a_prompts_file_without_prompts_is_refused(
     content: bytes, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
