@@ -446,7 +446,7 @@ def test_a_finished_sound_is_made_again_finished(tiny: Resonate) -> None:
 
 
 def test_a_plain_recipe_is_written_as_before(tiny: Resonate) -> None:
-    from resonate_audio.audio.io import format_recipe
+    from resonate_audio.audio.embedded import format_recipe
 
     [plain] = tiny.generate("dog", duration_s=0.5, seeds=1, num_inference_steps=1)
     assert plain.recipe is not None
