@@ -39,6 +39,8 @@ SINE_START = -1.5
 """Log-level of untrained sines against a sine that fills its band."""
 LOBE = range(-1, 3)
 """Bins around a sine, relative to the bin below it, that its main lobe fills."""
+PEAK_BANDS, PEAK_HOPS = 7, 9
+"""What is read around each cell of the mel."""
 NOISE_SEED = 20261128
 NOISE_BLOCK = 128
 """Frames of noise drawn at a time, so that a longer sound begins with the noise of a shorter."""
@@ -61,6 +63,8 @@ class PartsVocoderConfig(FrozenConfig):
     mlp_dim: PositiveInt = 640
     dilations: tuple[PositiveInt, ...] = Field((1, 1, 1, 2, 1, 2, 1, 2), min_length=1)
     """One block each: how many hops its outer taps are away."""
+    peak_dim: PositiveInt = 64
+    """Width of the small network that reads each band's neighbourhood."""
     num_sines: PositiveInt = 96
     """Lowest bands that have a sine; higher up, a sine is as good as noise."""
 
@@ -125,6 +129,7 @@ class PartsVocoder(nn.Module):
     window: Tensor
     middle_hz: Tensor
     middle_bin: Tensor
+    bands_to_bins: Tensor
     reach_hz: Tensor
     sine_level: Tensor
     start_phase: Tensor
@@ -144,6 +149,7 @@ class PartsVocoder(nn.Module):
         num_values = 3 * config.frames_per_hop * config.num_bins + 2 * config.num_sines
         self.head = nn.Linear(config.dim, num_values)
         self.envelope = nn.Linear(config.num_bands, config.num_bins)
+        self.peaks = PeakReader(config.num_bands, config.peak_dim)
         self._set_constants()
         self._reset_parameters()
 
@@ -176,10 +182,11 @@ class PartsVocoder(nn.Module):
         for block in self.blocks:
             hidden = block(hidden)
         values = self.head(self.norm_out(hidden)).float()
+        peaks = self.peaks((mel - MEL_CENTRE) / MEL_SPREAD).float()
         with torch.autocast(mel.device.type, enabled=False):
-            return self._parts(mel.float(), values)
+            return self._parts(mel.float(), values, peaks)
 
-    def _parts(self, mel: Tensor, values: Tensor) -> Parts:
+    def _parts(self, mel: Tensor, values: Tensor, peaks: Tensor) -> Parts:
         config = self.config
         rows, hops, _ = mel.shape
         num_cells = config.frames_per_hop * config.num_bins
@@ -191,7 +198,11 @@ class PartsVocoder(nn.Module):
         envelope = envelope.repeat_interleave(config.frames_per_hop, dim=1)
         frames = (rows, hops * config.frames_per_hop, config.num_bins)
         real, imaginary, gain = (c.reshape(frames) for c in torch.split(cells, num_cells, dim=-1))
-        noise_gain = gain.clamp(*LOG_GAIN_RANGE).exp()
+        local = peaks[..., 0] @ self.bands_to_bins.float().T
+        local = local.repeat_interleave(config.frames_per_hop, dim=1)
+        pitch = pitch + peaks[..., : config.num_sines, 1]
+        level = level + peaks[..., : config.num_sines, 2]
+        noise_gain = (gain + local).clamp(*LOG_GAIN_RANGE).exp()
         in_bands = noise_gain[..., self.middle_bin]
         sine_hz = self.middle_hz + self.reach_hz * torch.tanh(pitch)
         log_level = mel[..., : config.num_sines] + self.sine_level + level
@@ -307,12 +318,15 @@ class PartsVocoder(nn.Module):
         self.register_buffer("middle_bin", middle_bin, persistent=False)
         self.register_buffer("reach_hz", SINE_REACH * width, persistent=False)
         self.register_buffer("sine_level", SINE_START - in_mel, persistent=False)
+        mixture, _ = envelope_guess(config.mel_config())
+        mixture = mixture[:: config.mel_n_fft // config.n_fft].clone()
+        self.register_buffer("bands_to_bins", mixture, persistent=False)
         golden = torch.arange(count) * 0.6180339887
         self.register_buffer("start_phase", golden.remainder(1), persistent=False)
 
     def _reset_parameters(self) -> None:
         for module in self.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and module not in self.peaks.layers:
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         config, ratio = self.config, self.config.mel_n_fft // self.config.n_fft
@@ -322,6 +336,37 @@ class PartsVocoder(nn.Module):
             self.envelope.weight.copy_(weight[::ratio])
             self.envelope.bias.copy_(bias[::ratio] - 0.5 * math.log(ratio))
             self.head.weight[: 2 * config.frames_per_hop * config.num_bins] *= 0.3
+
+
+class PeakReader(nn.Module):
+    """Reads from a band's neighbours in frequency and time: noise or sine, and where.
+
+    One small network for all bands: whether a peak is steady is told by the same few numbers
+    everywhere, and the network beside it would have to learn that band by band.
+    """
+
+    def __init__(self, num_bands: int, dim: int) -> None:
+        super().__init__()
+        self.read = nn.Linear(PEAK_BANDS * PEAK_HOPS, dim)
+        self.band = nn.Parameter(torch.zeros(num_bands, dim))
+        self.think = nn.Linear(dim, dim)
+        self.say = nn.Linear(dim, 3)
+        nn.init.zeros_(self.say.weight)
+        nn.init.zeros_(self.say.bias)
+
+    @property
+    def layers(self) -> tuple[nn.Linear, ...]:
+        """All of them, with PyTorch's own start but for the last."""
+        return (self.read, self.think, self.say)
+
+    def forward(self, x: Float[Tensor, "row hop band"]) -> Float[Tensor, "row hop band 3"]:
+        """Log-gain of the noise, pitch and log-level of the sine, to be added."""
+        x = x.to(self.read.weight.dtype)
+        reach = (PEAK_BANDS // 2,) * 2 + (PEAK_HOPS // 2,) * 2
+        around = F.pad(x[:, None], reach, mode="replicate")[:, 0]
+        around = around.unfold(1, PEAK_HOPS, 1).unfold(2, PEAK_BANDS, 1).flatten(3)
+        hidden = F.gelu(self.read(around - x[..., None]) + self.band)
+        return cast(Tensor, self.say(F.gelu(self.think(hidden))))
 
 
 class TapBlock(nn.Module):

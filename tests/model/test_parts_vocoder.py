@@ -112,6 +112,16 @@ def test_steady_noise_does_not_repeat_with_the_hop() -> None:
     assert alike.abs() < 0.15
 
 
+def test_a_peak_is_read_alike_in_every_band() -> None:
+    vocoder = small()
+    torch.nn.init.normal_(vocoder.peaks.say.weight)
+    mel = torch.zeros(1, 30, 20)
+    mel[:, :, 8] = 2.0
+    low = vocoder.peaks(mel)[0, 15, 8]
+    torch.testing.assert_close(vocoder.peaks(mel.roll(5, 2) - 3)[0, 15, 13], low)
+    assert not torch.allclose(vocoder.peaks(mel)[0, 15, 9], low)
+
+
 @pytest.mark.parametrize("num_hops", [1, 2, 17])
 def test_every_hop_gives_its_samples(num_hops: int) -> None:
     wave = small()(mels(num_hops, rows=2))
@@ -155,6 +165,7 @@ def test_shares_are_amplitudes_against_what_the_mel_says() -> None:
 
 def test_every_parameter_learns() -> None:
     vocoder = small().train()
+    torch.nn.init.normal_(vocoder.peaks.say.weight)  # at zero it hides what is before it
     vocoder(mels(9)).square().mean().backward()
     still = [n for n, p in vocoder.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
