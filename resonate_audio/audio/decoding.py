@@ -194,11 +194,28 @@ def _check_size(file: io.BufferedIOBase, source: str) -> None:
         raise AudioError(f"{source}: {size:,} bytes; {MAX_FILE_BYTES:,} at most")
 
 
+class _Steady:
+    """A file for a C library, which may seek where a damaged header points: it stays where it is.
+
+    An exception in a callback of C could only be printed.
+    """
+
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        self._file = file
+        self.read, self.readinto, self.tell = file.read, file.readinto, file.tell
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return self._file.tell()
+
+
 def _opened(file: io.BufferedIOBase, source: str) -> Any:
     import soundfile
 
     try:
-        sound = soundfile.SoundFile(file)
+        sound = soundfile.SoundFile(_Steady(file))
     except soundfile.LibsndfileError as error:
         reason = error.error_string.rstrip(".")
         raise AudioError(f"{source}: not an audio file that can be read ({reason})") from error

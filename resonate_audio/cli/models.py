@@ -63,14 +63,13 @@ def installed() -> Iterator[Listing]:
 
 def cached() -> Iterator[Listing]:
     """Models of ours that the hub's cache holds, whichever program fetched them."""
-    from huggingface_hub import constants, scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-
     from resonate_audio.model.folder import is_model_folder
 
     try:
+        from huggingface_hub import constants, scan_cache_dir
+
         repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
-    except (CacheNotFound, OSError, ValueError):  # none, a file in its place, or not ours to read
+    except (OSError, ValueError, RuntimeError):  # none, a file in its place, no home, no address
         return
     for repository in sorted(repositories, key=lambda item: str(item.repo_id)):
         for revision in repository.revisions:

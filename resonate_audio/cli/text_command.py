@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def is_text(argument: str) -> bool:
 
 
 def _unmarked(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value
     if isinstance(value, str):
         return value.replace(_MARK, "")
     if isinstance(value, Path):

@@ -68,7 +68,7 @@ def read_golden(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         text = metadata["config"]
     except KeyError as error:
-        raise CheckpointError("no `config` in its metadata") from error
+        raise CheckpointError("no readable `config` in its metadata") from error
     return tensors, parse_object(text, "its `config` metadata", CheckpointError)
 
 

@@ -95,7 +95,7 @@ def test_a_long_prompt_is_cut_and_that_is_said(
     ("arguments", "complaint"),
     [
         ([" "], "empty"),
-        (["dog", "--duration", "60"], "tiny makes 0.1 to 2 s"),
+        (["dog", "--duration", "6000"], "tiny makes 0.1 to 600 s"),
         (["dog", "--duration", "nan"], "tiny makes"),
         (["dog", "--duration", "-1"], "tiny makes"),
         (["dog", "--guidance", "nan"], "guidance scale nan"),

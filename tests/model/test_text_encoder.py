@@ -152,7 +152,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_broken_tokenizer_is_one_line(tmp_path: Path) -> None:
     write_minilm(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json: not a tokenizer"):
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: not JSON"):
         TextEncoder.from_folder(MINILM, tmp_path)
 
 

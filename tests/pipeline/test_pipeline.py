@@ -392,7 +392,7 @@ def test_an_official_file_is_pointed_to_convert(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_an_index_is_not_a_model(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"model_index\.json: not a readable model index"):
+    with pytest.raises(CheckpointError, match=r"model_index\.json: cannot read it"):
         Resonate.from_pretrained(tmp_path)
 
 
@@ -466,8 +466,13 @@ def test_a_prompt_that_fits_is_not_said_to_be_cut(tiny: Resonate) -> None:
 
 
 def test_latents_that_blow_up_are_an_error_not_a_sound(tiny: Resonate) -> None:
-    with pytest.raises(InputError, match="the latents of row 1 became NaN"):
-        tiny.generate("dog", num_inference_steps=STEPS, guidance_scale=1e38, seeds=1)
+    empty = tiny.transformer.empty_tokens.clone()
+    tiny.transformer.empty_tokens.fill_(math.nan)
+    try:
+        with pytest.raises(InputError, match="the latents of row 1 became NaN"):
+            tiny.generate("dog", num_inference_steps=STEPS, seeds=1)
+    finally:
+        tiny.transformer.empty_tokens.copy_(empty)
 
 
 def test_a_device_that_is_not_here_is_named() -> None:

@@ -90,7 +90,7 @@ def test_a_result_that_cannot_be_kept_is_a_failure_and_the_worker_goes_on(engine
 
 
 def test_what_the_model_refuses_fails_alone(engine: Engine) -> None:
-    bad = engine.submit(task(1, Sampling(0.5, 2, float("nan"))))
+    bad = engine.submit(task(1, Sampling(5000.0, 2)))
     error = bad.done.result(WAIT_S).error
     assert error is not None
     assert error.status == 422
