@@ -24,7 +24,8 @@ from resonate_audio.core.types import Audio
 from resonate_audio.serving.listening.answers import Answers
 from resonate_audio.serving.listening.test import Design, GivenClip, create_test
 
-START_S = 180
+START_S = 400
+"""How long a server may take to answer on a machine that is busy with other things."""
 QUICK = {"num_inference_steps": 2, "audio_length": 1.0}
 COMMAND = [sys.executable, "-m", "resonate_audio"]
 SERVERS = {
@@ -73,6 +74,7 @@ class Served:
                 raise AssertionError(f"it ended with {self.process.returncode}: {said[-3000:]}")
             time.sleep(0.05)
         self.process.kill()
+        self.process.wait()
         raise AssertionError("the server did not start")
 
     def client(self, **options: Any) -> httpx2.Client:
@@ -286,6 +288,16 @@ def routes(**wanted: str) -> list[Any]:
 def make_world(place: Path) -> World:
     """Start every server over one home with a job, a sound, a run and a listening test."""
     world = World(place / "home", place / "runs")
+    try:
+        _fill(world, place)
+    except BaseException:
+        for server in world.servers.values():
+            server.stop(signal.SIGKILL)
+        raise
+    return world
+
+
+def _fill(world: World, place: Path) -> None:
     world.home.mkdir(mode=0o700)
     world.token = make_listening(world.home)
     make_run(world.runs / "one")
@@ -299,7 +311,6 @@ def make_world(place: Path) -> World:
     with world.client("sounds") as client:
         world.job, world.sound = make_sound(client)
         world.run = client.get("/v1/runs").json()["data"][0]["id"]
-    return world
 
 
 def make_sound(client: httpx2.Client) -> tuple[str, str]:
