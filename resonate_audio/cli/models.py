@@ -67,9 +67,12 @@ def cached() -> Iterator[Listing]:
 
     try:
         from huggingface_hub import constants, scan_cache_dir
-
+        from huggingface_hub.errors import CacheNotFound
+    except (ValueError, RuntimeError):  # no address of a hub, or no home
+        return
+    try:
         repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
-    except (OSError, ValueError, RuntimeError):  # none, a file in its place, no home, no address
+    except (CacheNotFound, OSError, ValueError):  # none, a file in its place, or not ours to read
         return
     for repository in sorted(repositories, key=lambda item: str(item.repo_id)):
         for revision in repository.revisions:
