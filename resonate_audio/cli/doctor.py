@@ -135,11 +135,15 @@ def check_processor() -> Finding:
 
 def check_disk() -> Finding:
     """Room for sounds here, and for downloaded models."""
-    from huggingface_hub.constants import HF_HUB_CACHE
+    from resonate_audio.model.hub import hub_constants
 
-    here, cache = Path.cwd(), _existing(Path(HF_HUB_CACHE))
+    try:
+        place = hub_constants().HF_HUB_CACHE
+    except ResonateError as error:
+        return Finding("disk", "note", str(error))
+    here, cache = Path.cwd(), _existing(Path(place))
     free_here, free_cache = shutil.disk_usage(here).free, shutil.disk_usage(cache).free
-    detail = f"{_size(free_here)} free here, {_size(free_cache)} for models in {HF_HUB_CACHE}"
+    detail = f"{_size(free_here)} free here, {_size(free_cache)} for models in {place}"
     if free_cache < LOW_DISK_BYTES:
         return Finding("disk", "note", f"{detail}; the large model needs {_size(LOW_DISK_BYTES)}")
     return Finding("disk", "ok", detail)
@@ -147,17 +151,21 @@ def check_disk() -> Finding:
 
 def check_hub() -> Finding:
     """Whether models could be downloaded; being offline is no fault, `nano` is embedded."""
-    from huggingface_hub.constants import ENDPOINT
+    from resonate_audio.model.hub import hub_constants
 
+    try:
+        address = hub_constants().ENDPOINT
+    except ResonateError as error:
+        return Finding("hub", "note", str(error))
     started_s = time.monotonic()
     try:
-        request = urllib.request.Request(ENDPOINT, method="HEAD")  # the address is the hub's own
+        request = urllib.request.Request(address, method="HEAD")  # the address is the hub's own
         with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S):
             pass
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
-        reason = f"{getattr(error, 'reason', error)}{through_proxy(ENDPOINT)}"
-        return Finding("hub", "note", f"{ENDPOINT} not reachable ({reason}); nano works without")
-    return Finding("hub", "ok", f"{ENDPOINT} in {time.monotonic() - started_s:.1f} s")
+        reason = f"{getattr(error, 'reason', error)}{through_proxy(address)}"
+        return Finding("hub", "note", f"{address} not reachable ({reason}); nano works without")
+    return Finding("hub", "ok", f"{address} in {time.monotonic() - started_s:.1f} s")
 
 
 def check_known_answer(device: str | None) -> Finding:

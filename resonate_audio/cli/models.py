@@ -64,16 +64,20 @@ def installed() -> Iterator[Listing]:
 def cached() -> Iterator[Listing]:
     """Models of ours that the hub's cache holds, whichever program fetched them."""
     from resonate_audio.model.folder import is_model_folder
+    from resonate_audio.model.hub import hub_constants
 
     try:
-        from huggingface_hub import constants, scan_cache_dir
-        from huggingface_hub.errors import CacheNotFound
-    except (ValueError, RuntimeError):  # no address of a hub, or no home
+        cache = hub_constants().HF_HUB_CACHE
+    except ResonateError as error:
+        say(f"{error}; its cache is not listed")
         return
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
     try:
-        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
-    except (CacheNotFound, OSError, ValueError):  # none, a file in its place, or not ours to read
-        return
+        repositories = scan_cache_dir(cache).repos
+    except (CacheNotFound, OSError, ValueError, RuntimeError):
+        return  # none, a file in its place, not ours to read, or a user without a home
     for repository in sorted(repositories, key=lambda item: str(item.repo_id)):
         for revision in repository.revisions:
             folder = Path(revision.snapshot_path)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from resonate_audio.core.errors import ModelNotFoundError, ResonateError
+from resonate_audio.core.errors import ConfigError, ModelNotFoundError, ResonateError
 from resonate_audio.core.proxies import through_proxy
 from resonate_audio.model.folder import (
     BUNDLED,
@@ -88,9 +89,10 @@ def fetch(repo_id: str, revision: str | None, names: Iterable[str], local_files_
     Raises:
         ModelNotFoundError: no such repository or revision, no access, or no network.
     """
-    from huggingface_hub import snapshot_download
 
     def download() -> Path:
+        from huggingface_hub import snapshot_download
+
         return Path(
             snapshot_download(
                 repo_id,
@@ -113,9 +115,10 @@ def upload(
     Raises:
         ResonateError: no token, no right to write, or no network.
     """
-    from huggingface_hub import create_repo, upload_folder
 
     def send() -> str:
+        from huggingface_hub import create_repo, upload_folder
+
         address = create_repo(repo_id, private=private, exist_ok=True)
         upload_folder(
             repo_id=repo_id, folder_path=folder, commit_message=message, revision=revision
@@ -125,6 +128,22 @@ def upload(
     return _translated(send, ResonateError, f"{repo_id}: cannot be sent to the hub")
 
 
+def hub_constants() -> Any:
+    """The hub's settings, which it reads from the environment when it is imported.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    try:
+        from huggingface_hub import constants
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"HF_ENDPOINT={os.environ.get('HF_ENDPOINT', '')}: the hub's library refuses its "
+            f"variables ({error}); unset them, or see HF_HOME"
+        ) from error
+    return constants
+
+
 ResultT = TypeVar("ResultT")
 
 
@@ -132,13 +151,16 @@ def _translated(
     action: Callable[[], ResultT], failure: type[ResonateError], prefix: str
 ) -> ResultT:
     from httpx2 import InvalidURL
-    from huggingface_hub import constants, errors
+
+    constants = hub_constants()
+    from huggingface_hub import errors
 
     # The HTTP library under the hub changed between its major versions; this name did not.
     http_error: type[Exception] = getattr(errors, "HTTPError", OSError)
     try:
         return action()
-    except (OSError, ValueError, ImportError, InvalidURL, http_error) as error:
+    # RuntimeError: a user without a home, in which the cache would be.
+    except (OSError, ValueError, ImportError, RuntimeError, InvalidURL, http_error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         proxy = through_proxy(constants.ENDPOINT)
         raise failure(f"{prefix} ({reason[:200]}){proxy}") from error
