@@ -172,11 +172,12 @@ def one_length(seconds: float) -> None:
 def measure_replacing(model: Resonate, prompts: Sequence[str]) -> None:
     """Joints of mended stretches, and whether new prompts are followed inside."""
     score = judge()
-    mended, changed, inside, free, before = [], [], [], [], []
+    untouched, mended, changed, inside, free, before = [], [], [], [], [], []
     for seed, prompt in enumerate(prompts):
         new = prompts[(seed + 7) % len(prompts)]
         [source] = model.generate(prompt, duration_s=5.0, seeds=seed)
         rate_hz, joints = source.sample_rate_hz, [16_000, 64_000]
+        untouched += at_joints(source.samples, joints)
         other_seed = 1000 + seed
         [same] = model.replace(source, [(1.0, 4.0)], seeds=other_seed)
         mended += at_joints(same.samples, joints)
@@ -190,6 +191,7 @@ def measure_replacing(model: Resonate, prompts: Sequence[str]) -> None:
         free.append(score(take, new))
         before.append(score(Audio(source.samples[stretch], rate_hz), new))
     head_of_joints()
+    say_joints("the same places before", untouched)
     say_joints("replaced, same prompt", mended)
     say_joints("replaced, another prompt", changed)
     difference = np.array(inside) - np.array(free)
@@ -203,17 +205,25 @@ def measure_replacing(model: Resonate, prompts: Sequence[str]) -> None:
 
 def measure_extending(model: Resonate, prompts: Sequence[str]) -> None:
     """Where a source ends and its continuation begins."""
-    after, before = [], []
+    untouched, after, before = [], [], []
     for seed, prompt in enumerate(prompts):
-        [source] = model.generate(prompt, duration_s=3.0, seeds=seed)
-        [longer] = model.extend(source, 0.0, 2.0, seeds=seed)
-        assert np.array_equal(longer.samples[: len(source.samples)], source.samples)
-        after += at_joints(longer.samples, [len(source.samples)])
-        [earlier] = model.extend(source, 2.0, 0.0, seeds=seed)
-        before += at_joints(earlier.samples, [2 * source.sample_rate_hz])
+        [source] = model.generate(prompt, duration_s=5.0, seeds=seed)
+        cut = 2 * source.sample_rate_hz
+        untouched += at_joints(source.samples, [cut])
+        head, tail = (
+            Audio(part, source.sample_rate_hz, source.recipe)
+            for part in (source.samples[:cut], source.samples[cut:])
+        )
+        [longer] = model.extend(head, 0.0, 3.0, seeds=1000 + seed)
+        assert np.array_equal(longer.samples[:cut], head.samples)
+        after += at_joints(longer.samples, [cut])
+        [earlier] = model.extend(tail, 2.0, 0.0, seeds=1000 + seed)
+        assert np.array_equal(earlier.samples[cut:], tail.samples)
+        before += at_joints(earlier.samples, [cut])
     head_of_joints()
-    say_joints("extended after", after)
-    say_joints("extended before", before)
+    say_joints("the same place before", untouched)
+    say_joints("extended after its first 2 s", after)
+    say_joints("extended before its last 3 s", before)
 
 
 def measure_varying(model: Resonate, prompts: Sequence[str]) -> None:

@@ -21,20 +21,20 @@ def solve_masked(
     draw_noise: Callable[[], Float[Tensor, "row frame channel"]],
     times: Float[Tensor, " time"],
     num_rounds: int = 1,
-    jump_steps: int = 1,
+    repeat_above: float = 0.0,
     on_step: OnStep | None = None,
     make_rule: Callable[[], Step] = lambda: euler_step,
 ) -> Float[Tensor, "row frame channel"]:
     """Fill frames so that they fit those that are known.
 
     Before every step the known frames are put back at its noise level, z_t = (1 − t)·known +
-    t·noise, so that the free ones are solved beside them. What was solved a few steps earlier did
-    not know what it would meet; so every stretch of ``jump_steps`` steps is noised back to its
-    beginning and solved again, ``num_rounds`` times in all, which lets free and known frames
-    agree          [RePaint, arXiv:2201.09865, alg. 1].
+    t·noise, so that the free ones are solved beside them. What a step made did not know what it
+    would meet; so it is noised back to where it began and made again, ``num_rounds`` times in all,
+    which lets free and known frames agree          [RePaint, arXiv:2201.09865, alg. 1].
 
-    Differs from the paper: the noise of the known frames stays the same within a stretch, where
-    it lies on the straight path that the velocity was trained on; steps are those of the ODE.
+    Differs from the paper: the noise of the known frames is drawn anew for a repetition only, so
+    that between them they go along the straight path that the velocity was trained on; steps are
+    those of the ODE; below ``repeat_above`` the shape is settled and nothing is repeated.
 
     Args:
         velocity: v(z, t).
@@ -42,10 +42,10 @@ def solve_masked(
         is_free: true for the frames to fill.
         draw_noise: fresh standard normals, the shape of ``known``.
         times: noise levels, falling to 0.
-        num_rounds: times that each stretch is solved; the first, from pure noise, needs one.
-        jump_steps: steps of a stretch.
+        num_rounds: times that a step is made; one from pure noise is made once.
+        repeat_above: noise level above which a step has to begin to be repeated.
         on_step: told of every step; returning False stops.
-        make_rule: makes the rule of one step, fresh for each stretch.
+        make_rule: makes the rule of one step, fresh where steps no longer follow each other.
 
     Returns:
         ``known``, to the bit, with its free frames filled.
@@ -55,7 +55,7 @@ def solve_masked(
     """
     free = is_free.to(known.device)[:, None]
     levels = times.tolist()
-    stretches = plan_stretches(levels, num_rounds, jump_steps)
+    stretches = plan_stretches(levels, num_rounds, repeat_above)
     noise = draw_noise()
     z, done = noised(known, noise, times[:1].to(known).expand(len(known))), 0
     num_steps = sum(len(stretch) - 1 for stretch in stretches)
@@ -74,11 +74,12 @@ def solve_masked(
     return torch.where(free, z, known)
 
 
-def plan_stretches(levels: list[float], num_rounds: int, jump_steps: int) -> list[list[float]]:
-    """The noise levels of each stretch that is solved, repeated ones included, in order."""
+def plan_stretches(levels: list[float], num_rounds: int, repeat_above: float) -> list[list[float]]:
+    """The noise levels of each stretch of steps without a jump, in order, repetitions included."""
     stretches = []
-    for start in range(0, len(levels) - 1, jump_steps):
-        stretch = levels[start : start + jump_steps + 1]
+    for number, pair in enumerate(pairwise(levels)):
+        if num_rounds == 1 or pair[0] <= repeat_above:
+            return [*stretches, levels[number:]]
         # From pure noise a second round would forget the first.
-        stretches += [stretch] * (1 if stretch[0] == 1 else num_rounds)
+        stretches += [list(pair)] * (1 if pair[0] == 1 else num_rounds)
     return stretches

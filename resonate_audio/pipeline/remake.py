@@ -37,7 +37,7 @@ from resonate_audio.pipeline.stations import Stations
 
 OVERLAP = 0.5
 """Share of a window that the next one has too."""
-PASSAGE_S = 0.010
+PASSAGE_S = 0.030
 """Passage between what was there and what was made; it lies inside the stretch that is replaced."""
 GO_ON_S = 0.060
 """How far a source is carried on by prediction where it is extended, so that its last latents do
@@ -48,8 +48,9 @@ PART_FADE_S = 0.25
 """Passage from one prompt of a sequence to the next."""
 QUIET_S = 0.020
 """A loop is cut where the power within ± this much is least."""
-ROUNDS, JUMP_STEPS = 2, 5
-"""Times that a stretch of steps is solved where a gap is filled, and steps of such a stretch."""
+ROUNDS, REPEAT_ABOVE = 4, 0.5
+"""Where a gap is filled: times that a step is made, and the noise level above which it is. Level and
+colour are settled there; repeating later steps too follows prompts less and fits no better."""
 
 Samples = Float32[np.ndarray, " _"]
 """Samples of one channel, full scale at 1; two in one signature may differ in length."""
@@ -287,7 +288,7 @@ def fill(model: Stations, work: Work, source: Audio, spans: Sequence[tuple[int, 
         lambda: draw().to(data),
         uniform_grid(sampling.num_inference_steps),
         ROUNDS,
-        JUMP_STEPS,
+        REPEAT_ABOVE,
         work.on_step,
         lambda: make_step(sampling.solver),
     )

@@ -25,9 +25,9 @@ def conditional() -> tuple[torch.Tensor, torch.Tensor]:
     return across @ KNOWN[0, ~IS_FREE, 0], left.diagonal().sqrt()
 
 
-def solved(num_rounds: int, jump_steps: int) -> torch.Tensor:
+def solved(num_rounds: int, repeat_above: float = 0.0) -> torch.Tensor:
     return solve_masked(
-        VELOCITY, KNOWN, IS_FREE, drawing(*KNOWN.shape), TIMES, num_rounds, jump_steps
+        VELOCITY, KNOWN, IS_FREE, drawing(*KNOWN.shape), TIMES, num_rounds, repeat_above
     )
 
 
@@ -37,27 +37,27 @@ def error(z: torch.Tensor) -> float:
 
 
 def test_known_frames_come_back_to_the_bit() -> None:
-    assert torch.equal(solved(2, 4)[:, ~IS_FREE], KNOWN[:, ~IS_FREE])
+    assert torch.equal(solved(2, 0.3)[:, ~IS_FREE], KNOWN[:, ~IS_FREE])
 
 
 def test_what_stands_in_the_free_frames_does_not_matter() -> None:
     other = torch.where(IS_FREE[:, None], torch.nan_to_num(KNOWN * 1e3), KNOWN)
     made = [
-        solve_masked(VELOCITY, known, IS_FREE, drawing(*KNOWN.shape), TIMES, 2, 4)
+        solve_masked(VELOCITY, known, IS_FREE, drawing(*KNOWN.shape), TIMES, 2)
         for known in (KNOWN, other)
     ]
     torch.testing.assert_close(*made)
 
 
 def test_with_jumps_a_gap_is_filled_as_the_normal_says() -> None:
-    z = solved(num_rounds=8, jump_steps=4)
+    z = solved(num_rounds=8)
     mean, std = conditional()
     torch.testing.assert_close(z[:, IS_FREE].mean(dim=(0, 2)), mean, atol=0.06, rtol=0)
     torch.testing.assert_close(z[:, IS_FREE].std(dim=(0, 2)), std, atol=0.08, rtol=0)
 
 
 def test_jumps_make_free_frames_fit_those_that_are_known() -> None:
-    assert error(solved(1, 1)) > 2 * error(solved(8, 4))
+    assert error(solved(1)) > 2 * error(solved(8))
 
 
 def test_with_every_frame_free_it_is_plain_solving() -> None:
@@ -67,12 +67,17 @@ def test_with_every_frame_free_it_is_plain_solving() -> None:
     torch.testing.assert_close(free, integrate(VELOCITY, noise, TIMES))
 
 
-def test_the_stretch_from_pure_noise_is_solved_once() -> None:
-    assert plan_stretches([1.0, 0.75, 0.5, 0.25, 0.0], num_rounds=2, jump_steps=2) == [
-        [1.0, 0.75, 0.5],
-        [0.5, 0.25, 0.0],
+def test_the_step_from_pure_noise_is_made_once_and_the_end_of_the_way_too() -> None:
+    assert plan_stretches([1.0, 0.75, 0.5, 0.25, 0.0], num_rounds=2, repeat_above=0.5) == [
+        [1.0, 0.75],
+        [0.75, 0.5],
+        [0.75, 0.5],
         [0.5, 0.25, 0.0],
     ]
+
+
+def test_without_rounds_there_is_one_stretch() -> None:
+    assert plan_stretches([1.0, 0.5, 0.0], 1, 0.0) == [[1.0, 0.5, 0.0]]
 
 
 def test_a_callback_hears_of_repeated_steps_and_cancels() -> None:
@@ -82,7 +87,7 @@ def test_a_callback_hears_of_repeated_steps_and_cancels() -> None:
         told.append((done, in_all))
         return done < 3
 
-    with pytest.raises(Cancelled, match="step 3 of 6"):
+    with pytest.raises(Cancelled, match="step 3 of 5"):
         solve_masked(VELOCITY, KNOWN, IS_FREE, drawing(*KNOWN.shape), uniform_grid(4).double(),
-                     2, 2, stop_at_three)  # fmt: skip
-    assert told == [(1, 6), (2, 6), (3, 6)]
+                     2, 0.5, stop_at_three)  # fmt: skip
+    assert told == [(1, 5), (2, 5), (3, 5)]
