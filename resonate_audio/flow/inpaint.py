@@ -76,7 +76,7 @@ def solve_masked(
 
 def plan_stretches(levels: list[float], num_rounds: int, repeat_above: float) -> list[list[float]]:
     """The noise levels of each stretch of steps without a jump, in order, repetitions included."""
-    stretches = []
+    stretches: list[list[float]] = []
     for number, pair in enumerate(pairwise(levels)):
         if num_rounds == 1 or pair[0] <= repeat_above:
             return [*stretches, levels[number:]]

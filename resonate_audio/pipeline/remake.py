@@ -49,8 +49,8 @@ PART_FADE_S = 0.25
 QUIET_S = 0.020
 """A loop is cut where the power within ± this much is least."""
 ROUNDS, REPEAT_ABOVE = 4, 0.5
-"""Where a gap is filled: times that a step is made, and the noise level above which it is. Level and
-colour are settled there; repeating later steps too follows prompts less and fits no better."""
+"""Where a gap is filled: times that a step is made, and the noise level above which it is. Level
+and colour are settled there; repeating later steps too follows prompts less and fits no better."""
 
 Samples = Float32[np.ndarray, " _"]
 """Samples of one channel, full scale at 1; two in one signature may differ in length."""
