@@ -201,7 +201,13 @@ NANO2 = ModelConfig(
     name="nano2",
     text_encoder=ALL_MINILM,
     transformer=NANO.transformer.model_copy(
-        update={"latent_channels": 96, "hidden": 384, "num_heads": 6, "num_single_blocks": 8}
+        update={
+            "latent_channels": 96,
+            "hidden": 256,
+            "num_heads": 4,
+            "num_single_blocks": 6,
+            "mlp_ratio": 1.5,
+        }
     ),
     vae=LinearVAEConfig(num_bands=128, latent_channels=96, quiet_range=9.21),
     vocoder=PartsVocoderConfig(),
