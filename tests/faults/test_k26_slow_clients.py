@@ -168,26 +168,27 @@ def test_a_quick_client_is_answered_as_ever(server: Served) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"GET /hea", b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\n"])
 def test_many_open_connections_do_not_keep_others_out(server: Served, data: bytes) -> None:
-    held = [connect(server, data) for _ in range(FILES - 5)]
-    start_s = time.monotonic()
-    answer = httpx2.get(f"http://{server.url}/health", timeout=20)
-    assert answer.status_code == 200
-    assert time.monotonic() - start_s < SLACK_S
-    for connection in held:
-        connection.close()
+    with contextlib.ExitStack() as held:
+        for _ in range(FILES - 5):
+            held.enter_context(connect(server, data))
+        start_s = time.monotonic()
+        answer = httpx2.get(f"http://{server.url}/health", timeout=20)
+        assert answer.status_code == 200
+        assert time.monotonic() - start_s < SLACK_S
     assert "Traceback" not in server.said
 
 
 def test_connections_of_one_address_leave_room_for_others(server: Served) -> None:
     asked = head(server, "GET /health") + b"\r\n"
-    held = [connect(server, asked) for _ in range(FILES - 5)]  # answered, and kept alive
-    with socket.create_connection(
-        (server.host, server.port), timeout=20, source_address=("127.0.0.2", 0)
-    ) as other:
+    elsewhere = ("127.0.0.2", 0)
+    with contextlib.ExitStack() as held:
+        for _ in range(FILES - 5):  # answered, and kept alive
+            held.enter_context(connect(server, asked))
+        other = held.enter_context(
+            socket.create_connection((server.host, server.port), 20, source_address=elsewhere)
+        )
         other.sendall(asked)
         assert other.recv(100).startswith(b"HTTP/1.1 200")
-    for connection in held:
-        connection.close()
 
 
 def test_a_client_that_does_not_take_its_answer_is_given_up(servers: dict[str, Served]) -> None:
@@ -197,18 +198,17 @@ def test_a_client_that_does_not_take_its_answer_is_given_up(servers: dict[str, S
         b'"sample_rate": 48000}'
     )
     more = ("Content-Type: application/json", f"Content-Length: {len(body)}")
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.connect((server.host, server.port))
-    connection.sendall(head(server, "POST /v1/audio/generate", *more) + b"\r\n" + body)
-    connection.settimeout(120)
-    assert connection.recv(12) == b"HTTP/1.1 200"
-    until_s = time.monotonic() + 3 * SEND_S + SLACK_S
-    here = connection.getsockname()[1]
-    while is_open(server, here):
-        assert time.monotonic() < until_s
-        time.sleep(0.1)
-    connection.close()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((server.host, server.port))
+        connection.sendall(head(server, "POST /v1/audio/generate", *more) + b"\r\n" + body)
+        connection.settimeout(120)
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        until_s = time.monotonic() + 3 * SEND_S + SLACK_S
+        here = connection.getsockname()[1]
+        while is_open(server, here):
+            assert time.monotonic() < until_s
+            time.sleep(0.1)
 
 
 def is_open(server: Served, port: int) -> bool:
@@ -224,13 +224,12 @@ def is_open(server: Served, port: int) -> bool:
 
 
 def test_a_stop_is_not_held_up_by_slow_clients(tmp_path: Path) -> None:
-    with short("raters", tmp_path) as server:
-        held = [connect(server, b"GET /hea") for _ in range(5)]
+    with short("raters", tmp_path) as server, contextlib.ExitStack() as held:
+        for _ in range(5):
+            held.enter_context(connect(server, b"GET /hea"))
         start_s = time.monotonic()
         server.stop()
         assert time.monotonic() - start_s < HEAD_S + SLACK_S
-        for connection in held:
-            connection.close()
 
 
 @pytest.mark.parametrize(
