@@ -6,6 +6,7 @@ caller can fix it (one line on stderr says how) · 130 interrupted.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -42,6 +43,8 @@ from resonate_audio.core.text import one_line
 UsageError: Any = typer.BadParameter.__bases__[0]
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
+INSIST_S = 1.0
+"""How long after an interrupt the command must be on its way out."""
 
 app = typer.Typer(
     name="resonate",
@@ -122,9 +125,9 @@ def _run_interruptibly(arguments: Sequence[str]) -> int:
     """Run a command line; after Ctrl-C whatever goes wrong is put down to that.
 
     A library that is loaded or called when the interrupt comes may turn it into another error, or
-    print it as one that nobody could catch.
+    print it as one that nobody could catch, or drop it.
     """
-    is_over = threading.Event()
+    is_over, has_ended = threading.Event(), threading.Event()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if is_over.is_set():  # a second one: nobody has time
@@ -132,6 +135,7 @@ def _run_interruptibly(arguments: Sequence[str]) -> int:
         is_over.set()
         sys.unraisablehook = lambda _: None
         threading.excepthook = lambda _: None
+        threading.Thread(target=_insist, args=(has_ended,), daemon=True).start()
         raise KeyboardInterrupt
 
     with suppress(ValueError):  # not the main thread: the caller has the signals
@@ -148,6 +152,21 @@ def _run_interruptibly(arguments: Sequence[str]) -> int:
         if is_over.is_set():
             return _fail("interrupted; files that were finished are kept", code=INTERRUPTED)
         raise
+    finally:
+        has_ended.set()
+
+
+def _insist(has_ended: threading.Event) -> None:
+    """Interrupt again where that was dropped, as callbacks of the import system do.
+
+    While the main thread handles an exception it is on its way out, and is left in peace.
+    """
+    main = threading.main_thread().ident
+    while main is not None and not has_ended.wait(INSIST_S):
+        if sys._current_exceptions().get(main) in (None, (None, None, None)):
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(main), ctypes.py_object(KeyboardInterrupt)
+            )
 
 
 def _is_there() -> bool:

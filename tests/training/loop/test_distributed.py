@@ -174,6 +174,7 @@ def test_a_checkpoint_goes_on_in_another_number_of_processes(
     assert_same_training(pretrain, "one", "two")
 
 
+@pytest.mark.slow
 def test_a_batch_that_the_processes_cannot_share_is_refused_in_one_line(
     pretrain: dict[str, Any],
 ) -> None:
