@@ -229,6 +229,7 @@ class FastFlowTransformer(FlowEnds):
         z: Float[Tensor, "row frame channel"],
         t: Float[Tensor, " row"],
         conditions: Conditions,
+        r: Float[Tensor, " row"] | None = None,
     ) -> Float[Tensor, "row frame channel"]:
         """Predict the velocity noise − data, as ``FlowTransformer.forward`` does.
 
@@ -236,7 +237,7 @@ class FastFlowTransformer(FlowEnds):
             InputError: more frames than the positions were made for.
         """
         check_num_frames(z.shape[1], self.config)
-        condition = self.timestep(t) + conditions.pooled
+        condition = self.at_times(t, r) + conditions.pooled
         active = functional.silu(condition)
         latents, text = self.latent_in(z.to(self.dtype)), conditions.tokens
         latent_turn, text_turn = (self._rotation(x) for x in (latents, text))

@@ -47,6 +47,9 @@ class FlowTransformerConfig(FrozenConfig):
     num_text_tokens: int = Field(gt=0)
     max_frames: int = Field(default=2048, gt=0)
     """Longest clip, in latent frames."""
+    mean_velocity: bool = False
+    """Whether it has a second time r ≤ t and predicts the mean velocity between both
+    [arXiv:2505.13447], so that a step of any length is one evaluation."""
 
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> FlowTransformerConfig:
@@ -75,6 +78,10 @@ class Conditions:
             torch.cat([self.tokens, other.tokens]), torch.cat([self.pooled, other.pooled])
         )
 
+    def repeated(self, times: int) -> Conditions:
+        """These rows, then the same again, so many times in all."""
+        return Conditions(self.tokens.repeat(times, 1, 1), self.pooled.repeat(times, 1))
+
 
 class FlowEnds(nn.Module):
     """All of the network but its blocks: what goes in, what comes out, what is stored."""
@@ -92,6 +99,8 @@ class FlowEnds(nn.Module):
         self.text_in = TextProjection(config.text_dim, hidden, ratio)
         self.pooled_in = TextProjection(config.pooled_dim, hidden, ratio)
         self.timestep = TimestepEmbedding(hidden)
+        if config.mean_velocity:
+            self.end_timestep = TimestepEmbedding(hidden)
         self._make_blocks()
         self.head = VelocityHead(hidden, config.latent_channels)
         self.register_buffer("latent_mean", torch.zeros(1, 1, config.latent_channels))
@@ -124,6 +133,17 @@ class FlowEnds(nn.Module):
         tokens, pooled = features.tokens.to(self.dtype), features.pooled.to(self.dtype)
         return Conditions(self.text_in(tokens), self.pooled_in(pooled))
 
+    def at_times(
+        self, t: Float[Tensor, " row"], r: Float[Tensor, " row"] | None
+    ) -> Float[Tensor, "row hidden"]:
+        """Embed the noise level, and the level that a mean velocity leads to (None: t itself)."""
+        embedded: Tensor = self.timestep(t)
+        if not self.config.mean_velocity:
+            assert r is None, "this network knows one time"
+            return embedded
+        reached: Tensor = self.end_timestep(t if r is None else r)
+        return embedded + reached
+
     def empty_features(self, num_rows: int) -> TextFeatures:
         """Give the features that stand for no prompt, once per row (a view, not copies)."""
         return TextFeatures(
@@ -142,8 +162,10 @@ class FlowTransformer(FlowEnds):
         super().__init__(config)
         self.recompute_blocks = False
         initialise(self)
-        for linear in (self.timestep.inner, self.timestep.outer):
-            nn.init.normal_(linear.weight, std=TIMESTEP_INIT_STD)
+        embeddings = [self.timestep, *([self.end_timestep] if config.mean_velocity else [])]
+        for embedding in embeddings:
+            for linear in (embedding.inner, embedding.outer):
+                nn.init.normal_(linear.weight, std=TIMESTEP_INIT_STD)
 
     def _make_blocks(self) -> None:
         config = self.config
@@ -162,13 +184,15 @@ class FlowTransformer(FlowEnds):
         z: Float[Tensor, "row frame channel"],
         t: Float[Tensor, " row"],
         conditions: Conditions,
+        r: Float[Tensor, " row"] | None = None,
     ) -> Float[Tensor, "row frame channel"]:
-        """Predict the velocity noise − data.
+        """Predict the velocity noise − data, or its mean on the way from t down to r.
 
         Args:
             z: normalised latents at noise level t, in any dtype, which the velocity gets too.
             t: noise level in [0, 1], 1 = noise.
             conditions: projected prompts, one per row.
+            r: noise level in [0, t], for networks with a second time; None is t itself.
 
         Raises:
             InputError: more frames than the positions were made for.
@@ -177,7 +201,7 @@ class FlowTransformer(FlowEnds):
         latent_angles = rotary_angles(z.shape[1], self.config.head_dim, z.device)
         text = conditions.tokens
         text_angles = rotary_angles(text.shape[1], self.config.head_dim, z.device)
-        condition = self.timestep(t) + conditions.pooled
+        condition = self.at_times(t, r) + conditions.pooled
         latents = self.latent_in(z.to(self.dtype))
         for joint in self.joint_blocks:
             latents, text = self._run(joint, latents, text, condition, latent_angles, text_angles)
@@ -190,6 +214,24 @@ class FlowTransformer(FlowEnds):
         if self.recompute_blocks and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
+
+
+def with_second_time(plain: FlowTransformer) -> FlowTransformer:
+    """Give a plain flow transformer's weights a second time that does not matter yet.
+
+    Its embedding ends in zeros, so that the mean velocity over any stretch begins as the velocity
+    at the stretch's noisy end.
+
+    Returns:
+        A new network with a copy of the weights.
+    """
+    assert not plain.config.mean_velocity, "it has a second time"
+    network = FlowTransformer(plain.config.model_copy(update={"mean_velocity": True}))
+    outer = network.end_timestep.outer
+    nn.init.zeros_(outer.weight)
+    state = network.state_dict() | plain.state_dict()
+    network.load_state_dict(state)
+    return network.to(plain.latent_mean.device, plain.dtype)
 
 
 def check_num_frames(num_frames: int, config: FlowTransformerConfig) -> None:

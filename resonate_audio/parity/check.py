@@ -18,11 +18,11 @@ from torch import Tensor
 from resonate_audio.core.documents.json_text import parse_object
 from resonate_audio.core.errors import CheckpointError
 from resonate_audio.core.files import check_regular
-from resonate_audio.parity import flow, rl, signals
+from resonate_audio.parity import flow, mean_flow, rl, signals
 from resonate_audio.parity.comparison import Comparison, Difference, compare, expected_outputs
 
 Check = Callable[[dict[str, Tensor], dict[str, Any], Path], Iterator[Comparison]]
-CHECKS: dict[str, Check] = {**signals.CHECKS, **flow.CHECKS, **rl.CHECKS}
+CHECKS: dict[str, Check] = {**signals.CHECKS, **flow.CHECKS, **rl.CHECKS, **mean_flow.CHECKS}
 """Which check reads the golden files whose name starts so."""
 
 

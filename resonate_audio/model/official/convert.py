@@ -99,6 +99,7 @@ def flow_config(state: Mapping[str, Tensor], source: str) -> FlowTransformerConf
     """Sizes of a published flow transformer, from its shapes; the MLP ratio is always 4."""
     hidden = _shape(state, "audio_input_proj.0.weight", source)[0]
     num_tokens, text_dim = _shape(state, "empty_string_feat", source)
+    pooled_dim = _shape(state, "text_cond_proj.0.weight", source)[1]
     head_dim = _shape(state, "joint_blocks.0.latent_block.attn.q_norm.weight", source)[0]
     return FlowTransformerConfig(
         latent_channels=_shape(state, "latent_mean", source)[-1],
@@ -107,8 +108,9 @@ def flow_config(state: Mapping[str, Tensor], source: str) -> FlowTransformerConf
         num_joint_blocks=_count(state, "joint_blocks"),
         num_single_blocks=_count(state, "fused_blocks"),
         text_dim=text_dim,
-        pooled_dim=_shape(state, "empty_string_feat_c", source)[0],
+        pooled_dim=pooled_dim,
         num_text_tokens=num_tokens,
+        mean_velocity=any(name.startswith("r_embed.mlp.") for name in state),
     )
 
 

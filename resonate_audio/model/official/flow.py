@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-LEGACY_KEYS = frozenset({"t_embed.freqs", "latent_rot", "text_rot"})
+LEGACY_KEYS = frozenset(
+    {"t_embed.freqs", "r_embed.freqs", "latent_rot", "text_rot", "_extra_state"}
+)
 """Tables that old files carry; they are computed now."""
 
 # (official, ours) for how a name begins …
@@ -16,6 +18,8 @@ _TOP = (
     ("empty_string_feat", "empty_tokens"),
     ("t_embed.mlp.0", "timestep.inner"),
     ("t_embed.mlp.2", "timestep.outer"),
+    ("r_embed.mlp.0", "end_timestep.inner"),
+    ("r_embed.mlp.2", "end_timestep.outer"),
     ("audio_input_proj.0", "latent_in.linear"),
     ("audio_input_proj.2", "latent_in.mlp"),
     ("text_input_proj.0", "text_in.linear"),
@@ -56,7 +60,10 @@ def from_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Names nobody knows pass through, so that a strict load names them.
     """
-    return {official_to_ours(k): v for k, v in weights.items() if k not in LEGACY_KEYS}
+    ours = {official_to_ours(k): v for k, v in weights.items() if k not in LEGACY_KEYS}
+    if "empty_tokens" in ours and "empty_pooled" not in ours:
+        ours["empty_pooled"] = ours["empty_tokens"].float().mean(dim=0)  # files before it was kept
+    return ours
 
 
 def to_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

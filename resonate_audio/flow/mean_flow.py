@@ -1,0 +1,227 @@
+"""Mean velocities: what a flow does between two noise levels, in one evaluation.
+
+u(z_t, t, r) = 1/(t − r) · ∫_r^t v(z_s, s) ds, so z_r = z_t − (t − r)·u(z_t, t, r)
+[MeanFlow, arXiv:2505.13447, eq. 3]; at r = t it is the velocity itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from resonate_audio.core.sampling import SolverSettings
+from resonate_audio.flow.guidance import Joinable, guided
+from resonate_audio.flow.path import Velocity
+from resonate_audio.flow.times import uniform_grid
+
+MeanVelocity = Callable[
+    [Float[Tensor, "row ..."], Float[Tensor, " row"], Float[Tensor, " row"]],
+    Float[Tensor, "row ..."],
+]
+"""u(z, t, r) with r ≤ t, conditions bound."""
+
+
+def in_steps(mean_velocity: MeanVelocity, times: Float[Tensor, " time"]) -> Velocity:
+    """The velocity that carries each of some noise levels to the next in one Euler step.
+
+    v(z, t) = u(z, t, r), r the highest of ``times`` below t; at the lowest one, r = t.
+
+    Args:
+        mean_velocity: the model, conditions bound.
+        times: the levels that a solver will visit, in any order.
+    """
+    rising = times.sort().values
+
+    def velocity(z: Float[Tensor, "row ..."], t: Float[Tensor, " row"]) -> Float[Tensor, "row ..."]:
+        levels = rising.to(t)
+        below = (torch.searchsorted(levels, t.contiguous()) - 1).clamp(min=0)
+        return mean_velocity(z, t, torch.minimum(levels[below], t))
+
+    return velocity
+
+
+def sampling_velocity(
+    network: Callable[..., Tensor],
+    prompt: Joinable,
+    empty: Joinable,
+    settings: SolverSettings,
+    is_mean: bool,
+    times: Float[Tensor, " time"] | None = None,
+) -> Velocity:
+    """What a solver follows: guided velocities, or mean ones, which have guidance inside.
+
+    Args:
+        network: of (z, t, conditions), and with ``is_mean`` of (z, t, conditions, r).
+        prompt: conditions, one per row.
+        empty: conditions of no prompt.
+        settings: number of steps and guidance.
+        is_mean: whether the network predicts mean velocities.
+        times: noise levels of the solver; equally spaced ones from 1 to 0 if None.
+    """
+    if not is_mean:
+        return guided(network, prompt, empty, settings.guidance_scale)
+    levels = uniform_grid(settings.num_inference_steps) if times is None else times
+    return in_steps(lambda z, t, r: network(z, t, prompt, r), levels)
+
+
+# --- training from data: MeanFlow ----------------------------------------------------------------
+
+
+def two_times(
+    normals: Float[Tensor, "2 row"], uniform: Float[Tensor, " row"], share_equal: float,
+    mean: float, std: float,
+) -> tuple[Float[Tensor, " row"], Float[Tensor, " row"]]:  # fmt: skip
+    """Two noise levels a row, the larger first; some rows get the larger one twice.
+
+    sigmoid(mean + std·n) of two normals          [arXiv:2505.13447, sec. 4.3]
+
+    Args:
+        normals: standard normals.
+        uniform: in [0, 1), says which rows have equal times.
+        share_equal: share of rows with r = t.
+        mean: of the normals' logits.
+        std: of the normals' logits.
+    """
+    levels = torch.sigmoid(mean + std * normals)
+    t, r = levels.amax(0), levels.amin(0)
+    return t, torch.where(uniform < share_equal, t, r)
+
+
+def guided_target(
+    velocity: Float[Tensor, "row ..."],
+    with_prompt: Float[Tensor, "row ..."],
+    without: Float[Tensor, "row ..."],
+    data_share: float,
+    prompt_share: float,
+) -> Float[Tensor, "row ..."]:
+    """Put guidance into what is learnt: a mixture of three velocities at (z, t).
+
+    w·v + k·u(z, t, t | prompt) + (1 − w − k)·u(z, t, t | empty)
+    [arXiv:2505.13447, sec. 4.2 and app. B.1: the field followed is that of scale w/(1 − k)]
+
+    Args:
+        velocity: v, noise − data.
+        with_prompt: the network's own velocity at t with the prompt.
+        without: its velocity at t without one.
+        data_share: w.
+        prompt_share: k.
+    """
+    rest = 1 - data_share - prompt_share
+    return data_share * velocity + prompt_share * with_prompt + rest * without
+
+
+def mean_flow_target(
+    bind: Callable[[Int[Tensor, " part"]], MeanVelocity],
+    z: Float[Tensor, "row frame channel"],
+    t: Float[Tensor, " row"],
+    r: Float[Tensor, " row"],
+    velocity: Float[Tensor, "row frame channel"],
+) -> Float[Tensor, "row frame channel"]:
+    """What the mean velocity should be, by its own slope: v̂ − (t − r)·du/dt.
+
+    du/dt is the product of the Jacobian with (v̂, 0, 1) for (z, r, t), in forward mode
+    [arXiv:2505.13447, eq. 6 and 8]. Rows with r = t do not need it and are left out of it.
+
+    Args:
+        bind: the network with the conditions of some of the rows.
+        z: states at t.
+        t: noise levels.
+        r: noise levels that the mean velocities lead to.
+        velocity: v̂, the velocity at (z, t) that is to be followed.
+
+    Returns:
+        The target, without gradient.
+    """
+    part = (r < t).nonzero().flatten()
+    target = velocity.detach().clone()
+    if not len(part):
+        return target
+    mean_velocity = bind(part)
+    points = z[part], r[part], t[part]
+    along = velocity[part], torch.zeros_like(points[1]), torch.ones_like(points[2])
+    # Fused attention has no forward mode.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        change = torch.func.jvp(lambda z, r, t: mean_velocity(z, t, r), points, along)[1]
+    target[part] -= (t - r)[part, None, None] * change
+    return target
+
+
+def adaptive_rows(
+    squares: Float[Tensor, " row"], offset: float = 1e-3
+) -> Float[Tensor, " row"]:  # fmt: skip
+    """Weigh each row's squared error by its own size: e / sg(e + c).
+
+    [arXiv:2505.13447, sec. 4.3, with p = 1]
+    """
+    return squares / (squares.detach() + offset)
+
+
+# --- training from a teacher: its own guided way ------------------------------------------------
+
+
+class Stretch(NamedTuple):
+    """Of a flow, from one noise level down to another."""
+
+    z: Float[Tensor, "row frame channel"]
+    """State at t."""
+    t: Float[Tensor, " row"]
+    r: Float[Tensor, " row"]
+    mean: Float[Tensor, "row frame channel"]
+    """The mean velocity in between: (z_t - z_r)/(t - r)."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """States of a flow at noise levels that fall, each row with levels of its own."""
+
+    states: Float[Tensor, "time row frame channel"]
+    times: Float[Tensor, "time row"]
+    velocities: Float[Tensor, "step row frame channel"]
+    """At every state but the last."""
+
+    def between(self, first: Int[Tensor, " row"], last: Int[Tensor, " row"]) -> Stretch:
+        """A stretch of each row.
+
+        Args:
+            first: number of the state it starts from, none of them the last.
+            last: number of the state it leads to, at least ``first``; the same one gives the
+                velocity there.
+        """
+        rows = torch.arange(len(first), device=first.device)
+        z, t, r = self.states[first, rows], self.times[first, rows], self.times[last, rows]
+        length = (t - r)[:, None, None]
+        mean = (z - self.states[last, rows]) / torch.where(length > 0, length, 1.0)
+        is_point = (last == first)[:, None, None]
+        return Stretch(z, t, r, torch.where(is_point, self.velocities[first, rows], mean))
+
+
+@torch.no_grad()
+def follow(
+    velocity: Velocity,
+    z: Float[Tensor, "row frame channel"],
+    t: Float[Tensor, " row"],
+    r: Float[Tensor, " row"],
+    num_steps: int,
+) -> Trajectory:
+    """Solve each row from its own t down to its own r in equal steps, of order 2.
+
+    z − h·(3·v_n − v_{n−1})/2 with one evaluation a step; the first is Euler's
+    [Adams–Bashforth, Hairer, Nørsett & Wanner, Solving Ordinary Differential Equations I, III.1].
+    """
+    shares = torch.linspace(0, 1, num_steps + 1, device=t.device)[:, None]
+    times = t + shares * (r - t)
+    length = ((t - r) / num_steps)[:, None, None]
+    states: list[Tensor] = [z]
+    velocities: list[Tensor] = []
+    for step in range(num_steps):
+        slope = velocity(states[-1], times[step]).to(z)
+        before = velocities[-1] if velocities else slope
+        velocities.append(slope)
+        states.append(states[-1] - length * (1.5 * slope - 0.5 * before))
+    return Trajectory(torch.stack(states), times, torch.stack(velocities))
