@@ -64,6 +64,22 @@ def pretrain(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def distil(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Make a trained flow transformer need few steps and no guidance.
+
+    [bold]Examples[/bold]
+
+      resonate train distil --recipe recipes/nano/distil.yaml
+
+      resonate train distil --recipe recipes/nano/distil.yaml --set objective=meanflow
+    """
+    from resonate_audio.core.config import load_config
+    from resonate_audio.training.recipes.distil import DistilRecipe, train_distil
+
+    train_distil(load_config(DistilRecipe, recipe, overrides), _say)
+
+
+@app.command()
 def grpo(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Reinforce a model with Flow-GRPO, or with its Guard and DPPO forms.
 

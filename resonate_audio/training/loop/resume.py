@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from resonate_audio.core.documents.yaml_text import format_yaml
 from resonate_audio.core.errors import OutputError, TrainingError
@@ -100,7 +101,8 @@ class RunState:
         Raises:
             TrainingError: the recipe changed in something other than ``run``.
         """
-        check_same_recipe(checkpoint.config, self.config.model_dump(mode="json"))
+        saved = with_new_fields(type(self.config), checkpoint.config)
+        check_same_recipe(saved, self.config.model_dump(mode="json"))
         tensors = checkpoint.tensors
         for name, module in self.task.phases.items():
             load_whole(module, unpack(f"module.{name}", tensors))
@@ -130,6 +132,14 @@ def prepare_folder(config: TrainerConfig) -> None:
     with atomic_path(output / "recipe.yaml") as temporary:
         text = format_yaml(config.model_dump(mode="json"))
         temporary.write_text(text, encoding="utf-8")
+
+
+def with_new_fields(cls: type[TrainerConfig], saved: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of an older version with the defaults of what it did not know."""
+    try:
+        return cls.model_validate(saved).model_dump(mode="json")
+    except ValidationError:
+        return saved  # of a version that called things otherwise; the comparison names them
 
 
 def check_same_recipe(saved: dict[str, Any], current: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.noise import seeded_noise
 from resonate_audio.core.sampling import SolverSettings
 from resonate_audio.core.types import Audio, TextFeatures
-from resonate_audio.flow.guidance import guided
+from resonate_audio.flow.mean_flow import sampling_velocity
 from resonate_audio.flow.ode import solve
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.model.linear_vae import AnyVAE
@@ -62,11 +62,12 @@ class Listener:
         device = model.latent_mean.device
         num_rows, channels = len(self.config.prompts), model.config.latent_channels
         noise = seeded_noise(range(num_rows), self.num_frames, channels).to(device)
-        velocity = guided(
+        velocity = sampling_velocity(
             model,
             model.condition(self.features),
             model.condition(model.empty_features(num_rows)),
-            self.config.guidance_scale,
+            self.config,
+            model.config.mean_velocity,
         )
         with torch.no_grad():
             return model.unnormalize(solve(velocity, noise, self.config))

@@ -123,8 +123,13 @@ def load_text_encoder(recipe: ModelRecipe, device: torch.device) -> TextEncoder:
 
 def load_part(module: nn.Module, path: Path) -> None:
     """Load one part's weights from a file, or from ``model.safetensors`` in a folder."""
-    file = path / "model.safetensors" if path.is_dir() else path
+    file = weights_file(path)
     load_strict(module, read_weights(file), str(file))
+
+
+def weights_file(path: Path) -> Path:
+    """The file of weights itself: ``model.safetensors`` where a folder is named."""
+    return path / "model.safetensors" if path.is_dir() else path
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
