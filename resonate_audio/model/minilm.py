@@ -60,10 +60,20 @@ class MiniLM(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
 
     def forward(
-        self, ids: Int64[Tensor, "row token"], mask: Bool[Tensor, "row token"]
+        self,
+        ids: Int64[Tensor, "row token"],
+        mask: Bool[Tensor, "row token"],
+        positions: Int64[Tensor, "row token"] | None = None,
     ) -> Float[Tensor, "row token dim"]:
-        """Hidden states of the last block; attention sees only positions where ``mask`` is true."""
-        positions = torch.arange(ids.shape[1], device=ids.device)
+        """Hidden states of the last block; attention sees only positions where ``mask`` is true.
+
+        Args:
+            ids: token ids.
+            mask: false at padding.
+            positions: number of each token's position; 0, 1, … if None.
+        """
+        if positions is None:
+            positions = torch.arange(ids.shape[1], device=ids.device)
         hidden: Tensor = self.words(ids) + self.positions(positions) + self.segments.weight[0]
         hidden = self.embedding_norm(hidden)
         for block in self.blocks:

@@ -16,6 +16,7 @@ from resonate_audio.core.documents.json_text import read_object
 from resonate_audio.core.errors import CheckpointError, InputError
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.model.checkpoint import State, load_strict, read_tokenizer, read_weights
+from resonate_audio.model.clap_text import ClapText, ClapTextConfig, rename_clap_text
 from resonate_audio.model.minilm import MiniLM, MiniLMConfig, rename_minilm
 
 if TYPE_CHECKING:
@@ -24,6 +25,19 @@ if TYPE_CHECKING:
 INT8_SUFFIX = ".int8"
 SCALE_SUFFIX = ".scale"
 ENCODER_FILES = ("config.json", "tokenizer.json", "model.safetensors")
+POOLED_FOLDER = "pooled"
+"""Where, in an encoder's folder, the same files lie of the encoder that gives the pooled vector."""
+
+
+class PooledEncoderConfig(FrozenConfig):
+    """The text tower of a LAION-CLAP, whose one vector stands for a whole prompt."""
+
+    repo_id: str
+    """Hub id that the weights come from."""
+    revision: str | None = None
+    """Commit or tag of ``repo_id``; None: the newest."""
+    dim: int = Field(ge=1)
+    """Width of the pooled vector."""
 
 
 class TextEncoderConfig(FrozenConfig):
@@ -38,15 +52,29 @@ class TextEncoderConfig(FrozenConfig):
     num_tokens: int = Field(default=77, ge=2)
     """Prompts are padded and cut to this many tokens."""
     dim: int = Field(ge=1)
-    """Width of token and pooled features."""
+    """Width of the token features, and of the pooled ones where ``pooled`` is None."""
+    pooled: PooledEncoderConfig | None = None
+    """A second encoder for the pooled vector; None: a mean of the token features."""
+
+    @property
+    def pooled_dim(self) -> int:
+        """Width of the pooled features."""
+        return self.dim if self.pooled is None else self.pooled.dim
 
 
 class TextEncoder(nn.Module):
     """A frozen language model and its tokenizer: texts in, ``TextFeatures`` out."""
 
-    def __init__(self, config: TextEncoderConfig, network: nn.Module, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        config: TextEncoderConfig,
+        network: nn.Module,
+        tokenizer: Tokenizer,
+        pooled: PooledEncoder | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
+        self.pooled = pooled
         self.network = network.eval().requires_grad_(False)
         tokenizer.enable_truncation(config.num_tokens)
         tokenizer.enable_padding(length=config.num_tokens, **_padding(config, tokenizer))
@@ -71,7 +99,16 @@ class TextEncoder(nn.Module):
         state = dequantize(read_weights(folder / "model.safetensors"))
         chosen = _t5_encoder_only(state) if config.kind == "t5" else rename_minilm(state)
         load_strict(network, chosen, str(folder / "model.safetensors"))
-        return cls(config, network, read_tokenizer(folder / "tokenizer.json"))
+        pooled = None
+        if config.pooled is not None:
+            place = folder / POOLED_FOLDER
+            pooled = PooledEncoder.from_folder(config.pooled, config.num_tokens, place)
+        return cls(config, network, read_tokenizer(folder / "tokenizer.json"), pooled)
+
+    def states(self) -> list[State]:
+        """Weights of every network in it."""
+        networks = [self.network, *([] if self.pooled is None else [self.pooled.network])]
+        return [dict(network.state_dict()) for network in networks]
 
     @property
     def device(self) -> torch.device:
@@ -88,7 +125,8 @@ class TextEncoder(nn.Module):
 
         ``t5`` (official): tokens = last hidden state with the mask given to T5; pooled = plain
         mean over all positions, padding included. ``minilm``: padded positions are zero and
-        pooled is the mean over the real ones.
+        pooled is the mean over the real ones. With an encoder of its own, pooled is what that
+        gives.
 
         Returns:
             tokens (row, token, dim) and pooled (row, dim), on the encoder's device.
@@ -102,12 +140,60 @@ class TextEncoder(nn.Module):
         ids = torch.tensor([encoding.ids for encoding in encodings], device=self.device)
         mask = torch.tensor([encoding.attention_mask for encoding in encodings], device=self.device)
         if self.config.kind == "minilm":
-            return masked_features(self.network(ids, mask.bool()), mask.bool())
-        hidden = self.network(input_ids=ids, attention_mask=mask).last_hidden_state
-        return TextFeatures(tokens=hidden, pooled=hidden.mean(dim=1))
+            found = masked_features(self.network(ids, mask.bool()), mask.bool())
+        else:
+            hidden = self.network(input_ids=ids, attention_mask=mask).last_hidden_state
+            found = TextFeatures(tokens=hidden, pooled=hidden.mean(dim=1))
+        if self.pooled is None:
+            return found
+        return TextFeatures(tokens=found.tokens, pooled=self.pooled(texts))
 
     def _tokenize(self, texts: Sequence[str]) -> list[Any]:
         return list(self._tokenizer.encode_batch(list(texts)))
+
+
+class PooledEncoder(nn.Module):
+    """A frozen CLAP text tower and its tokenizer: texts in, a vector of unit length each out."""
+
+    def __init__(self, network: ClapText, tokenizer: Tokenizer, num_tokens: int) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        tokenizer.enable_truncation(num_tokens)
+        tokenizer.enable_padding(length=num_tokens, pad_id=network.pad_token_id, pad_token="<pad>")
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def from_folder(
+        cls, config: PooledEncoderConfig, num_tokens: int, folder: Path
+    ) -> PooledEncoder:
+        """Build it from ``config.json``, ``tokenizer.json`` and ``model.safetensors``.
+
+        Raises:
+            CheckpointError: a file is missing or broken, or the width is not ``config.dim``.
+        """
+        for name in ENCODER_FILES:
+            if not (folder / name).is_file():
+                raise CheckpointError(f"{folder}: text encoder file {name} is missing")
+        path = folder / "config.json"
+        sizes = parse_config(ClapTextConfig, _read_json(path), str(path))
+        if sizes.projection_dim != config.dim:
+            raise CheckpointError(
+                f"{folder}: text encoder is {sizes.projection_dim} wide, the model expects "
+                f"{config.dim}"
+            )
+        network, weights = ClapText(sizes), folder / "model.safetensors"
+        load_strict(network, rename_clap_text(dequantize(read_weights(weights))), str(weights))
+        return cls(network, read_tokenizer(folder / "tokenizer.json"), num_tokens)
+
+    @torch.no_grad()
+    def forward(self, texts: Sequence[str]) -> Float[Tensor, "row dim"]:
+        """Embed texts, each padded or cut to the number of tokens."""
+        device = self.network.pooler.weight.device
+        encodings = self._tokenizer.encode_batch(list(texts))
+        ids = torch.tensor([encoding.ids for encoding in encodings], device=device)
+        mask = torch.tensor([encoding.attention_mask for encoding in encodings], device=device)
+        embedded: Tensor = self.network(ids, mask.bool())
+        return embedded
 
 
 def masked_features(

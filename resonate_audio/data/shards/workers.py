@@ -175,7 +175,7 @@ class LatentWorker:
         return LatentSettings(
             model=self.model_config.name,
             vae=fingerprint_weights([self.vae.state_dict()]),
-            text_encoder=fingerprint_weights([self.encoder.network.state_dict()]),
+            text_encoder=fingerprint_weights(self.encoder.states()),
             window_frames=tuple(self.frames),
             frame_samples=self.frame_samples,
             channels=self.model_config.transformer.latent_channels,

@@ -186,7 +186,7 @@ def encode_data(
     folder = cache / f"latents-{cache_key(waves.fingerprint, vae_key, *settings)}"
     windows = cached_latents(waves, vae, mel, recipe.window_s, folder, say)
     texts = all_captions(waves)
-    text_key = fingerprint_weights([encoder.network.state_dict()])
+    text_key = fingerprint_weights(encoder.states())
     folder = cache / f"captions-{cache_key(*texts, text_key, config.text_encoder.kind)}"
     captions = cached_captions(texts, encoder, folder, config.text_encoder.num_tokens, say)
     return make_latent_set(windows, waves, captions)
