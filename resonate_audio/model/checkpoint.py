@@ -17,32 +17,41 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from resonate_audio.core.documents.json_text import parse_object
+from resonate_audio.core.documents.json_text import parse_object, read_object
 from resonate_audio.core.documents.text import one_line, read_text
 from resonate_audio.core.errors import CheckpointError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.core.foreign import foreign_code
+from resonate_audio.model.weight_forms import find_weights
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 State = dict[str, Tensor]
 MAX_TOKENIZER_BYTES = 1 << 26
-WRAPPERS = ("generator", "state_dict", "weights", "model")
-"""Keys under which official and common trainers nest the weights of one network."""
+INDEX_SUFFIX = ".index.json"
+"""What follows the name of a safetensors file that was cut in several: the list of its parts."""
 
 
 def read_weights(path: Path) -> State:
     """Read the tensors of a ``.safetensors`` file or of a ``.pth`` / ``.pt`` / ``.bin`` pickle.
 
-    Pickles are opened with ``weights_only=True``, so no code in them can run.
+    Pickles are opened with ``weights_only=True``, so no code in them can run. A safetensors file
+    may be cut in several with an index (``model.safetensors.index.json``), which may be named
+    itself. Wrappers, prefixes and averages are taken off as `weight_forms` says.
 
     Raises:
         CheckpointError: the file is missing, truncated, or holds something other than weights.
     """
+    if path.name.endswith(INDEX_SUFFIX):
+        return find_weights(_read_shards(path), str(path))
     if not os.path.isfile(path):  # unlike Path.is_file, false for a name that is too long
+        index = path.with_name(path.name + INDEX_SUFFIX)
+        if path.suffix == ".safetensors" and os.path.isfile(index):
+            return find_weights(_read_shards(index), str(index))
         raise CheckpointError(f"{path}: no such weights file")
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    is_plain = path.suffix == ".safetensors"
+    return find_weights(_read_safetensors(path) if is_plain else _read_pickle(path), str(path))
 
 
 def _read_safetensors(path: Path) -> State:
@@ -55,11 +64,30 @@ def _read_safetensors(path: Path) -> State:
     return state
 
 
-def _read_pickle(path: Path) -> State:
+def _read_shards(index: Path) -> State:
+    """The tensors of every file that an index names, each from the file that it says."""
+    places = read_object(index, CheckpointError).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise CheckpointError(f"{index}: weight_map is missing, which says where each tensor is")
+    state: State = {}
+    for name in sorted({str(place) for place in places.values()}):
+        if "/" in name or "\\" in name or not name.endswith(".safetensors"):
+            raise CheckpointError(f"{index}: {name!r} is not a safetensors file beside it")
+        file = index.with_name(name)
+        if not os.path.isfile(file):
+            raise CheckpointError(f"{file}: missing, but {index.name} says that it has weights")
+        state |= _read_safetensors(file)
+    missing = next((name for name in places if name not in state), None)
+    if missing is not None:
+        raise CheckpointError(f"{index}: {missing} is in none of the files that it names")
+    return state
+
+
+def _read_pickle(path: Path) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch comments on the protocol of foreign pickles
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content: object = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused, because it is a pickle of something other than weights"
@@ -68,23 +96,7 @@ def _read_pickle(path: Path) -> State:
         raise CheckpointError(
             f"{path}: truncated or not a weights file ({one_line(error)})"
         ) from error
-    return _only_tensors(content, path)
-
-
-def _only_tensors(content: object, path: Path) -> State:
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(
-            f"{path}: refused, expected named tensors but it holds a {type(content).__name__}"
-        )
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"{path}: refused, {key!r} is a {type(value).__name__}, not a tensor"
-            )
-    return dict(content)
+    return content
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
