@@ -133,7 +133,7 @@ def sampling_parameters() -> list[inspect.Parameter]:
         option = typer.Option(
             shown_as(field).option,
             help=field.description,
-            show_default="the model's own" if field.is_required() else str(field.default),
+            show_default=str(field.default) if name == "solver" else "the model's own",
             rich_help_panel=SETTINGS,
         )
         made.append(

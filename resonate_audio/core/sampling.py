@@ -18,6 +18,8 @@ from resonate_audio.core.errors import InputError
 
 SolverName = Literal["euler", "heun", "midpoint", "ab2"]
 MAX_STEPS, MAX_GUIDANCE = 10_000, 1000.0
+NO_GUIDANCE = 1.0
+"""The guidance scale that adds nothing to what a network predicts."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,31 @@ class SolverSettings(BaseModel):
     def solver_settings(self) -> dict[str, Any]:
         """The settings by name, to be handed on."""
         return {name: getattr(self, name) for name in SolverSettings.model_fields}
+
+
+class OpenSettings(SolverSettings):
+    """Settings of which some may be left open: then the model chooses, as its folder says."""
+
+    num_inference_steps: Annotated[
+        int | None,
+        BeforeValidator(lambda value: None if value is None else whole_number(value)),
+    ] = Field(  # type: ignore[assignment]
+        None, ge=1, le=MAX_STEPS, description="Solver steps; the model's own if absent."
+    )
+    guidance_scale: Annotated[
+        float | None,
+        BeforeValidator(lambda value: None if value is None else real_number(value)),
+    ] = Field(  # type: ignore[assignment]
+        None,
+        ge=0,
+        le=MAX_GUIDANCE,
+        allow_inf_nan=False,
+        description="How hard to follow the prompt; the model's own if absent.",
+    )
+
+    def asked(self) -> dict[str, Any]:
+        """The settings that are not left open, by name."""
+        return {k: v for k, v in self.solver_settings().items() if v is not None}
 
 
 class FurtherSettings(TypedDict, total=False):

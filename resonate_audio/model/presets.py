@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, model_validator
 
 from resonate_audio.audio.mel import MEL_16K, MEL_44K, MelConfig
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import InputError
+from resonate_audio.core.sampling import MAX_STEPS, NO_GUIDANCE, Sampling, SolverSettings
 from resonate_audio.model.bigvgan import BigVGANConfig
 from resonate_audio.model.flow_transformer import FlowTransformerConfig
 from resonate_audio.model.istft_vocoder import ISTFTVocoderConfig
 from resonate_audio.model.lengths import num_latent_frames
 from resonate_audio.model.linear_vae import AnyVAEConfig, LinearVAEConfig
 from resonate_audio.model.parts_vocoder import PartsVocoderConfig
-from resonate_audio.model.text_encoder import TextEncoderConfig
+from resonate_audio.model.text_encoder import PooledEncoderConfig, TextEncoderConfig
 from resonate_audio.model.vae import VAEConfig
+
+MAX_MEAN_STEPS = 25
+"""Steps beyond which mean velocities gain nothing; as many as the plain flow takes."""
 
 VocoderConfig = Annotated[
     BigVGANConfig | ISTFTVocoderConfig | PartsVocoderConfig, Field(discriminator="kind")
@@ -38,6 +43,12 @@ class ModelConfig(FrozenConfig):
     """Shortest sound, seconds."""
     max_duration_s: PositiveFloat
     """Longest sound the model was trained for, seconds."""
+    default_steps: int = Field(25, ge=1)
+    """Solver steps when the caller asks for none."""
+    default_guidance: float = Field(4.5, ge=0)
+    """Guidance scale when the caller asks for none."""
+    guidance_inside: bool = False
+    """Whether the network was trained to predict guided velocities; then none can be added."""
     licence: str = "see the publisher's page"
     """Licence of the weights."""
 
@@ -63,8 +74,8 @@ class ModelConfig(FrozenConfig):
             (
                 "transformer.pooled_dim",
                 self.transformer.pooled_dim,
-                "text_encoder.dim",
-                self.text_encoder.dim,
+                "text_encoder.pooled_dim",
+                self.text_encoder.pooled_dim,
             ),
             (
                 "transformer.num_text_tokens",
@@ -81,6 +92,15 @@ class ModelConfig(FrozenConfig):
                 f"default_duration_s {self.default_duration_s}: expected "
                 f"{self.min_duration_s} to {self.max_duration_s}"
             )
+        if self.transformer.mean_velocity and not self.guidance_inside:
+            raise ValueError("guidance_inside is false, but mean velocities have it inside")
+        if self.guidance_inside and self.default_guidance != NO_GUIDANCE:
+            raise ValueError(
+                f"default_guidance {self.default_guidance:g}: expected {NO_GUIDANCE:g}, since "
+                "guidance_inside is true"
+            )
+        if self.default_steps > self.max_steps:
+            raise ValueError(f"default_steps {self.default_steps}: expected 1 to {self.max_steps}")
         if self.num_frames(self.max_duration_s) > self.transformer.max_frames:
             raise ValueError(
                 f"max_duration_s {self.max_duration_s}: {self.num_frames(self.max_duration_s)} "
@@ -105,6 +125,67 @@ class ModelConfig(FrozenConfig):
                 f"{longest_s:g} s"
             )
 
+    def sampling(
+        self,
+        duration_s: float | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        **further: Any,
+    ) -> Sampling:
+        """Settings of a sound: what is asked for, and this model's own choice for the rest.
+
+        Raises:
+            InputError: one is unknown or out of range, here or for this model.
+        """
+        sampling = Sampling(
+            self.default_duration_s if duration_s is None else duration_s,
+            self.default_steps if num_inference_steps is None else num_inference_steps,
+            self.default_guidance if guidance_scale is None else guidance_scale,
+            **further,
+        )
+        self.check_sampling(sampling)
+        return sampling
+
+    def check_sampling(self, sampling: SolverSettings) -> None:
+        """Refuse settings that this model does not have.
+
+        Raises:
+            InputError: names the setting and what this model takes.
+        """
+        steps, scale = sampling.num_inference_steps, sampling.guidance_scale
+        if steps > self.max_steps:
+            raise InputError(
+                f"{steps} inference steps: {self.name} takes 1 to {self.max_steps}, each of any "
+                "length"
+            )
+        if self.guidance_inside and scale != NO_GUIDANCE:
+            raise InputError(
+                f"guidance scale {scale:g}: {self.name} has its guidance inside, and none can be "
+                "added; leave it out"
+            )
+        if self.transformer.mean_velocity and sampling.solver != "euler":
+            raise InputError(
+                f"solver {sampling.solver}: {self.name} predicts mean velocities, which only "
+                "euler steps along; leave it out"
+            )
+
+    def check_negative(self, texts: Sequence[str]) -> None:
+        """Refuse to say what not to hear where nothing listens to it.
+
+        Raises:
+            InputError: a text is given to a model with guidance inside.
+        """
+        if self.guidance_inside and any(texts):
+            raise InputError(
+                f"negative prompt {next(filter(None, texts))[:60]!r}: {self.name} has its "
+                "guidance inside and takes none"
+            )
+
+    @property
+    def max_steps(self) -> int:
+        """Most solver steps."""
+        return MAX_MEAN_STEPS if self.transformer.mean_velocity else MAX_STEPS
+
     @property
     def frame_samples(self) -> int:
         """Samples of one latent frame."""
@@ -118,6 +199,17 @@ class ModelConfig(FrozenConfig):
     def num_frames(self, duration_s: float) -> int:
         """Latent frames that cover ``duration_s`` seconds."""
         return num_latent_frames(duration_s, self.mel.sample_rate_hz, self.frame_samples)
+
+
+def with_few_steps(config: ModelConfig, default_steps: int = 4) -> ModelConfig:
+    """The configuration of a model whose flow was distilled: mean velocities, guidance inside."""
+    values = config.model_dump() | {
+        "transformer": config.transformer.model_dump() | {"mean_velocity": True},
+        "default_steps": default_steps,
+        "default_guidance": NO_GUIDANCE,
+        "guidance_inside": True,
+    }
+    return ModelConfig.model_validate(values)
 
 
 FLAN_T5_LARGE = TextEncoderConfig(kind="t5", repo_id="google/flan-t5-large", dim=1024)
@@ -174,6 +266,48 @@ RESONATE_16K = RESONATE.model_copy(
 )
 """The same flow over the published 16 kHz VAE and vocoder; no flow weights are published for it."""
 
+FLUXAUDIO_S = ModelConfig(
+    name="fluxaudio-s",
+    text_encoder=TextEncoderConfig(
+        kind="t5",
+        repo_id="google/flan-t5-large",
+        dim=1024,
+        pooled=PooledEncoderConfig(repo_id="lukewys/laion_clap", dim=512),
+    ),
+    transformer=FlowTransformerConfig(
+        latent_channels=20,
+        hidden=448,
+        num_heads=7,
+        num_joint_blocks=4,
+        num_single_blocks=8,
+        text_dim=1024,
+        pooled_dim=512,
+        num_text_tokens=77,
+    ),
+    vae=VAE_16K,
+    vocoder=BIGVGAN_V1_16K,
+    mel=MEL_16K,
+    default_duration_s=9.975,
+    max_duration_s=10.0,
+    licence="MIT",
+)
+"""The published flow that MeanAudio began with, 120.2 M parameters, 16 kHz."""
+
+MEANAUDIO_S = with_few_steps(FLUXAUDIO_S, default_steps=1).model_copy(
+    update={"name": "meanaudio-s"}
+)
+"""MeanAudio of 120.5 M parameters: mean velocities, one step, no guidance to be added."""
+MEANAUDIO_S_AC = MEANAUDIO_S.model_copy(update={"name": "meanaudio-s-ac"})
+"""The same network, trained on AudioCaps alone."""
+MEANAUDIO_L = MEANAUDIO_S.model_copy(
+    update={
+        "name": "meanaudio-l",
+        "transformer": MEANAUDIO_S.transformer.model_copy(update={"hidden": 896, "num_heads": 14}),
+    }
+)
+"""MeanAudio of 479.5 M parameters."""
+MEANAUDIO = (FLUXAUDIO_S, MEANAUDIO_S, MEANAUDIO_S_AC, MEANAUDIO_L)
+
 NANO = ModelConfig(
     name="nano",
     text_encoder=ALL_MINILM,
@@ -218,5 +352,5 @@ NANO2 = ModelConfig(
 )
 """The embedded model to come: 44.1 kHz, up to 10 s. Only its VAE and vocoder are trained so far."""
 
-PRESETS = {preset.name: preset for preset in (RESONATE, RESONATE_16K, NANO, NANO2)}
+PRESETS = {preset.name: preset for preset in (RESONATE, RESONATE_16K, *MEANAUDIO, NANO, NANO2)}
 """Every family by name."""

@@ -110,7 +110,8 @@ def bundle_taught(
     state = stored(networks.states()["transformer"], storage, "transformer")
     write_weights(path, state, {"format": "pt"})
     with atomic_path(target / INDEX_NAME) as temporary:
-        temporary.write_text(index_text(expected, base), encoding="utf-8")
+        own = {"default_guidance": networks.config.default_guidance}
+        temporary.write_text(index_text(expected.model_copy(update=own), base), encoding="utf-8")
     return path.stat().st_size
 
 

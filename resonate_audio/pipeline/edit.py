@@ -12,7 +12,7 @@ import numpy as np
 from resonate_audio.audio.io import read_audio
 from resonate_audio.core.edit import LONGEST_S, Edit, Part
 from resonate_audio.core.errors import InputError
-from resonate_audio.core.sampling import Sampling, SolverName
+from resonate_audio.core.sampling import SolverName
 from resonate_audio.core.types import Audio, Recipe
 from resonate_audio.flow.ode import OnStep
 from resonate_audio.pipeline.remake import Work, remake
@@ -33,9 +33,9 @@ class EditOptions(TypedDict, total=False):
     takes: int
     """Sounds made together, each from its own seed."""
     seeds: int | Sequence[int] | None
-    num_inference_steps: int
-    guidance_scale: float
-    solver: SolverName
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    solver: SolverName | None
     on_step: OnStep | None
 
 
@@ -244,12 +244,13 @@ class Editing(Stations):
         rows = make_batch((prompt or "-",) * takes, options.get("negative_prompt"),
                           options.get("seeds"))  # fmt: skip
         batch = Batch((prompt,) * takes, rows.negatives, rows.seeds)
-        sampling = Sampling(
+        sampling = self.config.sampling(
             duration_s,
             options.get("num_inference_steps"),
             options.get("guidance_scale"),
             solver=options.get("solver"),
         )
+        self.config.check_negative(batch.negatives)
         texts = [part.prompt for part in edit.parts] or [prompt]
         self.warn_of_cut_prompts([*texts, *batch.negatives])
         return remake(self, Work(edit, batch, sampling, options.get("on_step")), source)
@@ -282,7 +283,9 @@ def replay_edit(
     batch = Batch(recipe.batch_prompts, recipe.batch_negative_prompts, recipe.batch_seeds)
     if not 0 <= recipe.row < len(batch.seeds):
         raise InputError(f"row {recipe.row} of a batch of {len(batch.seeds)}: broken recipe")
-    return remake(model, Work(edit, batch, recipe.sampling(), on_step), audio)[recipe.row]
+    sampling = recipe.sampling()
+    model.config.check_sampling(sampling)
+    return remake(model, Work(edit, batch, sampling, on_step), audio)[recipe.row]
 
 
 def open_source(source: Source, model: Stations) -> Audio:

@@ -27,7 +27,7 @@ from resonate_audio.core.noise import seeded_noise
 from resonate_audio.core.sampling import FurtherSettings, Sampling
 from resonate_audio.core.threads import cpu_threads
 from resonate_audio.core.types import Audio, Latents, Mel, Recipe, TextFeatures, Waveform
-from resonate_audio.flow.guidance import guided
+from resonate_audio.flow.mean_flow import sampling_velocity
 from resonate_audio.flow.ode import OnStep, solve
 from resonate_audio.flow.path import Velocity
 from resonate_audio.flow.windows import one_prompt, windowed
@@ -105,7 +105,7 @@ class Resonate(Editing):
         self.dtype = choose_dtype(dtype, self.device)
         networks.vae.fold_weight_norm()
         self.fingerprint = fingerprint_weights(
-            [*networks.states().values(), text_encoder.network.state_dict()]
+            [*networks.states().values(), *text_encoder.states()]
         )
         self._networks, self._folder = networks, folder
         self.vae: AnyVAE = networks.vae.to(self.device)
@@ -197,8 +197,8 @@ class Resonate(Editing):
         prompts: str | Sequence[str],
         negative_prompt: str | Sequence[str] | None = None,
         duration_s: float | None = None,
-        num_inference_steps: int = 25,
-        guidance_scale: float = 4.5,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         seeds: int | Sequence[int] | None = None,
         on_step: OnStep | None = None,
         batch_size: int = BATCH_SIZE,
@@ -216,8 +216,9 @@ class Resonate(Editing):
             negative_prompt: what not to hear, for all rows or one a row; empty: nothing.
             duration_s: seconds; the model's default if None. What is longer than the model takes
                 at once is solved in windows that overlap, up to ten minutes.
-            num_inference_steps: solver steps.
-            guidance_scale: 1 follows the model as it is, more follows the prompt harder.
+            num_inference_steps: solver steps; the model's default if None.
+            guidance_scale: 1 follows the model as it is, more follows the prompt harder; the
+                model's default if None.
             seeds: one a row, or the first of consecutive ones; random (and recorded) if None.
             on_step: told (steps done, steps in all); returning False cancels.
             batch_size: rows computed together.
@@ -231,8 +232,8 @@ class Resonate(Editing):
             Cancelled: ``on_step`` returned False.
         """
         batch = make_batch(prompts, negative_prompt, seeds)
-        duration_s = self.config.default_duration_s if duration_s is None else duration_s
-        sampling = Sampling(duration_s, num_inference_steps, guidance_scale, **further)
+        sampling = self.config.sampling(duration_s, num_inference_steps, guidance_scale, **further)
+        self.config.check_negative(batch.negatives)
         self.config.check_duration(sampling.duration_s, LONGEST_S)
         if batch_size < 1:
             raise InputError(f"batch size {batch_size}: expected 1 or more")
@@ -283,6 +284,7 @@ class Resonate(Editing):
         if not 0 <= recipe.row < len(batch.prompts):
             raise InputError(f"row {recipe.row} of a batch of {len(batch.prompts)}: broken recipe")
         sampling = recipe.sampling()
+        self.config.check_sampling(sampling)
         self.config.check_duration(sampling.duration_s, LONGEST_S)
         return self._generate(batch, sampling, on_step)[recipe.row]
 
@@ -314,14 +316,34 @@ class Resonate(Editing):
             torch.where(is_empty[:, None], empty.pooled, encoded.pooled),
         )
 
-    def velocity(self, batch: Batch, sampling: Sampling) -> Velocity:
-        """The guided velocity under each row's prompts; an empty prompt is the learned one."""
-        return guided(
-            self.transformer,
-            self.transformer.condition(self.encode_negative(batch.prompts)),
-            self.transformer.condition(self.encode_negative(batch.negatives)),
-            sampling.guidance_scale,
-        )
+    def velocity(
+        self,
+        batch: Batch,
+        sampling: Sampling,
+        times: Float[Tensor, " time"] | None = None,
+    ) -> Velocity:
+        """The guided velocity under each row's prompts; an empty prompt is the learned one.
+
+        Args:
+            batch: the prompts.
+            sampling: guidance and number of steps.
+            times: noise levels that the solver visits, where they are not those of ``sampling``;
+                mean velocities depend on them.
+        """
+        features = self.encode_negative(batch.prompts), self.encode_negative(batch.negatives)
+        return self._velocity(*features, sampling, times)
+
+    def _velocity(
+        self,
+        features: TextFeatures,
+        negative: TextFeatures,
+        sampling: Sampling,
+        times: Float[Tensor, " time"] | None = None,
+    ) -> Velocity:
+        network = self.transformer
+        conditions = network.condition(features), network.condition(negative)
+        is_mean = network.config.mean_velocity
+        return sampling_velocity(network, *conditions, sampling, is_mean, times)
 
     @torch.no_grad()
     def encode(self, wave: Waveform) -> Latents:
@@ -352,12 +374,7 @@ class Resonate(Editing):
         self.config.check_duration(sampling.duration_s, LONGEST_S)
         num_frames = self.config.num_frames(sampling.duration_s)
         noise = seeded_noise(seeds, num_frames, self.config.vae.latent_channels)
-        velocity = guided(
-            self.transformer,
-            self.transformer.condition(features),
-            self.transformer.condition(negative),
-            sampling.guidance_scale,
-        )
+        velocity = self._velocity(features, negative, sampling)
         # A sound that the model takes at once is one window, and this the plain velocity.
         velocity = windowed(one_prompt(velocity), window_places(self.config, num_frames))
         z = solve(velocity, noise.to(self.device), sampling, on_step)

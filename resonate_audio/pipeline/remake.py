@@ -212,11 +212,11 @@ def from_latents(model: Stations, work: Work, source: Audio) -> Rows:
     data = data.expand(len(work.batch.seeds), -1, -1)
     draw = noise_stream(work.batch.seeds, *data.shape[1:])
     times = grid_from(edit.strength, sampling.num_inference_steps)
-    velocity = long_velocity(model, work.batch, sampling, data.shape[1])
+    velocity = long_velocity(model, work.batch, sampling, data.shape[1], times)
     if edit.kind == "reword":
         said = (edit.source_prompt,) * len(work.batch.seeds)
         of_source = dataclasses.replace(work.batch, prompts=said)
-        before = long_velocity(model, of_source, sampling, data.shape[1])
+        before = long_velocity(model, of_source, sampling, data.shape[1], times)
         z = edit_directly(
             before, velocity, data, lambda: draw().to(data), times, on_step=work.on_step
         )
@@ -328,9 +328,15 @@ def region(is_free: Bool[Tensor, " frame"], context: int) -> tuple[int, int]:
     return max(0, first), min(len(is_free), last)
 
 
-def long_velocity(model: Stations, batch: Batch, sampling: Sampling, num_frames: int) -> Velocity:
-    """The guided velocity of a state of any length."""
-    velocity = one_prompt(model.velocity(batch, sampling))
+def long_velocity(
+    model: Stations,
+    batch: Batch,
+    sampling: Sampling,
+    num_frames: int,
+    times: Float[Tensor, " time"] | None = None,
+) -> Velocity:
+    """The guided velocity of a state of any length; ``times`` as in `Stations.velocity`."""
+    velocity = one_prompt(model.velocity(batch, sampling, times))
     return windowed(velocity, window_places(model.config, num_frames))
 
 

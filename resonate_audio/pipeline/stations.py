@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from resonate_audio.core.edit import Edit
 from resonate_audio.core.sampling import Sampling
@@ -28,7 +30,12 @@ class Stations(Protocol):
     vae: AnyVAE
     vocoder: Vocoder
 
-    def velocity(self, batch: Batch, sampling: Sampling) -> Velocity:
+    def velocity(
+        self,
+        batch: Batch,
+        sampling: Sampling,
+        times: Float[Tensor, " time"] | None = None,
+    ) -> Velocity:
         """The guided velocity under each row's prompts; an empty prompt is the learned one."""
         ...
 

@@ -35,8 +35,6 @@ SOUNDS = (
 )
 """Prompts and seeds: six single events, one mixture, one sequence."""
 
-COMFORTABLE_STEPS, COMFORTABLE_GUIDANCE = 25, 4.5
-
 
 @dataclass(frozen=True)
 class DemoSound:
@@ -57,7 +55,9 @@ def demo(
     ] = DEFAULT_OUTPUT,
     model: Model = "nano",
     device: Device = None,
-    steps: Annotated[int, typer.Option(help="Solver steps.")] = COMFORTABLE_STEPS,
+    steps: Annotated[
+        int | None, typer.Option(help="Solver steps.", show_default="the model's own")
+    ] = None,
     learn: Annotated[
         int,
         typer.Option(
@@ -82,7 +82,7 @@ def demo(
     plans = [PlannedSound(text, seed, output / f"{slug(text)}.wav") for text, seed in SOUNDS]
     check_outputs(plans, spectrogram=True, overwrite=True)
     pipeline = load(model, device, None)
-    asked = {"num_inference_steps": steps, "guidance_scale": COMFORTABLE_GUIDANCE}
+    asked = {} if steps is None else {"num_inference_steps": steps}
     sounds = []
     for plan, audio in zip(plans, make(pipeline, plans, asked, "eight sounds"), strict=True):
         write(plan, audio, spectrogram=True, overwrite=True)
@@ -99,7 +99,7 @@ def demo(
 
 
 def learn_and_compare(
-    output: Path, pipeline: Resonate, model: str, steps: int, num_steps: int
+    output: Path, pipeline: Resonate, model: str, steps: int | None, num_steps: int
 ) -> Path:
     """Reinforce the model for a few steps; put its sounds before and after on one page.
 

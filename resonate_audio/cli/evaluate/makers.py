@@ -37,7 +37,7 @@ def model_maker(
     from resonate_audio.evaluation.clips.generate import ModelMaker
 
     pipeline = load(model, device, None if dtype is None else dtype.value)
-    sampling = Sampling(**{"duration_s": pipeline.config.default_duration_s, **asked})
+    sampling = pipeline.config.sampling(**asked)
     pipeline.config.check_duration(sampling.duration_s)
     return ModelMaker(pipeline, sampling, batch_size)
 

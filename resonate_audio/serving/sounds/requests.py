@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from resonate_audio.core.noise import MAX_SEED
-from resonate_audio.core.sampling import Sampling, SolverSettings
+from resonate_audio.core.sampling import OpenSettings, Sampling
 from resonate_audio.pipeline.request import RANDOM_SEEDS, Batch
 from resonate_audio.serving.errors import ApiError
 
@@ -54,7 +54,7 @@ class Body(BaseModel):
         return {name: one for name, one in values.items() if one is not None or name in required}
 
 
-class JobRequest(SolverSettings, Body):
+class JobRequest(OpenSettings, Body):
     """Sounds to make."""
 
     input: Text = Field(min_length=1, max_length=MAX_PROMPT, description="What to hear.")
@@ -65,9 +65,15 @@ class JobRequest(SolverSettings, Body):
     audio_length: float | None = Field(
         None, gt=0, le=MAX_LENGTH_S, description="Seconds; the model's own default if absent."
     )
-    num_inference_steps: int = Field(25, ge=1, le=MAX_STEPS, description="Solver steps.")
-    guidance_scale: float = Field(
-        4.5, ge=0, le=MAX_GUIDANCE, description="1 follows the model as it is; more, the prompt."
+    num_inference_steps: int | None = Field(  # type: ignore[assignment]
+        None, ge=1, le=MAX_STEPS, description="Solver steps; the model's own number if absent."
+    )
+    guidance_scale: float | None = Field(  # type: ignore[assignment]
+        None,
+        ge=0,
+        le=MAX_GUIDANCE,
+        description="1 follows the model as it is; more, the prompt. The model's own if absent; "
+        "a model that has its guidance inside takes none.",
     )
     n: int | None = Field(
         None, ge=1, le=MAX_N, description="Number of sounds; 1, or one a seed, if absent."
@@ -92,10 +98,6 @@ class JobRequest(SolverSettings, Body):
     def num_sounds(self) -> int:
         """How many sounds are wanted."""
         return len(self.seeds) if self.seeds is not None else self.n or 1
-
-    def sampling(self, duration_s: float) -> Sampling:
-        """The settings of the sounds, for a length that the model makes."""
-        return Sampling(duration_s, **self.solver_settings())
 
     def chosen_seeds(self) -> tuple[int, ...]:
         """The seeds, drawn now where the client left them open."""
@@ -141,7 +143,7 @@ class SoundGenerationRequest(Body):
     text: Text = Field(min_length=1, max_length=MAX_PROMPT)
     duration_seconds: float | None = Field(None, gt=0, le=MAX_LENGTH_S)
     prompt_influence: float | None = Field(
-        None, ge=0, le=1, description="Guidance scale = 15 times this; 0.3 if absent."
+        None, ge=0, le=1, description="Guidance scale = 15 times this; the model's own if absent."
     )
     model_id: str | None = Field(
         None,
@@ -155,12 +157,14 @@ class SoundGenerationRequest(Body):
 
     def as_job(self) -> JobRequest:
         """The same in our words."""
-        influence = 0.3 if self.prompt_influence is None else self.prompt_influence
+        influence = self.prompt_influence
         return JobRequest(
             input=self.text,
             model=None if ELEVENLABS.fullmatch(self.model_id or "") else self.model_id,
             audio_length=self.duration_seconds,
-            guidance_scale=round(INFLUENCE_TO_GUIDANCE * influence, 6),
+            guidance_scale=(
+                None if influence is None else round(INFLUENCE_TO_GUIDANCE * influence, 6)
+            ),
             seed=self.seed,
         )
 

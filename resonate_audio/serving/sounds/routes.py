@@ -19,6 +19,7 @@ from resonate_audio.serving.ranges import MEDIA_TYPES, send_sound
 from resonate_audio.serving.sounds.engine import Task
 from resonate_audio.serving.sounds.requests import (
     MAX_N,
+    MAX_STEPS,
     GenerateRequest,
     JobRequest,
     ResponseFormat,
@@ -66,6 +67,12 @@ class ModelView(BaseModel):
     min_duration_s: float
     max_duration_s: float
     default_duration_s: float
+    default_steps: int
+    """Solver steps that a request gets which asks for none."""
+    max_steps: int
+    default_guidance: float
+    guidance_inside: bool
+    """Whether the model takes neither a guidance scale nor a negative prompt."""
     max_sounds: int = MAX_N
     licence: str
 
@@ -253,6 +260,10 @@ def models_router(service: Service) -> APIRouter:
             default_duration_s=min(
                 found.config.default_duration_s, service.catalogue.longest_s(found)
             ),
+            default_steps=found.config.default_steps,
+            max_steps=min(found.config.max_steps, MAX_STEPS),
+            default_guidance=found.config.default_guidance,
+            guidance_inside=found.config.guidance_inside,
             licence=found.config.licence,
         )
 

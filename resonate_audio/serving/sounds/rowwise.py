@@ -22,8 +22,10 @@ from resonate_audio.core.errors import Cancelled
 from resonate_audio.core.noise import seeded_noise
 from resonate_audio.core.sampling import Sampling
 from resonate_audio.core.types import Audio, Latents, TextFeatures
+from resonate_audio.flow.mean_flow import in_steps
 from resonate_audio.flow.ode import solve
 from resonate_audio.flow.path import Velocity
+from resonate_audio.flow.times import uniform_grid
 from resonate_audio.model.flow_transformer import Conditions
 from resonate_audio.pipeline.path import Resonate
 from resonate_audio.pipeline.request import Batch
@@ -78,11 +80,13 @@ def can_batch(model: Resonate) -> bool:
         return False
     config = model.config
     lengths_s = {config.min_duration_s, min(1.0, config.max_duration_s), config.default_duration_s}
-    return all(_same_in_company(model, Sampling(length, 1, 2.0)) for length in lengths_s)
+    scale = None if config.guidance_inside else 2.0  # none: both branches are in the company
+    return all(_same_in_company(model, config.sampling(length, 1, scale)) for length in lengths_s)
 
 
 def _same_in_company(model: Resonate, sampling: Sampling) -> bool:
-    batch = Batch(("a dog barks", "rain"), ("", "wind"), (1, 2))
+    negatives = ("", "" if model.config.guidance_inside else "wind")
+    batch = Batch(("a dog barks", "rain"), negatives, (1, 2))
     together = generate_together(model, batch, sampling, lambda _: (True, True))
     alone = [generate_alone(model, batch.part(row, row + 1), sampling) for row in range(2)]
     return all(
@@ -123,7 +127,7 @@ def generate_together(
         InputError: a value is out of range, or a sound became NaN.
     """
     model.config.check_duration(sampling.duration_s)
-    conditions = _Conditions(model, batch, sampling.guidance_scale)
+    conditions = _Conditions(model, batch, sampling)
     kept = list(range(len(batch.seeds)))
     num_frames = model.config.num_frames(sampling.duration_s)
     noise = seeded_noise(batch.seeds, num_frames, model.config.vae.latent_channels)
@@ -162,16 +166,21 @@ def _finish(
 class _Conditions:
     """Prompts of a batch; both branches of guidance stand beside each other, row by row."""
 
-    def __init__(self, model: Resonate, batch: Batch, scale: float) -> None:
-        self._model, self._scale = model, scale
+    def __init__(self, model: Resonate, batch: Batch, sampling: Sampling) -> None:
+        self._model, self._scale = model, sampling.guidance_scale
+        self._times: Float[Tensor, " time"] | None = None
+        if model.config.transformer.mean_velocity:
+            self._times = uniform_grid(sampling.num_inference_steps)
         self._prompts = self._project(_encode(model, batch.prompts), len(batch.prompts))
-        if scale >= 1:
+        if self._scale >= 1 and self._times is None:
             empty = _encode_negatives(model, batch.negatives)
             self._empty = self._project(empty, len(batch.prompts))
 
     def velocity(self, rows: Sequence[int]) -> Velocity:
-        """Velocity of some of the rows, as `flow.guidance.guided` has it for one."""
+        """Velocity of some of the rows, as `flow.mean_flow.sampling_velocity` has it for one."""
         num_rows, prompts = len(rows), _rows_of(self._prompts, rows)
+        if self._times is not None:
+            return in_steps(lambda z, t, r: self._run(z, t, prompts, num_rows, r), self._times)
         if self._scale < 1:
             return lambda z, t: self._run(z, t, prompts, num_rows)
         pair = (prompts, _rows_of(self._empty, rows))
@@ -188,9 +197,16 @@ class _Conditions:
 
         return guided_velocity
 
-    def _run(self, z: Tensor, t: Tensor, conditions: Conditions, num_rows: int) -> Tensor:
+    def _run(
+        self,
+        z: Tensor,
+        t: Tensor,
+        conditions: Conditions,
+        num_rows: int,
+        r: Tensor | None = None,
+    ) -> Tensor:
         with RowWise(num_rows):
-            velocity: Tensor = self._model.transformer(z, t, conditions)
+            velocity: Tensor = self._model.transformer(z, t, conditions, r)
         return velocity
 
     def _project(self, features: TextFeatures, num_rows: int) -> Conditions:

@@ -160,6 +160,8 @@ class Service:
             update={"seeds": list(wanted.batch.seeds), "seed": None, "n": wanted.num_rows}
         )
         kept.audio_length, kept.model = wanted.sampling.duration_s, wanted.model
+        for name, value in wanted.sampling.solver_settings().items():
+            setattr(kept, name, value)
         task = Task(wanted, on_begin=self._begun, on_end=self._keep)
         self.store.add_job(task.id, kept)
         try:
@@ -189,7 +191,7 @@ class Service:
             )
         if job.request is None:
             raise ApiError(409, f"id: {UNREADABLE}", "id", "unreadable")
-        total = job.request.num_inference_steps
+        total = job.request.num_inference_steps or 0
         status, step, error = job.status, total if job.status == "succeeded" else 0, job.error
         if job.ended is None and task is not None:
             status, step = task.status, task.step

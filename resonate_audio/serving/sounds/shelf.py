@@ -12,7 +12,7 @@ from typing import Any
 
 from resonate_audio.core.documents.json_text import parse_object
 from resonate_audio.core.documents.text import decode_line
-from resonate_audio.core.errors import ConfigError
+from resonate_audio.core.errors import ConfigError, InputError
 from resonate_audio.core.files import open_regular
 from resonate_audio.model.folder import PARTS, WEIGHTS_NAME, part_folder, read_config
 from resonate_audio.model.hub import find_model, find_text_encoder
@@ -105,7 +105,7 @@ class Catalogue:
             fields: how the client's form of request calls our fields, where it differs.
 
         Raises:
-            ApiError: unknown model, or a duration that it does not make.
+            ApiError: unknown model, or a duration or setting that it does not have.
         """
         found = self.find(request.model)
         usual, longest = found.config.default_duration_s, self.longest_s(found)
@@ -118,11 +118,16 @@ class Catalogue:
                 f"{found.config.min_duration_s:g} to {longest:g} s",
                 field,
             )
+        try:
+            found.config.check_negative([request.negative_prompt or ""])
+            sampling = found.config.sampling(duration_s, **request.asked())
+        except InputError as error:
+            raise ApiError(422, str(error)) from error
         seeds = request.chosen_seeds()
         batch = Batch(
             (request.input,) * len(seeds), (request.negative_prompt or "",) * len(seeds), seeds
         )
-        return Wanted(found.name, batch, request.sampling(duration_s))
+        return Wanted(found.name, batch, sampling)
 
 
 class Shelf:

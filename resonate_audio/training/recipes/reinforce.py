@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -144,7 +144,10 @@ def build_task(
     )  # fmt: skip
     reward = open_reward(recipe.reward, device=device, timeout_s=recipe.reward_timeout_s)
     plan = make_plan(recipe, texts)
-    task = ReinforceTask(maker, reward, plan, pupil.networks, pupil.text_encoder)
+    taught = {"default_guidance": recipe.sampler.guidance_scale}  # it is used as it was taught
+    config = pupil.networks.config.model_copy(update=taught)
+    networks = replace(pupil.networks, config=config)
+    task = ReinforceTask(maker, reward, plan, networks, pupil.text_encoder)
     task.observe = TakeKeeper(recipe.run.output, recipe.takes_every).keep
     evaluator = make_evaluator(recipe, pupil.resonate, reward, pupil.duration_s, device)
     if evaluator is not None:
@@ -182,6 +185,7 @@ def load_pupil(recipe: PolicyRecipe, guidance_scale: float, device: torch.device
     networks, encoder = load_model(folder)
     duration_s = recipe.duration_s or networks.config.default_duration_s
     networks.config.check_duration(duration_s)
+    networks.config.sampling(duration_s, guidance_scale=guidance_scale)  # it may take none
     model = networks.transformer.to(device).train()
     precision = torch.bfloat16 if recipe.run.precision == "bf16" else None
     policy = Policy(model, guidance_scale, recipe.lora, precision, recipe.train_only)

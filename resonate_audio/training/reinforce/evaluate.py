@@ -11,7 +11,7 @@ from pydantic import Field
 
 from resonate_audio.audio.io import write_audio
 from resonate_audio.core.config import FrozenConfig
-from resonate_audio.core.sampling import Sampling, SolverSettings
+from resonate_audio.core.sampling import OpenSettings
 from resonate_audio.core.types import Audio, Waveform
 from resonate_audio.pipeline.path import Resonate
 from resonate_audio.rewards.base import Reward
@@ -21,7 +21,7 @@ from resonate_audio.training.reinforce.experience import Experience, attenuate
 from resonate_audio.training.reinforce.trainer import TAKES_LOG
 
 
-class EvaluationConfig(SolverSettings, FrozenConfig):
+class EvaluationConfig(OpenSettings, FrozenConfig):
     """What is generated and judged every ``run.sample_every`` steps, and before the first."""
 
     prompts: Path | None = None
@@ -63,7 +63,7 @@ class Evaluator:
 
     def generate(self) -> Waveform:
         """One sound a prompt, attenuated to a peak of 1 where it is louder."""
-        sampling = Sampling(self.duration_s, **self.config.solver_settings())
+        sampling = self.resonate.config.sampling(self.duration_s, **self.config.asked())
         made = []
         for rows in torch.split(torch.arange(len(self.prompts)), self.config.rows_per_batch):
             texts = [self.prompts[row] for row in rows]

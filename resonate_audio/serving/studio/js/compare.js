@@ -4,7 +4,7 @@ import { listModels, makeSounds } from "./api.js";
 import { describeSound, factsOf } from "./card.js";
 import { el, empty, field, heading } from "./dom.js";
 import { Player } from "./player.js";
-import { loadSettings, modelField, number, randomSeed, toRequest } from "./settings.js";
+import { loadSettings, modelField, number, randomSeed, solverFields, toRequest } from "./settings.js";
 import { underBar } from "./work.js";
 
 const TALLY = "resonate-votes";
@@ -13,7 +13,7 @@ export async function compare(screen) {
   const models = await listModels();
   const kept = loadSettings();
   const common = { ...kept, seed: kept.seed || randomSeed() };
-  const sides = [0, 1].map((n) => ({ model: (models[n] ?? models[0]).id, steps: kept.steps, guidance: n && models.length < 2 ? 1 : kept.guidance }));
+  const sides = [0, 1].map((n) => ({ model: (models[n] ?? models[0]).id, steps: null, guidance: n && models.length < 2 && !models[0].guidance_inside ? 1 : null }));
   const place = el("div", { class: "stack" }, empty("Nothing to compare yet", "Both sounds start from the same noise; they are shown in a random order."));
   const progress = el("div");
   const prompt = el("textarea", { required: true, maxlength: 2000, rows: 3, value: common.prompt, oninput: (event) => (common.prompt = event.target.value) });
@@ -46,18 +46,22 @@ export async function compare(screen) {
 
 function sideFields(side, n, models) {
   const name = ["First", "Second"][n];
-  return el(
+  const other = (value) => {
+    Object.assign(side, { model: value, steps: null, guidance: null });
+    fields.replaceWith(sideFields(side, n, models));
+  };
+  const fields = el(
     "fieldset",
     { class: "stack" },
     el("legend", {}, name),
-    modelField(models, side.model, (value) => (side.model = value)),
+    modelField(models, side.model, other),
     el(
       "div",
       { class: "pair" },
-      number("Steps", side.steps, { min: 1, max: 200, oninput: (value) => (side.steps = value) }),
-      number("Guidance", side.guidance, { min: 0, max: 20, step: 0.1, oninput: (value) => (side.guidance = value) }),
+      ...solverFields(side, (name) => (value) => (side[name] = value), models.find((model) => model.id === side.model)),
     ),
   );
+  return fields;
 }
 
 async function makeBoth(common, sides, models, progress) {

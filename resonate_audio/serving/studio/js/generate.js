@@ -3,7 +3,7 @@
 import { listModels, makeSounds } from "./api.js";
 import { describeSound, soundCard } from "./card.js";
 import { el, empty, field, heading } from "./dom.js";
-import { durationField, keepSettings, loadSettings, modelField, number, randomSeed, toRequest } from "./settings.js";
+import { durationField, keepSettings, loadSettings, modelField, number, randomSeed, solverFields, toRequest } from "./settings.js";
 import { underBar } from "./work.js";
 
 const EXAMPLES = ["a dog barks twice, then rain starts", "a church bell rings once", "thunder rolls far away"];
@@ -57,23 +57,27 @@ function controls(settings, models, draw) {
   const negative = el("input", { type: "text", maxlength: 2000, value: settings.negative, oninput: (event) => set("negative")(event.target.value) });
   return [
     field("What to hear", prompt),
-    field("What not to hear", negative),
+    ...(model.guidance_inside ? [] : [field("What not to hear", negative)]),
     durationField(model, settings.duration, set("duration")),
     el(
       "div",
       { class: "pair" },
-      number("Steps", settings.steps, { min: 1, max: 200, hint: "Finer, but slower.", oninput: set("steps") }),
-      number("Guidance", settings.guidance, { min: 0, max: 20, step: 0.1, hint: "Closer to the text.", oninput: set("guidance") }),
+      ...solverFields(settings, set, model),
     ),
     seedField(settings, set),
     el(
       "div",
       { class: "pair" },
       number("Sounds", settings.takes, { min: 1, max: 8, oninput: set("takes") }),
-      modelField(models, settings.model, (value) => (set("model")(value), draw())),
+      modelField(models, settings.model, (value) => (openAll(settings), set("model")(value), draw())),
     ),
     el("button", { class: "main" }, "Generate"),
   ];
+}
+
+/** Another model has its own steps and guidance; one with guidance inside takes no negative prompt. */
+function openAll(settings) {
+  Object.assign(settings, { steps: null, guidance: null, negative: "" });
 }
 
 function seedField(settings, set) {

@@ -3,7 +3,7 @@
 import { listModels, makeSounds } from "./api.js";
 import { el, empty, field, heading, note } from "./dom.js";
 import { Player } from "./player.js";
-import { loadSettings, number, toRequest } from "./settings.js";
+import { loadSettings, solverFields, toRequest } from "./settings.js";
 import { underBar } from "./work.js";
 
 const MAX_CELLS = 60;
@@ -11,7 +11,7 @@ const MAX_CELLS = 60;
 export async function grid(screen) {
   const models = await listModels();
   const kept = loadSettings();
-  const state = { prompts: kept.prompt || "a dog barks twice\nrain on a roof", seeds: "1 2 3", models: new Set([models[0].id]), steps: kept.steps, guidance: kept.guidance };
+  const state = { prompts: kept.prompt || "a dog barks twice\nrain on a roof", seeds: "1 2 3", models: new Set([models[0].id]), steps: null, guidance: null };
   const place = el("div", { class: "stack" }, empty("An empty grid", "Every prompt is made with every seed by every model you choose: a quick way to see what a model can do."));
   const progress = el("div");
   const button = el("button", { class: "main" }, "Fill the grid");
@@ -25,8 +25,7 @@ export async function grid(screen) {
     el(
       "div",
       { class: "pair" },
-      number("Steps", state.steps, { min: 1, max: 200, oninput: (value) => (state.steps = value) }),
-      number("Guidance", state.guidance, { min: 0, max: 20, step: 0.1, oninput: (value) => (state.guidance = value) }),
+      ...solverFields(state, (name) => (value) => (state[name] = value)),
     ),
     button,
   );

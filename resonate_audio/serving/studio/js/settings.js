@@ -3,7 +3,7 @@
 import { el, field, select } from "./dom.js";
 
 const KEPT = "resonate-settings";
-export const DEFAULTS = { prompt: "", negative: "", model: "", duration: null, steps: 25, guidance: 4.5, seed: 0, locked: false, takes: 1 };
+export const DEFAULTS = { prompt: "", negative: "", model: "", duration: null, steps: null, guidance: null, seed: 0, locked: false, takes: 1 };
 
 export const randomSeed = () => Math.floor(Math.random() * 2 ** 31);
 
@@ -17,6 +17,13 @@ export function loadSettings() {
 }
 
 export const keepSettings = (settings) => localStorage.setItem(KEPT, JSON.stringify(settings));
+
+/** Fields for steps and guidance; left empty, each model takes its own. */
+export function solverFields(settings, set, model = null) {
+  const steps = number("Steps", settings.steps, { min: 1, max: model?.max_steps ?? 200, hint: "Finer, but slower.", oninput: set("steps"), open: String(model?.default_steps ?? "the model's own") });
+  if (model?.guidance_inside) return [steps];
+  return [steps, number("Guidance", settings.guidance, { min: 0, max: 20, step: 0.1, hint: "Closer to the text.", oninput: set("guidance"), open: String(model?.default_guidance ?? "the model's own") })];
+}
 
 /** What the server is asked for. */
 export function toRequest(settings, seeds) {
@@ -32,9 +39,9 @@ export function toRequest(settings, seeds) {
 }
 
 /** A number with limits. */
-export function number(label, value, { min, max, step = 1, hint = "", oninput = null }) {
-  const control = el("input", { type: "number", min, max, step, required: true, value: value ?? "" });
-  if (oninput) control.addEventListener("input", () => oninput(control.valueAsNumber));
+export function number(label, value, { min, max, step = 1, hint = "", oninput = null, open = "" }) {
+  const control = el("input", { type: "number", min, max, step, required: !open, placeholder: open, value: value ?? "" });
+  if (oninput) control.addEventListener("input", () => oninput(control.value === "" ? null : control.valueAsNumber));
   return field(label, control, hint);
 }
 
