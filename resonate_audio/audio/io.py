@@ -259,7 +259,9 @@ def _write(
         compression_level=format.compression_level,
     ) as file:
         if comment and format.container not in ("WAV", "MP3"):
-            file.title, file.comment, file.software = title, comment, "Resonate Audio"
+            if title:  # the library refuses an empty one
+                file.title = title
+            file.comment, file.software = comment, "Resonate Audio"
         for start in range(0, len(samples), block_samples):
             file.write(samples[start : start + block_samples])
 

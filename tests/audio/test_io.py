@@ -68,6 +68,13 @@ def test_every_format_gives_the_sound_back_in_place(suffix: str, tmp_path: Path)
     assert np.sqrt(np.mean(error**2)) < 0.1 * np.sqrt(np.mean(sine() ** 2))  # Opus: 0.08
 
 
+@pytest.mark.parametrize("prompt", ["", " ", "\n"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_sound_made_without_a_prompt_is_written(suffix: str, prompt: str, tmp_path: Path) -> None:
+    write_audio(tmp_path / f"a{suffix}", Audio(sine(), RATE_HZ, recipe(prompt)))
+    assert read_recipe(tmp_path / f"a{suffix}").prompt == prompt
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_recipe_comes_back_from_every_format(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"sound{suffix}"

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ast
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import typer
 from page_blocks import PAGES, ROOT, Block, blocks_of, commands_in
 
@@ -21,6 +23,7 @@ from resonate_audio.cli.main import app
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 OURS = re.compile(r"(?:recipes|benchmarks|scripts|resonate_audio)/[\w./-]+")
 LIMIT_S = 900
+RATE_HZ = 22_050
 
 
 def command_at(words: list[str]) -> tuple[Any, list[str]]:
@@ -60,11 +63,21 @@ def test_python_on_a_page_is_python_and_imports_what_there_is(block: Block) -> N
                 assert hasattr(module, alias.name), f"{block}: {node.module}.{alias.name}"
 
 
+ABOUT_THE_CHECKOUT = ("README.md", "CONTRIBUTING.md", "nano.md", "judges.md", "parity.md")
+"""What these tell to type needs the checkout and its tests, a corpus or published files."""
+
+
 def run_pages() -> dict[Path, list[Block]]:
-    """The blocks that are run, by page."""
-    pages = defaultdict(list)
+    """The blocks that are run, by page; Python that follows on Python is one program."""
+    pages: dict[Path, list[Block]] = defaultdict(list)
     for block in BLOCKS:
-        if block.why_not_run is None and (block.is_shell or block.language == "python"):
+        is_code = block.is_shell or block.language == "python"
+        if block.page.name in ABOUT_THE_CHECKOUT or block.why_not_run or not is_code:
+            continue
+        before = pages[block.page][-1] if pages[block.page] else None
+        if before and not before.is_shell and not block.is_shell:
+            pages[block.page][-1] = replace(before, code=before.code + block.code)
+        else:
             pages[block.page].append(block)
     return pages
 
@@ -102,6 +115,9 @@ def lay_out(folder: Path) -> None:
     """What a reader has: a checkout's recipes and two folders of sounds of their own."""
     for name in ("recipes", "benchmarks", "scripts", "resonate_audio"):
         (folder / name).symlink_to(ROOT / name)
-    for name in ("sounds", "their/folder"):
-        (folder / name).mkdir(parents=True)
-    shutil.copy(ROOT / "constraints.txt", folder)
+    (folder / "their" / "folder").mkdir(parents=True)
+    noise = np.random.default_rng(0).standard_normal(3 * RATE_HZ)
+    fading = noise * np.geomspace(0.3, 1e-3, 3 * RATE_HZ)
+    for name in ("door", "take", "wind", "dog", "their/folder/0001", "their/folder/0002"):
+        soundfile.write(folder / f"{name}.wav", fading, RATE_HZ)
+    (folder / "prompts.txt").write_text("a door slams\nrain\n")
