@@ -25,6 +25,7 @@ from pydantic import BaseModel
 import resonate_audio
 from resonate_audio.cli.main import app
 from resonate_audio.training.recipes.codec import VAERecipe, VocoderRecipe
+from resonate_audio.training.recipes.distil import DistilRecipe
 from resonate_audio.training.recipes.pairs import PairRecipe
 from resonate_audio.training.recipes.pretrain import PretrainRecipe
 from resonate_audio.training.recipes.reinforce import ReinforceRecipe
@@ -35,6 +36,7 @@ RECIPES: dict[str, type[BaseModel]] = {
     "train vae": VAERecipe,
     "train vocoder": VocoderRecipe,
     "train pretrain": PretrainRecipe,
+    "train distil": DistilRecipe,
     "train grpo, nft, awm, dpo, bon": ReinforceRecipe,
     "train dpo (from pairs)": PairRecipe,
 }

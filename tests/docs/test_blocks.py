@@ -35,6 +35,11 @@ def command_at(words: list[str]) -> tuple[Any, list[str]]:
     return command, rest
 
 
+def test_every_page_is_on_the_site() -> None:
+    shown = (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [p.name for p in (ROOT / "docs").glob("*.md") if f": {p.name}\n" not in shown] == []
+
+
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.is_shell], ids=str)
 def test_every_command_and_option_on_a_page_exists(block: Block) -> None:
     for words in commands_in(block.code):
