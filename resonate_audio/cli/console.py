@@ -82,6 +82,44 @@ def _cell(text: str) -> str:
     return visible(text, None).replace("\n", "\\n").replace("\t", " ")
 
 
+def print_levels(levels: Any, width: int) -> None:
+    """A picture on a terminal, two rows to a line: coloured where it can be, else in greys.
+
+    Args:
+        levels: array (row, column) from 0, dark, to 1, bright; the first row at the bottom.
+        width: columns of the terminal to use.
+    """
+    import numpy as np
+    from rich.console import Console
+    from rich.text import Text
+
+    columns = np.array_split(levels, min(width, levels.shape[1]), axis=1)
+    shown = np.stack([column.max(axis=1) for column in columns], axis=1)[::-1]
+    console = Console()
+    for upper, lower in zip(shown[::2], shown[1::2], strict=True):
+        if console.color_system is None:
+            greys = np.maximum(upper, lower) * (len(GREYS) - 1)
+            print("".join(GREYS[round(float(grey))] for grey in greys))
+        else:
+            cells = zip(upper, lower, strict=True)
+            styles = [f"{colour_of(float(a))} on {colour_of(float(b))}" for a, b in cells]
+            console.print(Text.assemble(*(("▀", style) for style in styles)))
+
+
+GREYS = " ░▒▓█"
+COLOURS = ((12, 12, 20), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10),
+           (252, 255, 164))  # fmt: skip
+"""From silent to loud: the colours of the pictures beside the sounds, at equal steps."""
+
+
+def colour_of(level: float) -> str:
+    """A colour between two neighbours of `COLOURS`, as ``#rrggbb``."""
+    place = min(max(level, 0.0), 1.0) * (len(COLOURS) - 1)
+    below = min(int(place), len(COLOURS) - 2)
+    pairs = zip(COLOURS[below], COLOURS[below + 1], strict=True)
+    return "#" + "".join(f"{round(a + (b - a) * (place - below)):02x}" for a, b in pairs)
+
+
 @contextmanager
 def step_progress(label: str) -> Iterator[StepReport]:
     """Show how far the steps are: a bar on a terminal, a line every few seconds elsewhere."""

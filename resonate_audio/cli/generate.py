@@ -4,81 +4,47 @@ from __future__ import annotations
 
 import secrets
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resonate_audio.cli.console import print_table, say, step_progress
-from resonate_audio.cli.naming import PlannedSound, plan_sounds
-from resonate_audio.cli.options import (
-    SAMPLING,
-    SETTINGS,
-    Asked,
-    BatchSize,
-    Device,
-    Model,
-    NumberFormat,
-    PromptsFile,
-    Takes,
-    with_sampling,
-)
+from resonate_audio.cli.console import StepReport, print_table, say, step_progress
+from resonate_audio.cli.naming import STDOUT, PlannedSound, Wanted, plan_sounds
+from resonate_audio.cli.options import MAKING, Loading, Making, PromptsFile, Target, with_options
+from resonate_audio.cli.pipes import write_wav_out
+from resonate_audio.cli.sound_list import read_list
 from resonate_audio.core.errors import InputError, OutputError
 from resonate_audio.core.sampling import Sampling
 
 if TYPE_CHECKING:
-    from resonate_audio.core.types import Audio
+    from resonate_audio.core.types import Audio, Recipe
     from resonate_audio.pipeline.path import Resonate
 
-FILES = "Where it goes"
-LARGEST_SEED = 2**62
 LARGEST_RANDOM_SEED = 2**31
 """Short enough to be typed again."""
 
 
-@with_sampling
+@with_options
 def generate(
     prompts: Annotated[
         list[str] | None,
         typer.Argument(metavar="PROMPT...", help="What to hear; several make several sounds."),
     ] = None,
     prompts_file: PromptsFile = None,
-    takes: Takes = 1,
-    seed: Annotated[
-        int | None,
+    sound_list: Annotated[
+        Path | None,
         typer.Option(
-            min=0,
-            max=LARGEST_SEED,
-            help="Seed of the first take; the next takes count up.",
-            show_default="random",
+            "--list",
+            help="A table (.csv, .jsonl, - is piped in) of what to make: prompt, name, negative, "
+            "duration, takes, loop, seed and any option of how it sounds or is finished. What "
+            "exists is kept; seeds count from 0 where none is given.",
+            show_default=False,
         ),
     ] = None,
-    asked: Asked = SAMPLING,
-    negative: Annotated[str, typer.Option(help="What not to hear.", rich_help_panel=SETTINGS)] = "",
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="File (.wav .flac .mp3 .ogg .opus) or folder. Several sounds are numbered.",
-            show_default="named after the prompt and the seed, here",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
-    spectrogram: Annotated[
-        bool,
-        typer.Option(
-            "--spectrogram", help="Draw a picture (.png) beside each sound.", rich_help_panel=FILES
-        ),
-    ] = False,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=FILES),
-    ] = False,
-    model: Model = "nano",
-    device: Device = None,
-    dtype: NumberFormat = None,
-    batch_size: BatchSize = 8,
+    making: Making = MAKING,
 ) -> None:
     """Make sounds from sentences.
 
@@ -88,28 +54,41 @@ def generate(
 
       resonate generate "thunder" "a church bell" -n 4 --seed 7 -o sounds/ --spectrogram
 
-      resonate generate --prompts lines.txt -o take.flac --steps 50 --guidance 6
+      resonate generate "a door slams" -o hit.ogg --trim -50 --length 0.7 --loudness -16
+
+      resonate generate --prompts lines.txt -o "out/{prompt}-{seed}.flac" --steps 50
+
+      resonate generate --list sounds.csv -o "out/{name}-{seed}.ogg" --trim -50 --loudness -16
     """
     from resonate_audio.data.prompts import read_prompts
 
     texts = [*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])]
-    check_texts([*texts, negative])
-    if not texts:
+    wanted = [
+        Wanted(text, making.negative, making.takes, asked=making.asked, finish=making.finish)
+        for text in texts
+    ]
+    if sound_list is not None:
+        wanted += read_list(sound_list, making)
+    if not wanted:
         raise InputError('no prompt; try: resonate generate "a dog barks twice, then rain starts"')
-    first_seed = secrets.randbelow(LARGEST_RANDOM_SEED) if seed is None else seed
-    sounds = plan_sounds(texts, takes, first_seed, output)
-    check_outputs(sounds, spectrogram, overwrite)
-    Sampling(**{"duration_s": 1.0, **asked})  # refuses nonsense before anything is loaded
-    pipeline = load(model, device, dtype.value if dtype else None)
-    say_what_is_cut(pipeline, [*texts, negative])
-    rows = []
-    for start in range(0, len(sounds), batch_size):
-        batch = sounds[start : start + batch_size]
-        label = batch[0].prompt if len(sounds) == 1 else _label(start, len(batch), len(sounds))
-        for sound, audio in zip(batch, make(pipeline, batch, asked, label, negative), strict=True):
-            write(sound, audio, spectrogram, overwrite)
-            rows.append(describe(sound, audio))
-    print_table(("file", "prompt", "length", "seed", "gain"), rows)
+    texts = [text for item in wanted for text in (item.prompt, item.negative)]
+    check_texts(texts)
+    Sampling(**{"duration_s": 1.0, **making.asked})  # refuses nonsense before anything is loaded
+    seed = 0 if making.seed is None and sound_list is not None else first_seed(making.seed)
+    sounds = plan_sounds(wanted, seed, making.target.output)
+    kept = [] if sound_list is None else find_made(sounds, making.target)
+    missing = [sound for sound in sounds if sound.path not in kept]
+    check_outputs(missing, making.target)
+    made = {}
+    if missing:
+        pipeline = load_as(making.loading)
+        say_what_is_cut(pipeline, texts)
+        check_durations(pipeline, missing)
+        made = make_all(missing, from_words(pipeline), making)
+    if sound_list is None:
+        tell(list(made.values()), making.target)
+    else:
+        tell_of_list(sounds, made)
 
 
 def check_texts(texts: Sequence[str]) -> None:
@@ -125,19 +104,29 @@ def check_texts(texts: Sequence[str]) -> None:
             raise InputError(f"prompt {text!a}: not valid UTF-8") from error
 
 
-def check_outputs(sounds: Sequence[PlannedSound], spectrogram: bool, overwrite: bool) -> None:
+def first_seed(seed: int | None) -> int:
+    """The seed given, or a random one."""
+    return secrets.randbelow(LARGEST_RANDOM_SEED) if seed is None else seed
+
+
+def check_outputs(sounds: Batch, target: Target) -> None:
     """Find out before the work, not after it, that a file cannot be written.
 
     Raises:
         AudioError: a suffix stands for no format.
+        InputError: there is no file to draw a picture beside.
         OutputError: a file exists and may not be replaced, or its folder cannot be written.
     """
     from resonate_audio.audio.io import check_output
 
     for sound in sounds:
-        check_output(sound.path, overwrite)
+        if sound.path == STDOUT:
+            if target.spectrogram:
+                raise InputError("--spectrogram: a picture lies beside a file; name one with -o")
+            continue
+        check_output(sound.path, target.overwrite)
         picture = sound.path.with_suffix(".png")
-        if spectrogram and picture.exists() and not overwrite:
+        if target.spectrogram and picture.exists() and not target.overwrite:
             raise OutputError(f"{picture}: exists already; pass --overwrite to replace it")
 
 
@@ -149,6 +138,11 @@ def load(model: str, device: str | None, dtype: str | None) -> Resonate:
     return Resonate.from_pretrained(model, device=device, dtype=dtype)
 
 
+def load_as(loading: Loading) -> Resonate:
+    """Load the model that a command line asks for."""
+    return load(loading.model, loading.device, loading.dtype and loading.dtype.value)
+
+
 def say_what_is_cut(pipeline: Resonate, texts: Sequence[str]) -> None:
     """Tell which prompts are longer than the model reads; they are made from their beginning."""
     num_tokens = pipeline.config.text_encoder.num_tokens
@@ -156,49 +150,174 @@ def say_what_is_cut(pipeline: Resonate, texts: Sequence[str]) -> None:
         say(f"note: prompt cut at {num_tokens} tokens, the rest is not heard: {text[:50]}…")
 
 
-def make(
-    pipeline: Resonate,
-    batch: Sequence[PlannedSound],
-    asked: Asked,
-    label: str,
-    negative_prompt: str = "",
-) -> list[Audio]:
-    """Compute one batch, showing its steps."""
+Batch = Sequence[PlannedSound]
+"""Sounds that are computed together."""
+Way = Callable[[Batch, StepReport], list["Audio"]]
+"""Computes a batch, telling its steps."""
+
+
+def make_all(sounds: Batch, way: Way, making: Making) -> dict[Path, Row]:
+    """Compute, finish and write sounds batch by batch, and say of each what was written."""
+    rows = {}
+    for label, batch in batches(sounds, making.loading.batch_size):
+        for sound, audio in zip(batch, make(batch, way, label), strict=True):
+            write(sound, audio, making.target)
+            rows[sound.path] = describe(sound, audio)
+    return rows
+
+
+def find_made(sounds: Batch, target: Target) -> set[Path]:
+    """Files that exist already and are kept."""
+    return set() if target.overwrite else {s.path for s in sounds if s.path.exists()}
+
+
+def check_durations(pipeline: Resonate, sounds: Batch) -> None:
+    """Refuse, before the first sound, a length of the last one that the model does not make.
+
+    Raises:
+        InputError: names the line.
+    """
+    from resonate_audio.core.edit import LONGEST_S
+
+    for sound in sounds:
+        duration_s = sound.wanted.asked.get("duration_s")
+        try:
+            if duration_s is not None:
+                pipeline.config.check_duration(duration_s, LONGEST_S)
+        except InputError as error:
+            place = sound.wanted.place
+            raise InputError(
+                f"{place}, column duration: {error}" if place else str(error)
+            ) from error
+
+
+def batches(sounds: Batch, batch_size: int) -> Iterator[tuple[str, Batch]]:
+    """Neighbours that one call can make, with what their progress is called."""
+    start = 0
+    for _, alike in groupby(sounds, key=_call):
+        group = list(alike)
+        for batch in (group[at : at + batch_size] for at in range(0, len(group), batch_size)):
+            label = f"sounds {start + 1}-{start + len(batch)} of {len(sounds)}"
+            yield (label if len(sounds) > 1 else batch[0].prompt), batch
+            start += len(batch)
+
+
+def _call(sound: PlannedSound) -> tuple[object, ...]:
+    """What has to be equal for one call."""
+    wanted = sound.wanted
+    alone = (wanted.prompt, wanted.negative) if wanted.is_loop else None
+    return wanted.asked, alone
+
+
+def make(batch: Batch, way: Way, label: str) -> list[Audio]:
+    """Compute and finish one batch, showing its steps."""
+    from resonate_audio.audio.finish import finish_sound
     from resonate_audio.pipeline.request import PromptCutWarning
 
     with step_progress(label) as report, warnings.catch_warnings():
         warnings.simplefilter("ignore", PromptCutWarning)  # said once, before the first batch
+        made = way(batch, report)
+    finishes = [sound.wanted.finish for sound in batch]
+    return [
+        audio if finish is None else finish_sound(audio, finish)
+        for audio, finish in zip(made, finishes, strict=True)
+    ]
+
+
+def from_words(pipeline: Resonate) -> Way:
+    """Make sounds, or loops, from what they are said to be."""
+
+    def way(batch: Batch, report: StepReport) -> list[Audio]:
+        wanted, seeds = batch[0].wanted, [sound.seed for sound in batch]
+        if wanted.is_loop:
+            options = {**wanted.asked, "negative_prompt": wanted.negative, "on_step": report}
+            return pipeline.loop(wanted.prompt, takes=len(seeds), seeds=seeds, **options)
         return pipeline.generate(
             [sound.prompt for sound in batch],
-            negative_prompt=negative_prompt,
-            seeds=[sound.seed for sound in batch],
+            negative_prompt=[sound.wanted.negative for sound in batch],
+            seeds=seeds,
             on_step=report,
             batch_size=len(batch),
-            **asked,
+            **wanted.asked,
         )
 
+    return way
 
-def write(sound: PlannedSound, audio: Audio, spectrogram: bool, overwrite: bool) -> None:
+
+def write(sound: PlannedSound, audio: Audio, target: Target) -> None:
     """Write one sound, and its picture when asked for."""
     from resonate_audio.audio.io import write_audio
     from resonate_audio.audio.spectrogram import write_spectrogram
 
-    write_audio(sound.path, audio, overwrite)
-    if spectrogram:
-        write_spectrogram(sound.path.with_suffix(".png"), audio, sound.prompt, overwrite)
+    if sound.path == STDOUT:
+        write_wav_out(audio)
+        return
+    write_audio(sound.path, audio, target.overwrite)
+    if target.spectrogram:
+        write_spectrogram(sound.path.with_suffix(".png"), audio, sound.prompt, target.overwrite)
 
 
-def _label(start: int, num_rows: int, num_sounds: int) -> str:
-    return f"sounds {start + 1}-{start + num_rows} of {num_sounds}"
+Row = tuple[str, ...]
+COLUMNS = ("file", "prompt", "length", "seed", "gain", "loudness")
 
 
-def describe(sound: PlannedSound, audio: Audio) -> tuple[str, ...]:
+def describe(sound: PlannedSound, audio: Audio) -> Row:
     """One row of the table of what was written."""
-    gain = audio.recipe.gain if audio.recipe else 1.0
+    recipe = audio.recipe
+    gain = recipe.gain if recipe else 1.0
     return (
         str(sound.path),
-        sound.prompt,
+        recipe.prompt if recipe else sound.prompt,
         f"{audio.duration_s:.2f} s",
         str(sound.seed),
         "1" if gain == 1.0 else f"{gain:.3f}",
+        loudness_of(audio),
     )
+
+
+def tell(rows: Sequence[Row], target: Target) -> None:
+    """Say what was written: on stdout, unless a sound went there."""
+    if target.output != str(STDOUT):
+        print_table(COLUMNS, rows)
+        return
+    for row in rows:
+        say("  ".join(row))
+
+
+def tell_of_list(sounds: Batch, made: Mapping[Path, Row]) -> None:
+    """Say what became of every line of a list, and how much was there before."""
+    from resonate_audio.audio.io import read_audio
+
+    rows = []
+    for sound in sounds:
+        if sound.path in made:
+            rows.append((*made[sound.path], "made"))
+        else:
+            audio = read_audio(sound.path)
+            state = "kept" if is_of(audio.recipe, sound) else "kept; the list says otherwise"
+            rows.append((*describe(sound, audio), state))
+    say(f"{len(made)} made, {len(sounds) - len(made)} kept that existed")
+    print_table((*COLUMNS, ""), rows)
+
+
+def is_of(recipe: Recipe | None, sound: PlannedSound) -> bool:
+    """Whether a sound is what a line of a list asks for, as far as the line says."""
+    if recipe is None:
+        return False
+    wanted = sound.wanted
+    return (
+        (recipe.prompt, recipe.negative_prompt, recipe.seed, recipe.finish)
+        == (wanted.prompt, wanted.negative, sound.seed, wanted.finish)
+        and (recipe.edit is not None) == wanted.is_loop
+        and all(getattr(recipe, name) == value for name, value in wanted.asked.items())
+    )
+
+
+def loudness_of(audio: Audio) -> str:
+    """Integrated loudness, said in LUFS."""
+    import torch
+
+    from resonate_audio.audio.loudness import SILENCE_LUFS, loudness_lufs
+
+    lufs = float(loudness_lufs(torch.from_numpy(audio.samples)[None], audio.sample_rate_hz)[0])
+    return "silent" if lufs <= SILENCE_LUFS else f"{lufs:.1f} LUFS"

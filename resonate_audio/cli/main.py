@@ -21,9 +21,11 @@ import typer
 from resonate_audio.cli import (
     convert,
     doctor,
+    edit,
     generate,
     listen,
     models,
+    play,
     replay,
     reward,
     serve,
@@ -79,7 +81,10 @@ def root(
 
 
 app.command(cls=TextCommand)(generate.generate)
+for _way in (edit.vary, edit.reword, edit.replace, edit.extend, edit.loop, edit.sequence):
+    app.command(cls=TextCommand)(_way)
 app.command()(replay.replay)
+app.command()(play.play)
 app.command()(models.models)
 app.command()(convert.convert)
 app.command()(demo.demo)

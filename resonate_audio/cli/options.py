@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from resonate_audio.core.sampling import Sampling, shown_as
+from resonate_audio.core.edit import FINISH_RANGES, Finish
+from resonate_audio.core.sampling import Sampling, SolverSettings, shown_as
 
 SETTINGS, MACHINE, MANY = "How it sounds", "What it runs on", "Many processes or machines"
+FINISHED, FILES = "How it is finished", "Where it goes"
 FASTEST = "the fastest"
+LARGEST_SEED, MOST_TAKES = 2**62, 1000
 
 
 class Choice(StrEnum):
@@ -64,7 +69,9 @@ PromptsFile = Annotated[
         show_default=False,
     ),
 ]
-Takes = Annotated[int, typer.Option("--takes", "-n", min=1, max=1000, help="Sounds per prompt.")]
+Takes = Annotated[
+    int, typer.Option("--takes", "-n", min=1, max=MOST_TAKES, help="Sounds per prompt.")
+]
 Host = Annotated[str, typer.Option(help="Other than loopback needs a key.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")]
 ChanceSeed = Annotated[int, typer.Option("--seed", min=0, help="Of bootstrap and sign flips.")]
@@ -91,57 +98,202 @@ Threads = Annotated[
     ),
 ]
 
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=LARGEST_SEED,
+        help="Seed of the first take; the next takes count up.",
+        show_default="random",
+    ),
+]
+Negative = Annotated[str, typer.Option(help="What not to hear.", rich_help_panel=SETTINGS)]
+
 Asked = dict[str, Any]
 """Settings of `Sampling` that a command line gives, by name."""
-SAMPLING: Asked = {}
-"""Where a command's signature has this default, `with_sampling` puts the options."""
 
 
-def with_sampling(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace the parameter ``asked`` of a command by one option for every setting of `Sampling`.
+@dataclass(frozen=True)
+class OptionGroup:
+    """Options that several commands take together, as one parameter of each."""
 
-    The command receives those that were given; what is not given is the model's own choice.
-    """
+    parameters: tuple[inspect.Parameter, ...]
+    gather: Callable[[dict[str, Any]], Any]
+    """What the command receives for what was given, by name."""
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace every parameter of a command whose default is a group by the options of the group."""
     signature = inspect.signature(command, eval_str=True)
+    groups = {
+        name: parameter.default
+        for name, parameter in signature.parameters.items()
+        if isinstance(parameter.default, OptionGroup)
+    }
     parameters: list[inspect.Parameter] = []
-    for parameter in signature.parameters.values():
-        parameters += sampling_parameters() if parameter.name == "asked" else [parameter]
+    for name, parameter in signature.parameters.items():
+        parameters += groups[name].parameters if name in groups else [parameter]
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        values = {name: given.pop(name) for name in Sampling.model_fields}
-        asked = {
-            name: value.value if isinstance(value, Choice) else value
-            for name, value in values.items()
-            if value is not None
-        }
-        command(asked=asked, **given)
+        made = {name: gather_from(group, given) for name, group in groups.items()}
+        command(**made, **given)
 
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 
-def sampling_parameters() -> list[inspect.Parameter]:
-    """One parameter a setting, with what its option says, None where it is not given."""
-    made = []
-    for name, field in Sampling.model_fields.items():
+def gather_from(group: OptionGroup, given: dict[str, Any]) -> Any:
+    """Take a group's options out of what was given."""
+    return group.gather({p.name: given.pop(p.name) for p in group.parameters})
+
+
+def group_of(kind: type[Any], **groups: OptionGroup) -> OptionGroup:
+    """One option for every field of a dataclass, which is what the command receives.
+
+    Args:
+        kind: fields annotated as parameters are.
+        groups: fields that are a group of options themselves.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    for field in dataclasses.fields(kind):
+        if field.name in groups:
+            parameters += groups[field.name].parameters
+        else:
+            parameters.append(option(field.name, hints[field.name], field.default))
+
+    def gather(given: dict[str, Any]) -> Any:
+        made = {name: gather_from(group, given) for name, group in groups.items()}
+        return kind(**made, **given)
+
+    return OptionGroup(tuple(parameters), gather)
+
+
+def option(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    """A parameter of a command."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def sampling_options(model: type[SolverSettings]) -> OptionGroup:
+    """One option for every setting; the command receives those that were given.
+
+    What is not given is the model's own choice.
+    """
+    parameters = []
+    for name, field in model.model_fields.items():
         kind: Any = field.annotation
         if get_origin(kind) is Literal:
             choices: Any = {choice: choice for choice in get_args(kind)}
             kind = Choice(name, choices)  # type: ignore[call-arg]
-        option = typer.Option(
+        shown = typer.Option(
             shown_as(field).option,
             help=field.description,
             show_default=str(field.default) if name == "solver" else "the model's own",
             rich_help_panel=SETTINGS,
         )
-        made.append(
-            inspect.Parameter(
-                name,
-                inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                default=None,
-                annotation=Annotated[kind | None, option],
-            )
-        )
-    return made
+        parameters.append(option(name, Annotated[kind | None, shown]))
+
+    def gather(given: dict[str, Any]) -> Asked:
+        return {
+            name: value.value if isinstance(value, Choice) else value
+            for name, value in given.items()
+            if value is not None
+        }
+
+    return OptionGroup(tuple(parameters), gather)
+
+
+FINISHES = {
+    "trim_db": ("--trim", "DB", "Cut silence off both ends: what is so far under the loudest: -50"),
+    "length_s": ("--length", "S", "Exactly this long: the end is cut off, or silence follows."),
+    "fade_s": ("--fade", "S", "Fade in and out over so many seconds."),
+    "loudness_lufs": ("--loudness", "LUFS", "Integrated loudness: -16. True peaks stay under -1."),
+    "normalize_db": ("--normalize", "DB", "True peak against full scale: -1."),
+}
+"""Fields of `Finish`: the option, its unit, what it does."""
+
+
+def finish_options() -> OptionGroup:
+    """One option for every field of `Finish`; None where none was given."""
+    parameters = []
+    for field in dataclasses.fields(Finish):
+        name, unit, text = FINISHES[field.name]
+        low, high = FINISH_RANGES[field.name]
+        shown = typer.Option(
+            name, min=low, max=high, metavar=unit, help=text, rich_help_panel=FINISHED,
+            show_default="left as it is",
+        )  # fmt: skip
+        parameters.append(option(field.name, Annotated[float | None, shown]))
+
+    def gather(given: dict[str, Any]) -> Finish | None:
+        return Finish(**given) if any(value is not None for value in given.values()) else None
+
+    return OptionGroup(tuple(parameters), gather)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where sounds go."""
+
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File (.wav .flac .mp3 .ogg .opus), folder, or - for standard output. Several "
+            "sounds are numbered, unless {name} {prompt} {seed} {take} {n} in it tell them apart.",
+            show_default="{name}_{seed}.wav, here",
+            rich_help_panel=FILES,
+        ),
+    ] = None
+    spectrogram: Annotated[
+        bool,
+        typer.Option(
+            "--spectrogram", help="Draw a picture (.png) beside each sound.", rich_help_panel=FILES
+        ),
+    ] = False
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=FILES),
+    ] = False
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Which model, on what."""
+
+    model: Model = "nano"
+    device: Device = None
+    dtype: NumberFormat = None
+    batch_size: BatchSize = 8
+
+
+@dataclass(frozen=True)
+class Making:
+    """What every command that makes sounds takes besides its words and sources."""
+
+    asked: Asked
+    finish: Finish | None
+    target: Target
+    loading: Loading
+    takes: Takes = 1
+    seed: Seed = None
+    negative: Negative = ""
+
+
+def making(settings: OptionGroup) -> Any:
+    """Options of a command that makes sounds, with these settings of the solver."""
+    return group_of(
+        Making, asked=settings, finish=FINISH, target=group_of(Target), loading=group_of(Loading)
+    )
+
+
+# Where a signature has one of these as its default, `with_options` puts the options.
+SAMPLING: Any = sampling_options(Sampling)
+FINISH: Any = finish_options()
+MAKING: Any = making(SAMPLING)
+REMAKING: Any = making(sampling_options(SolverSettings))
+"""The same of a sound whose length is given by what it is made of."""

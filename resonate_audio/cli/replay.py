@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resonate_audio.cli.console import print_table, say, step_progress
-from resonate_audio.core.errors import AudioError, ModelNotFoundError
+from resonate_audio.core.errors import AudioError, InputError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from resonate_audio.core.types import Audio, Recipe
@@ -33,6 +33,10 @@ def replay(
             "--output", "-o", help="Write the regenerated sound here.", show_default=False
         ),
     ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(help="What an edited sound was made from.", show_default=False),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output if it exists.")
     ] = False,
@@ -51,15 +55,21 @@ def replay(
       resonate replay take.flac
 
       resonate replay take.mp3 -o again.wav
+
+      resonate replay mended.wav --source take.wav
     """
     from resonate_audio.audio.io import check_output, read_audio, read_recipe, write_audio
 
     original, recipe = read_audio(file), read_recipe(file)
     if recipe is None:
         raise AudioError(f"{file}: holds no recipe; only files made by Resonate Audio can replay")
+    if recipe.edit is not None and recipe.edit.source_sha256 and source is None:
+        raise InputError(
+            f"{file}: was made from another sound ({recipe.edit.kind}); give it with --source"
+        )
     if output is not None:
         check_output(output, overwrite)
-    again = regenerate(recipe, model, device)
+    again = regenerate(recipe, model, device, source)
     comparison = compare(file, original, again)
     if output is not None:
         write_audio(output, again, overwrite)
@@ -68,7 +78,9 @@ def replay(
         raise typer.Exit(1)
 
 
-def regenerate(recipe: Recipe, model: str | None, device: str | None) -> Audio:
+def regenerate(
+    recipe: Recipe, model: str | None, device: str | None, source: Path | None = None
+) -> Audio:
     """Run the recipe on the model, device and number format it records."""
     from resonate_audio.pipeline.path import Resonate
 
@@ -86,7 +98,7 @@ def regenerate(recipe: Recipe, model: str | None, device: str | None) -> Audio:
             f"it, name it: --model {shlex.quote(name)}"
         ) from error
     with step_progress(recipe.prompt) as report:
-        return pipeline.replay(recipe, on_step=report)
+        return pipeline.replay(recipe, on_step=report, source=source)
 
 
 def compare(file: Path, original: Audio, again: Audio) -> Comparison:

@@ -68,6 +68,18 @@ class Edit:
             check_seam(self.seam_s, source_s)
 
 
+FINISH_RANGES = {
+    "trim_db": (-120.0, -6.0),
+    "length_s": (0.001, LONGEST_S),
+    "fade_s": (0.0, 60.0),
+    "loudness_lufs": (-60.0, -5.0),
+    "normalize_db": (-60.0, 0.0),
+}
+"""Least and most of each field of `Finish`, in its unit."""
+AT_ENDS = ("trim_db", "length_s", "fade_s")
+"""Fields of `Finish` that change the ends of a sound."""
+
+
 @dataclass(frozen=True)
 class Finish:
     """What is done to a finished sound so that it fits among others; nothing by default.
@@ -86,19 +98,18 @@ class Finish:
     normalize_db: float | None = None
     """True peak against full scale, such as -1."""
 
+    def at_ends(self) -> dict[str, float]:
+        """What is wanted at the ends of the sound, by name: a loop has none."""
+        found = {name: getattr(self, name) for name in AT_ENDS}
+        return {name: value for name, value in found.items() if value is not None}
+
     def __post_init__(self) -> None:
         """Refuse what cannot be done.
 
         Raises:
             InputError: names the field and its range.
         """
-        for name, low, high in (
-            ("trim_db", -120.0, -6.0),
-            ("length_s", 0.001, LONGEST_S),
-            ("fade_s", 0.0, 60.0),
-            ("loudness_lufs", -60.0, -5.0),
-            ("normalize_db", -60.0, 0.0),
-        ):
+        for name, (low, high) in FINISH_RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise InputError(f"{name} {value:g}: expected a number from {low:g} to {high:g}")

@@ -17,7 +17,7 @@ FIELDS = ("prompt", "prompt_text", "caption", "text")
 """Names under which an object or a table may hold its text, the first found is taken."""
 TEXT, JSON, LINES, CSV, TSV = "text, one prompt a line", "JSON", "JSON lines", "CSV", "TSV"
 SUFFIXES = {".json": JSON, ".jsonl": LINES, ".ndjson": LINES, ".csv": CSV, ".tsv": TSV}
-"""How a file of that suffix is read; any other is text, a ``#`` beginning a line for people."""
+"""How a file of that suffix is read; any other is text. A ``#`` begins a line for people."""
 NO_PROMPTS = (".yaml", ".yml", ".toml", ".xml", ".html", ".parquet", ".xlsx")
 
 
@@ -46,7 +46,7 @@ def read_prompt_rows(path: Path) -> list[PromptRow]:
     Args:
         path: ``.json``: a list of texts or objects, such as TTA-Bench's files. ``.jsonl``: one
             object a line. ``.csv`` and ``.tsv``: a table with a header. Anything else: one prompt
-            a line; empty lines and lines that begin with ``#`` are passed. Objects and tables have
+            a line. Empty lines and lines that begin with ``#`` are passed. Objects and tables have
             ``prompt``, ``prompt_text``, ``caption`` or ``text``. ``-`` reads what is piped in and
             finds out which of these it is.
 
@@ -57,7 +57,8 @@ def read_prompt_rows(path: Path) -> list[PromptRow]:
     text = read_text(path)
     looks = guess_format(text)
     said = _said_format(path) or looks
-    if said != looks and text.strip() and not (said == JSON and _is_one_line(text)):
+    says_something = any(map(_says_something, text.split("\n")))
+    if said != looks and says_something and not (said == JSON and _is_one_line(text)):
         raise ManifestError(
             f"{path}: named as {said}, but it looks like {looks}; give it the suffix "
             f"{_suffix(looks)} if that is what it is"
@@ -72,7 +73,7 @@ def read_prompt_rows(path: Path) -> list[PromptRow]:
 
 def guess_format(text: str) -> str:
     """What a text looks like by its first line that says something."""
-    first = next((line.strip() for line in text.split("\n") if line.strip()), "")
+    first = next((line.strip() for line in text.split("\n") if _says_something(line)), "")
     begins, goes_on = first[:1], first[1:].lstrip()[:1]
     if begins == "{" and goes_on in ('"', "}"):
         return LINES
@@ -83,6 +84,10 @@ def guess_format(text: str) -> str:
         if len(cells) > 1 and any(name in cells for name in FIELDS):
             return format
     return CSV if first.strip('"').lower() in FIELDS[:3] else TEXT
+
+
+def _says_something(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith("#")
 
 
 def _is_one_line(text: str) -> bool:
@@ -107,13 +112,13 @@ Fields = tuple[str, Mapping[str, Any]]
 def _text_rows(text: str, path: Path) -> Iterator[Fields]:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     for number, line in enumerate(lines, 1):
-        if line.strip() and not line.lstrip().startswith("#"):
+        if _says_something(line):
             yield f"{path}, line {number}", {"prompt": line}
 
 
 def _line_rows(text: str, path: Path) -> Iterator[Fields]:
     for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
+        if _says_something(line):
             place = f"{path}, line {number}"
             yield place, parse_object(line, place)
 
@@ -131,7 +136,8 @@ def _json_rows(text: str, path: Path) -> Iterator[Fields]:
 
 def _table_rows(text: str, path: Path) -> Iterator[Fields]:
     delimiter = "\t" if guess_format(text) == TSV else ","
-    for number, cells in csv_rows(io.StringIO(text, newline="\n"), path, delimiter=delimiter):
+    lines = io.StringIO(text, newline="\n")
+    for number, cells in csv_rows(lines, path, delimiter=delimiter, comments=True):
         yield f"{path}, line {number}", {name.lower(): cell for name, cell in cells.items()}
 
 

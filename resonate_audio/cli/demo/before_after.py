@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from resonate_audio.cli.demo.player import render_player, template
 from resonate_audio.cli.generate import write
-from resonate_audio.cli.naming import PlannedSound, slug
+from resonate_audio.cli.naming import PlannedSound, Wanted, slug
+from resonate_audio.cli.options import Target
 from resonate_audio.core.charts import Chart, Line, Points, render_chart
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.files import atomic_path
@@ -226,7 +227,8 @@ def _pair_card(folder: Path, number: int, pair: SoundPair) -> str:
 def _side(path: Path, pair: SoundPair, when: str) -> str:
     """Write one sound with its picture, and show it."""
     sound = pair.before if when == "before" else pair.after
-    write(PlannedSound(pair.prompt, pair.seed, path), sound.audio, spectrogram=True, overwrite=True)
+    plan = PlannedSound(Wanted(pair.prompt), pair.seed, path)
+    write(plan, sound.audio, Target(spectrogram=True, overwrite=True))
     label = f"{pair.prompt}, {when}"
     return template("before_after_side.html").substitute(
         player=render_player(path, sound.audio.duration_s, when.capitalize(), label, "h4"),

@@ -14,9 +14,9 @@ import typer
 
 from resonate_audio.cli.console import print_table, print_text, say
 from resonate_audio.cli.demo.player import render_player, template
-from resonate_audio.cli.generate import check_outputs, load, make, write
-from resonate_audio.cli.naming import PlannedSound, slug
-from resonate_audio.cli.options import Device, Model
+from resonate_audio.cli.generate import check_outputs, from_words, load, make, write
+from resonate_audio.cli.naming import PlannedSound, Wanted, slug
+from resonate_audio.cli.options import Asked, Device, Model, Target
 
 if TYPE_CHECKING:
     from resonate_audio.core.types import Audio
@@ -79,13 +79,15 @@ def demo(
       resonate demo --learn 120
     """
     started_s = time.monotonic()
-    plans = [PlannedSound(text, seed, output / f"{slug(text)}.wav") for text, seed in SOUNDS]
-    check_outputs(plans, spectrogram=True, overwrite=True)
-    pipeline = load(model, device, None)
+    target = Target(spectrogram=True, overwrite=True)
     asked = {} if steps is None else {"num_inference_steps": steps}
+    plans = plan_page(output, asked)
+    check_outputs(plans, target)
+    pipeline = load(model, device, None)
     sounds = []
-    for plan, audio in zip(plans, make(pipeline, plans, asked, "eight sounds"), strict=True):
-        write(plan, audio, spectrogram=True, overwrite=True)
+    made = make(plans, from_words(pipeline), "eight sounds")
+    for plan, audio in zip(plans, made, strict=True):
+        write(plan, audio, target)
         sounds.append(DemoSound(plan, audio))
     page = write_page(output / "index.html", sounds, model, time.monotonic() - started_s)
     rows = [(item.plan.prompt, str(item.plan.path), str(item.picture)) for item in sounds]
@@ -96,6 +98,14 @@ def demo(
         page = learn_and_compare(output / "feedback", pipeline, model, steps, learn)
         say(f"took {time.monotonic() - started_s:.0f} s in all")
         print_text(f"\nBefore and after feedback:  {page.resolve().as_uri()}")
+
+
+def plan_page(output: Path, asked: Asked) -> list[PlannedSound]:
+    """The sounds of a page, with these settings."""
+    return [
+        PlannedSound(Wanted(text, asked=asked), seed, output / f"{slug(text)}.wav")
+        for text, seed in SOUNDS
+    ]
 
 
 def learn_and_compare(
@@ -113,10 +123,9 @@ def learn_and_compare(
     shutil.rmtree(output / "reinforcement", ignore_errors=True)
     say(f"\nteaching {model} for {num_steps} steps")
     taught = teach(model, output / "reinforcement", num_steps, say)
-    plans = [PlannedSound(text, seed, output / f"{slug(text)}.wav") for text, seed in SOUNDS]
-    asked = {"num_inference_steps": steps, "guidance_scale": GUIDANCE}
+    plans = plan_page(output, {"num_inference_steps": steps, "guidance_scale": GUIDANCE})
     before, after = (
-        list(make(made_by, plans, asked, label))
+        make(plans, from_words(made_by), label)
         for made_by, label in (
             (pipeline, "sounds before"),
             (load(str(taught.model), None, None), "sounds after"),

@@ -23,7 +23,7 @@ from resonate_audio.cli.options import (
     Takes,
     Threads,
     Workers,
-    with_sampling,
+    with_options,
 )
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.sampling import Sampling
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 WHO = "Who makes the sounds (one of them)"
 
 
-@with_sampling
+@with_options
 def generate(
     prompts: Annotated[
         Path,

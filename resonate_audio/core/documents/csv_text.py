@@ -58,8 +58,11 @@ def csv_rows(
     columns: Sequence[str] = (),
     delimiter: str = ",",
     error: ErrorType = ManifestError,
+    comments: bool = False,
 ) -> Iterator[Row]:
     """Rows of a table, by its header or by the columns given.
+
+    Rows that begin with ``#`` are for people, where ``comments`` says so.
 
     Raises:
         ResonateError: of the type ``error``; as for `parse_csv`, a column stands there twice, or
@@ -67,6 +70,8 @@ def csv_rows(
     """
     names = list(columns)
     for number, cells in parse_csv(lines, path, delimiter, error):
+        if comments and cells[0].lstrip().startswith("#"):
+            continue
         if not names:
             names = [name.strip() for name in cells]
             twice = next((name for name in names if name and names.count(name) > 1), None)

@@ -15,7 +15,8 @@ from resonate_audio.audio.io import read_audio
 from resonate_audio.cli.demo.command import SOUNDS, DemoSound, render_page
 from resonate_audio.cli.generate import write
 from resonate_audio.cli.main import run
-from resonate_audio.cli.naming import PlannedSound
+from resonate_audio.cli.naming import PlannedSound, Wanted
+from resonate_audio.cli.options import Target
 from resonate_audio.core.types import Audio
 
 
@@ -51,10 +52,9 @@ def output(said: list[str]) -> Path:
 
 
 def page_of(text: str, folder: Path) -> str:
-    item = DemoSound(
-        PlannedSound(text, 1, folder / "a.wav"), Audio(np.zeros(800, np.float32), 8000)
-    )
-    write(item.plan, item.audio, spectrogram=True, overwrite=True)
+    plan = PlannedSound(Wanted(text), 1, folder / "a.wav")
+    item = DemoSound(plan, Audio(np.zeros(800, np.float32), 8000))
+    write(item.plan, item.audio, Target(spectrogram=True, overwrite=True))
     return render_page([item], text, 1.0)
 
 
