@@ -9,7 +9,7 @@ classes for each sound. Four kinds of sounds are named, class by class:
 * the same clips through nano's vocoder, and through its VAE and vocoder, with the mean absolute
   error of the log-mel in dB: what the decoder alone loses;
 * nano's sounds: ``--takes`` per class, each prompted with a caption of a training clip of the
-  class (drawn by a fixed seed), 25 steps with guidance 4.5 unless told otherwise.
+  class (drawn by a fixed seed), with the model's own steps and guidance unless told otherwise.
 
 Which classes count. The judge learns every class with at least 8 training clips from at least 3
 recordings. A class *can be told apart* when at least half of its training clips are recognised in
@@ -302,8 +302,8 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="folder with manifest.jsonl")
     parser.add_argument("--cache", type=Path, default=CACHE, help="where the judge is kept")
     parser.add_argument("--takes", type=int, default=4, help="sounds per class")
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, default=4.5)
+    parser.add_argument("--steps", type=int, help="the model's own if absent")
+    parser.add_argument("--guidance", type=float, help="the model's own if absent")
     parser.add_argument("--duration", type=float, help="seconds; the model's own if left out")
     parser.add_argument("--batch", type=int, default=8, help="sounds generated at a time")
     parser.add_argument("--limit", type=int, help="score only the most frequent so many classes")
@@ -369,7 +369,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"\nmachine: {torch.get_num_threads()} CPU threads, torch {torch.__version__}")
-    print(f"options: {options.steps} steps, guidance {options.guidance}, {options.takes} takes\n")
+    steps, guidance = options.steps or "its own", options.guidance or "its own"
+    print(f"options: {steps} steps, guidance {guidance}, {options.takes} takes\n")
     print("\n".join(table(classes, results)))
     if options.details:
         options.details.write_text(class_rows(classes, results, named), encoding="utf-8")

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from resonate_audio.core.config import FrozenConfig, load_config
 from resonate_audio.core.files import atomic_path
+from resonate_audio.core.sampling import NO_GUIDANCE
 from resonate_audio.core.types import Audio
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def write_known_answer(pipeline: Resonate, folder: Path) -> KnownAnswer:
         OutputError: the file cannot be written.
     """
     question = KnownAnswer(num_samples=0, samples=())
+    if pipeline.config.guidance_inside:
+        question = question.model_copy(update={"guidance_scale": NO_GUIDANCE})
     audio = ask(pipeline, question)
     answer = question.model_copy(
         update={"num_samples": len(audio.samples), "samples": thin_out(audio)}

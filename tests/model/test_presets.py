@@ -29,6 +29,19 @@ def test_the_published_model_has_468_million_weights() -> None:
     assert sum(value.numel() for value in network.state_dict().values()) == 468_285_432
 
 
+@pytest.mark.parametrize(
+    ("name", "millions"), [("meanaudio-s", 120.5), ("meanaudio-l", 479.5), ("fluxaudio-s", 120.2)]
+)
+def test_the_meanaudio_family_has_its_published_sizes(name: str, millions: float) -> None:
+    config = PRESETS[name]
+    with torch.device("meta"):
+        network = FlowTransformer(config.transformer)
+    num_weights = sum(value.numel() for value in network.state_dict().values())
+    assert num_weights / 1e6 == pytest.approx(millions, abs=0.06)
+    assert config.num_frames(config.default_duration_s) == 312
+    assert config.text_encoder.pooled_dim == 512
+
+
 def test_nano_has_four_to_ten_million_weights() -> None:
     with torch.device("meta"):
         network = FlowTransformer(NANO.transformer)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+from jaxtyping import Float
 from pydantic import Field, PositiveFloat, model_validator
+from torch import Tensor
 
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.data.prompts import read_prompts
@@ -137,7 +139,8 @@ def build_task(
     recipe: ReinforceRecipe, texts: tuple[str, ...], desk: JudgeDesk, device: torch.device
 ) -> ReinforceTask:
     """Load model and judges, and put the task together."""
-    pupil = load_pupil(recipe, recipe.sampler.guidance_scale, device)
+    levels = recipe.sampler.schedule(range(0)).levels
+    pupil = load_pupil(recipe, recipe.sampler.guidance_scale, device, levels)
     maker = TakeMaker(
         pupil.policy, pupil.resonate, recipe.sampler, pupil.num_frames, recipe.run.seed, desk,
         current_ranks(),
@@ -173,8 +176,13 @@ class Pupil:
         return self.networks.config.num_frames(self.duration_s)
 
 
-def load_pupil(recipe: PolicyRecipe, guidance_scale: float, device: torch.device) -> Pupil:
-    """Load what a recipe teaches.
+def load_pupil(
+    recipe: PolicyRecipe,
+    guidance_scale: float,
+    device: torch.device,
+    times: Float[Tensor, " time"] | None = None,
+) -> Pupil:
+    """Load what a recipe teaches; ``times`` as `Policy` takes them.
 
     Raises:
         ModelNotFoundError: there is no such model.
@@ -188,7 +196,7 @@ def load_pupil(recipe: PolicyRecipe, guidance_scale: float, device: torch.device
     networks.config.sampling(duration_s, guidance_scale=guidance_scale)  # it may take none
     model = networks.transformer.to(device).train()
     precision = torch.bfloat16 if recipe.run.precision == "bf16" else None
-    policy = Policy(model, guidance_scale, recipe.lora, precision, recipe.train_only)
+    policy = Policy(model, guidance_scale, recipe.lora, precision, recipe.train_only, times)
     resonate = Resonate(networks, encoder, device=device, transformer=model)
     inside = part_folder(folder, TEXT_ENCODER)
     return Pupil(networks, policy, resonate, inside if inside.is_dir() else None, duration_s)

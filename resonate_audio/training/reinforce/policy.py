@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.flow.guidance import guided
+from resonate_audio.flow.mean_flow import in_steps
 from resonate_audio.flow.path import Velocity
 from resonate_audio.model.checkpoint import fingerprint_weights
 from resonate_audio.model.flow_transformer import FlowTransformer
@@ -35,6 +36,7 @@ class Policy:
         lora: LoraSettings | None = None,
         precision: torch.dtype | None = None,
         train_only: str | None = None,
+        times: Float[Tensor, " time"] | None = None,
     ) -> None:
         """Take a model, which is changed in place.
 
@@ -47,6 +49,10 @@ class Policy:
             precision: number format of the forward pass under autocast; None is float32.
             train_only: regular expression for whole names of the weights to train, without
                 adapters; None trains all.
+            times: noise levels of the sampler. A model of mean velocities gives, at each, the
+                one that leads to the next, so that what is taught is what such a model is used
+                for; asked with a guidance scale of its own, or without levels, it gives the
+                velocity at any level.
 
         Raises:
             ConfigError: no weight has such a name, or adapters are asked for, too.
@@ -54,6 +60,7 @@ class Policy:
         self.model = model
         self.guidance_scale = guidance_scale
         self.precision = precision
+        self.times = times if model.config.mean_velocity else None
         self.start = int(fingerprint_weights([model.state_dict()])[:15], 16)
         """Hash of the weights that the reference has."""
         self.frozen: FlowTransformer | None = None
@@ -148,8 +155,11 @@ class Policy:
             empty = prompt
             if scale > 1:
                 empty = model.condition(model.empty_features(len(features.pooled)))
-        # guided() leaves the empty branch out below 1, and at 1 it weighs nothing.
-        velocity = guided(model, prompt, empty, scale if scale > 1 else 0.0)
+        if self.times is not None and guidance_scale is None:
+            velocity = in_steps(lambda z, t, r: model(z, t, prompt, r), self.times)
+        else:
+            # guided() leaves the empty branch out below 1, and at 1 it weighs nothing.
+            velocity = guided(model, prompt, empty, scale if scale > 1 else 0.0)
 
         def in_float32(
             z: Float[Tensor, "row frame channel"], t: Float[Tensor, " row"]

@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from resonate_audio.model.flow_transformer import FlowTransformer, FlowTransformerConfig
+from resonate_audio.model.official.convert import flow_config, load_flow
 from resonate_audio.model.official.flow import (
     from_official,
     official_to_ours,
     ours_to_official,
     to_official,
 )
+from resonate_audio.model.weight_forms import plain_names
 
 KEYS = Path(__file__).parents[4] / "shared" / "reference" / "keys" / "flux_keys.json"
 SMALL = FlowTransformerConfig(
@@ -31,6 +33,7 @@ SMALL = FlowTransformerConfig(
         ("empty_string_feat", "empty_tokens"),
         ("empty_string_feat_c", "empty_pooled"),
         ("t_embed.mlp.2.bias", "timestep.outer.bias"),
+        ("r_embed.mlp.0.weight", "end_timestep.inner.weight"),
         ("audio_input_proj.2.w3.weight", "latent_in.mlp.up.weight"),
         ("text_cond_proj.0.bias", "pooled_in.linear.bias"),
         ("final_layer.adaLN_modulation.1.weight", "head.modulation.linear.weight"),
@@ -51,8 +54,31 @@ def test_a_state_dict_comes_back_from_the_official_names() -> None:
 
 
 def test_tables_of_old_files_are_left_out() -> None:
-    old = {name: torch.zeros(1) for name in ("t_embed.freqs", "latent_rot", "text_rot")}
+    names = ("t_embed.freqs", "r_embed.freqs", "latent_rot", "text_rot", "_extra_state")
+    old = {name: torch.zeros(1) for name in names}
     assert from_official(old) == {}
+
+
+@pytest.mark.parametrize("mean_velocity", [False, True])
+def test_the_second_time_and_the_width_of_pooled_text_are_told_by_the_shapes(
+    mean_velocity: bool,
+) -> None:
+    config = SMALL.model_copy(update={"mean_velocity": mean_velocity, "hidden": 32})
+    model = FlowTransformer(config)
+    official = {f"module.ema_model.{k}": v for k, v in to_official(model.state_dict()).items()}
+    state = plain_names(official, "x")
+    assert flow_config(state, "x") == config
+    loaded = load_flow(state, "x").state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in model.state_dict().items())
+
+
+def test_where_the_pooled_empty_prompt_is_missing_it_is_the_mean_of_the_tokens() -> None:
+    model = FlowTransformer(SMALL.model_copy(update={"pooled_dim": 5}))
+    model.empty_tokens.normal_()
+    official = to_official(model.state_dict())
+    del official["empty_string_feat_c"]
+    loaded = load_flow(official, "x")
+    torch.testing.assert_close(loaded.empty_pooled, model.empty_tokens.mean(dim=0))
 
 
 def test_unknown_names_pass_through_for_the_strict_load_to_name() -> None:

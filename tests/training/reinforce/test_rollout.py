@@ -7,10 +7,20 @@ import torch
 from pydantic import ValidationError
 from tiny_model import TINY, random_networks
 
+from resonate_audio.core.sampling import SolverSettings
 from resonate_audio.core.types import Prompts, TextFeatures
-from resonate_audio.flow.sde import sde_step
+from resonate_audio.flow.mean_flow import sampling_velocity
+from resonate_audio.flow.ode import solve
+from resonate_audio.flow.sde import SamplerKind, sde_step
+from resonate_audio.model.presets import with_few_steps
 from resonate_audio.training.reinforce.policy import Policy
-from resonate_audio.training.reinforce.rollout import Rollout, SamplerConfig, Takes, sample_rollout
+from resonate_audio.training.reinforce.rollout import (
+    Rollout,
+    SamplerConfig,
+    TakeNoise,
+    Takes,
+    sample_rollout,
+)
 
 PROMPTS = Prompts(("dog", "rain"), takes=3)
 SHAPE = (5, TINY.transformer.latent_channels)
@@ -114,6 +124,34 @@ def test_takes_are_handed_over_batch_by_batch() -> None:
     rollout = sample_rollout(policy.bind, PROMPTS, features(), CONFIG, SHAPE, 0, 0, handed.append)
     assert [len(takes.latents) for takes in handed] == [4, 2]
     assert torch.equal(torch.cat([takes.latents for takes in handed]), rollout.latents)
+
+
+@pytest.mark.parametrize("kind", ["ode", "ou", "flow_sde"])
+def test_a_model_of_mean_velocities_is_taught_in_the_steps_that_it_is_used_in(
+    kind: SamplerKind,
+) -> None:
+    config = SamplerConfig(kind=kind, num_steps=4, window=1, window_until=1.0, rows_per_batch=6)
+    model = random_networks(with_few_steps(TINY), seed=0).transformer
+    policy = Policy(model, times=config.schedule(range(0)).levels)
+    rollout = sample_rollout(policy.bind, PROMPTS, features(), config, SHAPE, 0, 0)
+    if kind == "ode":
+        start = TakeNoise.of(torch.arange(6), 3, SHAPE, 0, 0, False).start
+        conditions = model.condition(rollout.row_features(torch.arange(6)))
+        settings = SolverSettings(num_inference_steps=4)
+        with torch.no_grad():
+            velocity = sampling_velocity(model, conditions, conditions, settings, is_mean=True)
+            torch.testing.assert_close(rollout.latents, solve(velocity, start, settings))
+        return
+    [items] = rollout.transitions(torch.arange(6), 6)
+    levels = rollout.schedule.levels[items.step]
+    again = sde_step(
+        items.state, policy.bind(items.features)(items.state, levels), items.step,
+        rollout.schedule, next_state=items.next_state,
+    )  # fmt: skip
+    assert torch.equal(again.log_prob, items.log_prob)
+    anywhere = policy.bind(items.features, 1.0)(items.state, levels)
+    expected = model(items.state, levels, model.condition(items.features))
+    torch.testing.assert_close(anywhere, expected)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,8 @@ async function makeBoth(common, sides, models, progress) {
   return underBar(progress, common.prompt, async (onStep, signal) => {
     const sounds = [];
     for (const [n, side] of sides.entries()) {
-      const wanted = toRequest({ ...common, ...side, duration }, [common.seed]);
+      const negative = chosen[n].guidance_inside ? "" : common.negative;
+      const wanted = toRequest({ ...common, negative, ...side, duration }, [common.seed]);
       const told = (done, total) => onStep(done, total, `sound ${n + 1} of 2, `);
       sounds.push(...(await makeSounds(wanted, told, signal)));
     }

@@ -49,6 +49,8 @@ function fill(form, text) {
 function controls(settings, models, draw) {
   const model = models.find((one) => one.id === settings.model);
   settings.duration = Math.min(model.max_duration_s, Math.max(model.min_duration_s, settings.duration ?? model.default_duration_s));
+  if (model.guidance_inside) Object.assign(settings, { guidance: null, negative: "" });
+  if (settings.steps > model.max_steps) settings.steps = null;
   const set = (name) => (value) => {
     settings[name] = value;
     keepSettings(settings);
