@@ -23,6 +23,7 @@ from resonate_audio.cli import (
     doctor,
     edit,
     generate,
+    keys,
     listen,
     models,
     play,
@@ -96,6 +97,7 @@ app.add_typer(train.app, name="train")
 app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(listen.app, name="listen")
+app.add_typer(keys.app, name="keys")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import warnings
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 PORT = 8123
 KEY_VARIABLE = "RESONATE_API_KEY"
+LogFormat = Literal["text", "json"]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STANDARD_HOME = Path("~/.local/share/resonate")
 
@@ -61,10 +64,15 @@ def serve(
     open_page: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the studio in a browser.")
     ] = False,
+    keys: Annotated[
+        Path | None, typer.Option(help="File of named keys, as `resonate keys` makes it.")
+    ] = None,
+    log_format: Annotated[LogFormat, typer.Option("--log", help="How log lines look.")] = "text",
 ) -> None:
     """Serve models over HTTP, with the studio at /, until interrupted.
 
-    The key, if there is to be one, is read from the environment: RESONATE_API_KEY.
+    A single key is read from the environment, RESONATE_API_KEY; several, each with a name and a
+    limit, from a file that `resonate keys` makes.
 
     [bold]Examples[/bold]
 
@@ -74,15 +82,17 @@ def serve(
 
       resonate serve --reward nano-lalm --port 8000
     """
-    quiet()
+    quiet(log_format)
     key = os.environ.get(KEY_VARIABLE) or None
-    if host not in LOOPBACK and key is None:
+    if host not in LOOPBACK and key is None and keys is None:
         raise InputError(
-            f"--host {host}: others could reach the server; set {KEY_VARIABLE} to a key first"
+            f"--host {host}: others could reach the server; set {KEY_VARIABLE} to a key first, or "
+            "give --keys FILE"
         )
     check_packages()
     values: dict[str, Any] = {"api_key": key, "home": home_folder(home), "runs": runs}
     values |= {"preload": True} if preload else {}
+    values |= {"keys": known_keys(keys)} if keys is not None else {}
     values |= {"devices": tuple(device)} if device else {}
     values |= {"models": dict(map(split_model, model))} if model else {}
     config = read_settings(values, limit or [])
@@ -92,11 +102,44 @@ def serve(
     run_server(app, host, port, config, open_page)
 
 
-def quiet() -> None:
+def known_keys(file: Path) -> list[dict[str, Any]]:
+    """The keys of a file, as settings.
+
+    Raises:
+        ConfigError: it is not there or not such a file.
+        InputError: it holds no key, so nobody could use the server.
+    """
+    from resonate_audio.serving.keys import read_keys
+
+    keys = read_keys(file)
+    if not keys:
+        raise InputError(f"--keys {file}: no key in it; resonate keys add NAME --file {file}")
+    return [key.model_dump() for key in keys]
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Time, level and message, and the fields that came with it."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        }
+        line |= {"level": record.levelname.lower(), "message": record.getMessage()}
+        line |= getattr(record, "fields", {})
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def quiet(log_format: LogFormat = "text") -> None:
     """Log what happens, but no prompts: a cut one is told to its client."""
     from resonate_audio.pipeline.request import PromptCutWarning
 
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    as_text = logging.Formatter("%(asctime)s %(message)s")
+    handler.setFormatter(JsonLines() if log_format == "json" else as_text)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("resonate.serve").setLevel(logging.INFO)
     warnings.simplefilter("ignore", PromptCutWarning)
 

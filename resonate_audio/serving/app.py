@@ -32,7 +32,7 @@ from resonate_audio.serving.sounds.routes import (
 from resonate_audio.serving.sounds.service import Service
 
 EXPOSED = ["X-Resonate-Seed", "X-Resonate-Model", "X-Resonate-Duration", "X-Resonate-Sample-Rate",
-           "X-Resonate-Peak", "X-Resonate-Prompt-Cut", "Retry-After",
+           "X-Resonate-Peak", "X-Resonate-Prompt-Cut", "X-Request-ID", "Retry-After",
            "Accept-Ranges", "Content-Range", "ETag"]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator
 
 from resonate_audio.core.config import FrozenConfig
+from resonate_audio.serving.keys import Key
 
 NAME = re.compile(r"[A-Za-z0-9][\w.@/-]{0,199}")
 MEGABYTE = 1_000_000
@@ -17,7 +18,9 @@ class EdgeConfig(FrozenConfig):
     """Who may connect to a server, from where, how long they may take and how much send."""
 
     api_key: SecretStr | None = None
-    """Without one, everybody who reaches the server may use it."""
+    """Without one, and without ``keys``, everybody who reaches the server may use it."""
+    keys: tuple[Key, ...] = ()
+    """Keys with names and limits, as `resonate keys` makes them; ``api_key`` is one without."""
     cors_origins: tuple[str, ...] = ()
     """Other sites whose pages may call this server, such as ``https://example.org``."""
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
@@ -45,6 +48,11 @@ class EdgeConfig(FrozenConfig):
         if key is not None and not re.fullmatch(r"[!-~]{8,200}", key.get_secret_value()):
             raise ValueError("expected 8 to 200 visible ASCII signs without spaces")
         return key
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether only those with a key may use the server."""
+        return self.api_key is not None or bool(self.keys)
 
     @property
     def max_body_bytes(self) -> int:

@@ -10,8 +10,10 @@ import asyncio
 import hmac
 import ipaddress
 import logging
+import math
 import re
 import time
+import uuid
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -20,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resonate_audio.serving.config import EdgeConfig
 from resonate_audio.serving.errors import ApiError, describe_status, error_response
+from resonate_audio.serving.keys import RequestLimits, find_key
 from resonate_audio.serving.metrics import Metrics
 
 log = logging.getLogger("resonate.serve")
@@ -33,6 +36,7 @@ HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/@?#\\]+)(:\d{1,5})?")
 """A name or an address, and a port: what a Host header may hold (RFC 9110, sec. 7.2)."""
 ANY_ADDRESS = "*"
 """Stands among known hosts for every address in numbers: no name that was turned is one."""
+REQUEST_ID = re.compile(r"[\w.-]{1,64}")
 SAFE = {"GET", "HEAD", "OPTIONS"}
 METHODS = SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 
@@ -53,13 +57,15 @@ class Guard:
         """
         self._app, self._config, self._metrics = app, config, metrics
         self._headers = dict(headers)
+        self._limits = RequestLimits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._headers, self._config)
+        headers = self._headers | {"X-Request-ID": request_id(scope)}
+        exchange = _Exchange(scope, receive, send, headers, self._config)
         inside = dict(scope, method="GET") if scope["method"] == "HEAD" else scope
         try:
             try:
@@ -75,13 +81,13 @@ class Guard:
 
     def _check(self, scope: Scope, exchange: _Exchange) -> None:
         headers, path = Headers(scope=scope), scope["path"]
-        known = self._config.hosts if self._config.api_key is None else ()
+        known = () if self._config.needs_key else self._config.hosts
         check_host(headers.get("host", ""), known)
         if scope["method"] not in SAFE:
             check_origin(headers, self._config.cors_origins)
         is_open = not path.startswith(("/v1/", "/metrics")) or RATERS.fullmatch(path)
-        if self._config.api_key is not None and not is_open and scope["method"] != "OPTIONS":
-            check_key(headers, self._config.api_key.get_secret_value())
+        if self._config.needs_key and not is_open and scope["method"] != "OPTIONS":
+            exchange.key = check_key(headers, self._config, self._limits)
         exchange.check_length(headers.get("content-length"))
 
     def _note(self, scope: Scope, exchange: _Exchange) -> None:
@@ -89,7 +95,11 @@ class Guard:
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._metrics.count_request(method, exchange.status or 499, spent_s)
         shown = ascii(scope["path"][:200])[1:-1]  # one line of plain signs, whatever was asked for
-        log.info("%s %s %s %.0f ms", method, shown, exchange.status or "gone", 1000 * spent_s)
+        status = exchange.status or "gone"
+        fields = {"method": method, "path": shown, "status": status, "key": exchange.key}
+        fields |= {"ms": round(1000 * spent_s), "request_id": exchange.request_id}
+        fields = {"fields": {name: value for name, value in fields.items() if value}}
+        log.info("%s %s %s %.0f ms", method, shown, status, 1000 * spent_s, extra=fields)
 
 
 class _Exchange:
@@ -109,6 +119,9 @@ class _Exchange:
         self._timeout_s = config.body_timeout_s
         self._num_bytes, self._is_complete, self._is_answered = 0, False, False
         self.status = 0
+        self.key = ""
+        """Name of the key that it came with."""
+        self.request_id = headers["X-Request-ID"]
         self.refusal: ApiError | None = None
         """Set while the body is read: answered in place of what the app makes of it."""
         self.start_s = time.monotonic()
@@ -182,21 +195,42 @@ def _is_json(headers: Headers) -> bool:
     return headers.get("content-type", "").startswith("application/json")
 
 
-def check_key(headers: Headers, key: str) -> None:
-    """Compare the key of a request in constant time.
+def request_id(scope: Scope) -> str:
+    """The name of a request in logs and in its answer: the client's or a proxy's, or a new one."""
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def check_key(headers: Headers, config: EdgeConfig, limits: RequestLimits) -> str:
+    """Compare the key of a request in constant time, and count the request.
+
+    Returns:
+        The name of the key; empty for the one without.
 
     Raises:
-        ApiError: 401, it is missing or another one.
+        ApiError: 401, it is missing or another one; 429, it asked too often.
     """
     scheme, _, token = headers.get("authorization", "").partition(" ")
     given = token.strip() if scheme.lower() == "bearer" else headers.get("xi-api-key", "")
-    if not hmac.compare_digest(given.encode("utf-8"), key.encode("utf-8")):
+    only = "" if config.api_key is None else config.api_key.get_secret_value()
+    if hmac.compare_digest(given.encode("utf-8"), only.encode("utf-8")) and only:
+        return ""
+    key = find_key(given, config.keys)
+    if key is None:
         raise ApiError(
             401,
             "no valid key: send the header Authorization: Bearer KEY, or xi-api-key: KEY",
             code="invalid_api_key",
             headers={"WWW-Authenticate": "Bearer"},
         )
+    if wait_s := limits.wait_s(key):
+        raise ApiError(
+            429,
+            f"{key.name} may ask {key.requests_per_minute} times a minute",
+            code="rate_limit_exceeded",
+            headers={"Retry-After": str(math.ceil(wait_s))},
+        )
+    return key.name
 
 
 def check_host(host: str, known: tuple[str, ...]) -> None:

@@ -66,6 +66,8 @@ class Task:
     is_cut: bool = False
     is_running: bool = False
     is_over: bool = False
+    asked_s: float = field(default_factory=time.monotonic)
+    begun_s: float | None = None
 
     def __post_init__(self) -> None:
         """Every row starts at step 0; who waits for the end cannot call it off."""
@@ -230,6 +232,7 @@ class Engine:
             self._num_rows -= task.wanted.num_rows
             del self._tasks[task.id]
         self._metrics.count_task(outcome.status)
+        _note_end(task, outcome)
         task.done.set_result(outcome)
 
     def _work(self, shelf: Shelf) -> None:
@@ -300,7 +303,7 @@ class Engine:
         with self._ready:
             new = {row.task.id: row.task for row in rows if not row.task.is_running}
             for task in new.values():
-                task.is_running = True
+                task.is_running, task.begun_s = True, time.monotonic()
         for task in new.values():
             if task.on_begin is not None:
                 task.on_begin(task)
@@ -346,3 +349,18 @@ def _generate(
     if len(batch.seeds) == 1:
         return [generate_alone(model, batch, sampling, still_wanted)]
     return generate_together(model, batch, sampling, still_wanted)
+
+
+def _note_end(task: Task, outcome: Outcome) -> None:
+    """Log what was made for whom to wait how long; the prompt stays out."""
+    now_s = time.monotonic()
+    begun_s = now_s if task.begun_s is None else task.begun_s
+    fields = {
+        "task": task.id,
+        "model": task.wanted.model,
+        "seeds": list(task.wanted.batch.seeds),
+        "status": outcome.status,
+        "queue_s": round(begun_s - task.asked_s, 3),
+        "compute_s": round(now_s - begun_s, 3),
+    }
+    log.info("task %(task)s of %(model)s %(status)s", fields, extra={"fields": fields})
