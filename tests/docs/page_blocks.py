@@ -14,6 +14,8 @@ FENCE = re.compile(
     r"^(?:<!-- not run: (?P<why>[^\n]+?) -->\n)?```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
+BEFORE = re.compile(r"\w+=.*|sudo|do|time")
+"""What may stand before a command."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,10 @@ def commands_in(code: str) -> Iterator[list[str]]:
         words: list[str] = []
         for word in [*lexer, ";"]:
             if set(word) <= set(";|&"):
-                if "resonate" in words:
-                    yield words[words.index("resonate") + 1 :]
+                while words and BEFORE.fullmatch(words[0]):
+                    words = words[1:]
+                if words[:1] == ["resonate"]:
+                    yield words[1:]
                 words = []
             else:
                 words.append(word)

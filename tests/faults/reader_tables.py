@@ -232,11 +232,18 @@ def _known_answer(folder: Path) -> Any:
     return read_known_answer(folder)
 
 
+def _keys(path: Path) -> Any:
+    from resonate_audio.serving.keys import read_keys
+
+    return read_keys(path)
+
+
 SYSTEM = '{"name": "a", "source": "b"}'
 SUMMARY = '{"system": "a"}'
 TRUE_SOUND = "dog.wav"
 
 JSON_READERS = [
+    Member("keys of a server", _keys, "keys.json"),
     Member("prompts of JSON lines", _prompts, "p.jsonl"),
     Member("prompts of JSON", _prompts, "p.json"),
     Member("a prompt set of JSON lines", _prompt_set, "p.jsonl"),

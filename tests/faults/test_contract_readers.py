@@ -65,6 +65,8 @@ COVERED_BY = {
     "serving/sounds/routes.py": "an upload to the judge",
     "training/loop/start.py": "a recipe",
     "training/recipes/model.py": "weights",
+    "training/recipes/distil.py": "weights",
+    "serving/keys.py": "keys of a server",
     "training/recipes/reinforce.py": "prompts of JSON lines",
     "nano/judges/lalm.py": "a tokenizer",
     "nano/judges/training/captions.py": "a tokenizer",
