@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tiny_model import TINY, random_networks, write_text_encoder
 
 from resonate_audio.model.folder import write_networks
+
+settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)  # a machine that does other things is slow without a fault
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

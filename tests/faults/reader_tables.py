@@ -238,6 +238,13 @@ def _keys(path: Path) -> Any:
     return read_keys(path)
 
 
+def _sound_list(path: Path) -> Any:
+    from resonate_audio.cli.options import Loading, Making, Target
+    from resonate_audio.cli.sound_list import read_list
+
+    return read_list(path, Making({}, None, Target(), Loading(), 1, None, ""))
+
+
 SYSTEM = '{"name": "a", "source": "b"}'
 SUMMARY = '{"system": "a"}'
 TRUE_SOUND = "dog.wav"
@@ -245,6 +252,7 @@ TRUE_SOUND = "dog.wav"
 JSON_READERS = [
     Member("keys of a server", _keys, "keys.json"),
     Member("prompts of JSON lines", _prompts, "p.jsonl"),
+    Member("a list of sounds of JSON lines", _sound_list, "s.jsonl"),
     Member("prompts of JSON", _prompts, "p.json"),
     Member("a prompt set of JSON lines", _prompt_set, "p.jsonl"),
     Member("a prompt set of JSON", _prompt_set, "p.json"),
@@ -292,6 +300,7 @@ YAML_READERS = [
 
 CSV_READERS = [
     Member("prompts of CSV", _prompts, "p.csv"),
+    Member("a list of sounds of CSV", _sound_list, "s.csv"),
     Member("prompts of TSV", _prompts, "p.tsv"),
     Member("prompts of a listening test of CSV", _listen_prompts, "p.csv"),
     Member("clips of a listening test of CSV", _clip_list, "c.csv"),
