@@ -38,7 +38,7 @@ def test_an_object_is_one_line_for_every_reader(fields: dict[str, str]) -> None:
 
 @settings(max_examples=60)
 @given(st.recursive(
-    TEXTS | st.integers(-(2**63), 2**63 - 1) | st.booleans() | st.none()
+    TEXTS | st.integers(1 - 2**63, 2**63 - 1) | st.booleans() | st.none()
     | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=8,
