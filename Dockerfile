@@ -14,7 +14,7 @@ RUN pip install -U pip && pip install --extra-index-url "$TORCH_INDEX" -c /src/c
 COPY pyproject.toml README.md LICENSE /src/
 COPY recipes/nano/grpo.yaml /src/recipes/nano/grpo.yaml
 COPY resonate_audio /src/resonate_audio
-RUN pip install -c /src/constraints.txt "/src[serve]" && python -m compileall -q /opt/resonate/lib
+RUN pip install -c /src/constraints.txt "/src[serve]"
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists/* \
