@@ -37,6 +37,7 @@ from resonate_audio.cli.console import LONGEST, prepare_streams, print_text, say
 from resonate_audio.cli.data import app as data
 from resonate_audio.cli.demo import command as demo
 from resonate_audio.cli.evaluate import app as evaluate
+from resonate_audio.cli.mcp import command as mcp
 from resonate_audio.cli.text_command import TextCommand
 from resonate_audio.core.errors import ResonateError
 from resonate_audio.core.files import NO_ROOM
@@ -93,6 +94,7 @@ app.command()(doctor.doctor)
 app.command()(reward.reward)
 app.command()(serve.serve)
 app.command()(studio.studio)
+app.command()(mcp.mcp)
 app.add_typer(train.app, name="train")
 app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="eval")

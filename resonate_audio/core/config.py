@@ -39,12 +39,17 @@ def parse_config(
     try:
         return cls.model_validate(values)
     except ValidationError as failure:
-        listed = failure.errors(include_url=False, include_context=False, include_input=False)
-        problems = "; ".join(_problem(item) for item in listed[:PROBLEMS_SHOWN])
-        more = len(listed) - PROBLEMS_SHOWN
-        raise error(f"{source}: {problems}" + f"; and {more} more" * (more > 0)) from failure
+        raise error(f"{source}: {describe_problems(failure)}") from failure
     except RecursionError as failure:
         raise error(f"{source}: nested too deep") from failure
+
+
+def describe_problems(failure: ValidationError) -> str:
+    """One line of which fields are wrong, and what is wrong with each; the first few of many."""
+    listed = failure.errors(include_url=False, include_context=False, include_input=False)
+    problems = "; ".join(_problem(item) for item in listed[:PROBLEMS_SHOWN])
+    more = len(listed) - PROBLEMS_SHOWN
+    return problems + f"; and {more} more" * (more > 0)
 
 
 def _problem(item: Any) -> str:

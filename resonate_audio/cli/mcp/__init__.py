@@ -1,0 +1,1 @@
+"""Sounds as tools of an assistant that speaks the Model Context Protocol."""
