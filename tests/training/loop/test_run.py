@@ -12,7 +12,8 @@ from resonate_audio.core.config import parse_config
 from resonate_audio.core.errors import ConfigError, OutputError, TrainingError
 from resonate_audio.training.loop.checkpoint import list_checkpoints, load_checkpoint
 from resonate_audio.training.loop.progress import read_metrics
-from resonate_audio.training.loop.run_config import TrainerConfig
+from resonate_audio.training.loop.resume import check_same_recipe, with_new_fields
+from resonate_audio.training.loop.run_config import RunConfig, TrainerConfig
 from resonate_audio.training.loop.start import resolve_device, train
 from resonate_audio.training.loop.task import Draw, Losses, Task, generator_for
 from resonate_audio.training.loop.trainer import RunResult
@@ -120,6 +121,16 @@ def test_another_recipe_is_refused_by_field(tmp_path: Path) -> None:
     fit(tmp_path)
     with pytest.raises(TrainingError, match=r"^run\.seed changed"):
         fit(tmp_path, seed=1)
+
+
+def test_a_field_that_the_older_version_did_not_know_does_not_stop_a_run() -> None:
+    config = TrainerConfig(run=RunConfig(output=Path("x")))
+    now, saved = config.model_dump(mode="json"), config.model_dump(mode="json")
+    del saved["optim"]["clip_norm"]
+    check_same_recipe(with_new_fields(TrainerConfig, saved), now)
+    saved["optim"]["learning_rate"] = 3.0
+    with pytest.raises(TrainingError, match=r"^optim\.learning_rate changed"):
+        check_same_recipe(with_new_fields(TrainerConfig, saved), now)
 
 
 def test_a_finished_run_may_be_made_longer(tmp_path: Path) -> None:
