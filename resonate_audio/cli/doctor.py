@@ -135,7 +135,7 @@ def check_processor() -> Finding:
 
 def check_disk() -> Finding:
     """Room for sounds here, and for downloaded models."""
-    from resonate_audio.model.hub import hub_constants
+    from resonate_audio.model.hub_client import hub_constants
 
     try:
         place = hub_constants().HF_HUB_CACHE
@@ -151,7 +151,7 @@ def check_disk() -> Finding:
 
 def check_hub() -> Finding:
     """Whether models could be downloaded; being offline is no fault, `nano` is embedded."""
-    from resonate_audio.model.hub import hub_constants
+    from resonate_audio.model.hub_client import hub_constants
 
     try:
         address = hub_constants().ENDPOINT

@@ -130,17 +130,18 @@ def check_outputs(sounds: Batch, target: Target) -> None:
             raise OutputError(f"{picture}: exists already; pass --overwrite to replace it")
 
 
-def load(model: str, device: str | None, dtype: str | None) -> Resonate:
+def load(model: str, device: str | None, dtype: str | None, low_memory: bool = False) -> Resonate:
     """Load a model, saying so: the big ones take a while."""
     from resonate_audio.pipeline.path import Resonate
 
     say(f"loading {model}")
-    return Resonate.from_pretrained(model, device=device, dtype=dtype)
+    return Resonate.from_pretrained(model, device=device, dtype=dtype, low_memory=low_memory)
 
 
 def load_as(loading: Loading) -> Resonate:
     """Load the model that a command line asks for."""
-    return load(loading.model, loading.device, loading.dtype and loading.dtype.value)
+    dtype = loading.dtype and loading.dtype.value
+    return load(loading.model, loading.device, dtype, loading.low_memory)
 
 
 def say_what_is_cut(pipeline: Resonate, texts: Sequence[str]) -> None:

@@ -268,6 +268,14 @@ class Loading:
     model: Model = "nano"
     device: Device = None
     dtype: NumberFormat = None
+    low_memory: Annotated[
+        bool,
+        typer.Option(
+            "--low-memory",
+            help="bfloat16, and the text encoder read again for each use.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = False
     batch_size: BatchSize = 8
 
 

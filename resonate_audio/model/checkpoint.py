@@ -8,12 +8,15 @@ import os
 import pickle
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -31,14 +34,23 @@ State = dict[str, Tensor]
 MAX_TOKENIZER_BYTES = 1 << 26
 INDEX_SUFFIX = ".index.json"
 """What follows the name of a safetensors file that was cut in several: the list of its parts."""
+TENSORS_AT_ONCE = 16
+"""Tensors read through one mapping of a file: what was read of it stays in memory until then."""
+_FOREIGN_OBJECT = re.compile(r"(?<=GLOBAL )[\w.]+")
+"""How PyTorch names what a pickle holds besides tensors."""
 
 
-def read_weights(path: Path) -> State:
+def read_weights(path: Path, mapped: bool = False) -> State:
     """Read the tensors of a ``.safetensors`` file or of a ``.pth`` / ``.pt`` / ``.bin`` pickle.
 
     Pickles are opened with ``weights_only=True``, so no code in them can run. A safetensors file
     may be cut in several with an index (``model.safetensors.index.json``), which may be named
     itself. Wrappers, prefixes and averages are taken off as `weight_forms` says.
+
+    Args:
+        path: the file.
+        mapped: leave what lies in a pickle on the disk until it is looked at, where its format
+            allows that; a safetensors file always is.
 
     Raises:
         CheckpointError: the file is missing, truncated, or holds something other than weights.
@@ -51,7 +63,8 @@ def read_weights(path: Path) -> State:
             return find_weights(_read_shards(index), str(index))
         raise CheckpointError(f"{path}: no such weights file")
     is_plain = path.suffix == ".safetensors"
-    return find_weights(_read_safetensors(path) if is_plain else _read_pickle(path), str(path))
+    content = _read_safetensors(path) if is_plain else _read_pickle(path, mapped)
+    return find_weights(content, str(path))
 
 
 def _read_safetensors(path: Path) -> State:
@@ -83,20 +96,34 @@ def _read_shards(index: Path) -> State:
     return state
 
 
-def _read_pickle(path: Path) -> object:
+def _read_pickle(path: Path, mapped: bool) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch comments on the protocol of foreign pickles
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
+            mapped = mapped and zipfile.is_zipfile(path)
+            with torch.serialization.safe_globals(_numbers()):
+                content: object = torch.load(
+                    path, map_location="cpu", weights_only=True, mmap=mapped
+                )
     except pickle.UnpicklingError as error:
+        found = _FOREIGN_OBJECT.search(str(error))
+        named = f" ({found[0]})" if found else ""
         raise CheckpointError(
-            f"{path}: refused, because it is a pickle of something other than weights"
+            f"{path}: refused, because it is a pickle of something other than weights{named}"
         ) from error
     except Exception as error:  # a broken pickle raises whatever its opcodes stumble over
         raise CheckpointError(
             f"{path}: truncated or not a weights file ({one_line(error)})"
         ) from error
     return content
+
+
+def _numbers() -> list[Any]:
+    """NumPy's numbers, which trainers keep beside the weights; they can run no code."""
+    scalar = np.float64(0).__reduce__()[0]  # type: ignore[index]
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
+    kinds = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")]
+    return [*((scalar, f"{module}.scalar") for module in modules), np.dtype, *kinds]
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
@@ -114,29 +141,95 @@ def read_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_strict(
+    module: nn.Module, state: Mapping[str, Tensor], source: str, assign: bool = False
+) -> None:
     """Load every tensor of ``state`` into ``module``, in the module's own dtype.
+
+    Args:
+        module: takes the weights.
+        state: named tensors.
+        source: what messages call it.
+        assign: let the module have these very tensors (it may be on the meta device); those of
+            another dtype are copies.
 
     Raises:
         CheckpointError: names the first key that is missing, unexpected, of another shape, or
             not finite; the module is left as it was.
     """
     expected = module.state_dict()
-    for key, value in expected.items():
-        if key not in state:
-            raise CheckpointError(f"{source}: {key} is missing ({len(state)} tensors found)")
-        if state[key].shape != value.shape:
-            raise CheckpointError(
-                f"{source}: {key} has shape {tuple(state[key].shape)}, "
-                f"expected {tuple(value.shape)}"
-            )
-    unexpected = next((key for key in state if key not in expected), None)
-    if unexpected is not None:
-        raise CheckpointError(f"{source}: {unexpected} is not a weight of this model")
+    _check_shapes({key: tuple(value.shape) for key, value in state.items()}, expected, source)
+    _check_finite(state, source)
+    if assign:
+        state = {key: value.to(expected[key].dtype) for key, value in state.items()}
+    module.load_state_dict(state, assign=assign)
+
+
+def load_file_strict(module: nn.Module, path: Path) -> None:
+    """Load a safetensors file into a new module, a few tensors at a time.
+
+    The file is never in memory as a whole: beside the module's own weights there are
+    ``TENSORS_AT_ONCE`` tensors of it.
+
+    Raises:
+        CheckpointError: as for ``read_weights`` and ``load_strict``; the module may be half loaded.
+    """
+    expected = module.state_dict()
+    shapes: dict[str, tuple[int, ...]] = {}
+    if path.is_file():
+        with _opened(path) as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    if shapes.keys() != expected.keys():  # in several files, or in a form that is forgiven
+        load_strict(module, read_weights(path), str(path))
+        return
+    _check_shapes(shapes, expected, str(path))
+    for group in stream_weights(path, expected):
+        _check_finite(group, str(path))
+        module.load_state_dict(group, strict=False)
+
+
+def stream_weights(path: Path, names: Iterable[str]) -> Iterator[State]:
+    """Tensors of a safetensors file by name, mapped in groups that are given back in between.
+
+    Raises:
+        CheckpointError: the file is broken.
+    """
+    wanted = list(names)
+    for start in range(0, len(wanted), TENSORS_AT_ONCE):
+        with _opened(path) as file:
+            yield {name: file.get_tensor(name) for name in wanted[start : start + TENSORS_AT_ONCE]}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: truncated or not a safetensors file ({one_line(error)})"
+        ) from error
+
+
+def _check_finite(state: Mapping[str, Tensor], source: str) -> None:
     broken = next((key for key, value in state.items() if not value.isfinite().all()), None)
     if broken is not None:
         raise CheckpointError(f"{source}: {broken} holds NaN or infinite values")
-    module.load_state_dict(state)
+
+
+def _check_shapes(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor], source: str
+) -> None:
+    for key, value in expected.items():
+        if key not in found:
+            raise CheckpointError(f"{source}: {key} is missing ({len(found)} tensors found)")
+        if found[key] != tuple(value.shape):
+            raise CheckpointError(
+                f"{source}: {key} has shape {found[key]}, expected {tuple(value.shape)}"
+            )
+    unexpected = next((key for key in found if key not in expected), None)
+    if unexpected is not None:
+        raise CheckpointError(f"{source}: {unexpected} is not a weight of this model")
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

@@ -34,13 +34,18 @@ from resonate_audio.core.documents.json_text import read_object
 from resonate_audio.core.errors import CheckpointError, OutputError
 from resonate_audio.core.files import output_error
 from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig
-from resonate_audio.model.checkpoint import State, load_strict, read_weights, write_weights
+from resonate_audio.model.checkpoint import (
+    State,
+    load_file_strict,
+    read_weights,
+    write_weights,
+)
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.model.istft_vocoder import ISTFTVocoder
 from resonate_audio.model.linear_vae import AnyVAE, build_vae
 from resonate_audio.model.parts_vocoder import PartsVocoder, PartsVocoderConfig
 from resonate_audio.model.presets import ModelConfig, VocoderConfig
-from resonate_audio.model.text_encoder import ENCODER_FILES
+from resonate_audio.model.text_encoder import ENCODER_FILES, POOLED_FOLDER, t5_encoder_only
 
 INDEX_NAME = "model_index.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -175,7 +180,7 @@ def read_part(folder: Path, config: ModelConfig, name: str) -> Any:
     path = part_folder(folder, name) / WEIGHTS_NAME
     with skip_random_weights():
         network = builders[name]()
-    load_strict(network, read_weights(path), str(path))
+    load_file_strict(network, path)
     return network.eval()
 
 
@@ -230,15 +235,47 @@ def write_networks(
         OutputError: the folder exists, holds something else, or cannot be written.
         CheckpointError: a weight does not fit into ``storage``.
     """
-    with atomic_folder(folder, overwrite) as temporary:
+    with writing_model(folder, overwrite) as temporary:
         for name, state in networks.states().items():
-            path = temporary / name / WEIGHTS_NAME
-            write_weights(path, stored(state, storage, name), {"format": "pt"})
+            write_part(temporary, name, state, storage)
         if text_encoder is not None:
-            (temporary / TEXT_ENCODER).mkdir()
-            for file in ENCODER_FILES:
-                shutil.copyfile(text_encoder / file, temporary / TEXT_ENCODER / file)
-        (temporary / INDEX_NAME).write_text(index_text(networks.config), encoding="utf-8")
+            write_text_encoder(temporary, text_encoder, networks.config.text_encoder.kind)
+        write_index(temporary, networks.config)
+
+
+def write_part(folder: Path, name: str, state: State, storage: Storage) -> None:
+    """Write the weights of one network into an unfinished model folder.
+
+    Raises:
+        CheckpointError: a weight does not fit into ``storage``.
+    """
+    path = folder / name / WEIGHTS_NAME
+    write_weights(path, stored(state, storage, name), {"format": "pt"})
+
+
+def write_text_encoder(folder: Path, source: Path, kind: str) -> None:
+    """Put a text encoder into an unfinished model folder; of a whole T5 its encoder alone.
+
+    Raises:
+        CheckpointError: one of its files is missing or broken.
+    """
+    target = folder / TEXT_ENCODER
+    target.mkdir()
+    for file in ENCODER_FILES:
+        if not (source / file).is_file():
+            raise CheckpointError(f"{source}: text encoder file {file} is missing")
+        if file != WEIGHTS_NAME or kind != "t5":
+            shutil.copyfile(source / file, target / file)
+    if kind == "t5":
+        state = t5_encoder_only(read_weights(source / WEIGHTS_NAME))
+        write_weights(target / WEIGHTS_NAME, state, {"format": "pt"})
+    if (source / POOLED_FOLDER / WEIGHTS_NAME).is_file():
+        shutil.copytree(source / POOLED_FOLDER, target / POOLED_FOLDER)
+
+
+def write_index(folder: Path, config: ModelConfig) -> None:
+    """Write ``model_index.json``, the last file of a model folder."""
+    (folder / INDEX_NAME).write_text(index_text(config), encoding="utf-8")
 
 
 def index_text(config: ModelConfig, base: str | None = None) -> str:
@@ -264,7 +301,7 @@ def stored(state: Mapping[str, Tensor], storage: Storage, source: str) -> State:
 
 
 @contextmanager
-def atomic_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
+def writing_model(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside ``folder`` that takes its place if the block succeeds.
 
     Raises:

@@ -1,16 +1,13 @@
-"""Finding a model by name: bundled with the package, a folder, or a Hugging Face repository."""
+"""Finding a model by name: bundled, published, a folder, or a Hugging Face repository."""
 
 from __future__ import annotations
 
-import os
+import difflib
 import re
-from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
 
-from resonate_audio.core.errors import ConfigError, ModelNotFoundError, ResonateError
-from resonate_audio.core.proxies import through_proxy
+from resonate_audio.core.errors import ModelNotFoundError
 from resonate_audio.model.folder import (
     BUNDLED,
     INDEX_NAME,
@@ -20,12 +17,16 @@ from resonate_audio.model.folder import (
     is_model_folder,
     part_folder,
 )
-from resonate_audio.model.text_encoder import ENCODER_FILES, TextEncoderConfig
+from resonate_audio.model.hub_client import fetch
+from resonate_audio.model.published.names import PUBLISHED, published_model
+from resonate_audio.model.published.ready import provide
+from resonate_audio.model.text_encoder import ENCODER_FILES, POOLED_FOLDER, TextEncoderConfig
 
 MODEL_FILES = (
     INDEX_NAME,
     *(f"{part}/{WEIGHTS_NAME}" for part in PARTS),
     *(f"{TEXT_ENCODER}/{name}" for name in ENCODER_FILES),
+    *(f"{TEXT_ENCODER}/{POOLED_FOLDER}/{name}" for name in ENCODER_FILES),
 )
 _HUB_ID = re.compile(r"^(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?$")
 
@@ -43,8 +44,9 @@ def find_model(
     """The folder of a model, downloaded if need be.
 
     Args:
-        name: a bundled name, a folder, or a hub id ``owner/name`` or ``owner/name@revision``,
-            looked for in that order.
+        name: a bundled or published name (``resonate``, ``AndreasXi/Resonate:Resonate_PT.pth``),
+            a folder, or a hub id ``owner/name`` or ``owner/name@revision``, looked for in that
+            order. A published one is fetched and converted the first time.
         revision: commit, branch or tag of a hub repository.
         local_files_only: use only what is in the local cache.
 
@@ -54,6 +56,10 @@ def find_model(
     bundled = bundled_models()
     if str(name) in bundled:
         return bundled[str(name)]
+    plain, _, at = str(name).partition("@")
+    published = published_model(plain) if isinstance(name, str) else None
+    if published is not None:
+        return provide(published, revision or at or None, local_files_only)
     if str(name) and Path(name).is_dir():
         return Path(name)
     if Path(name).is_file():
@@ -64,10 +70,18 @@ def find_model(
     hub_id = _HUB_ID.match(name) if isinstance(name, str) else None
     if hub_id is not None:
         wanted = revision or hub_id["revision"]
-        return fetch(hub_id["id"], wanted, MODEL_FILES, local_files_only)
+        folder = fetch(hub_id["id"], wanted, MODEL_FILES, local_files_only)
+        if not is_model_folder(folder):
+            raise ModelNotFoundError(
+                f"{name}: the repository holds no {INDEX_NAME}, so it is no model folder; "
+                "published checkpoints become one with `resonate convert`"
+            )
+        return folder
+    known = [*bundled, *(model.name for model in PUBLISHED)]
+    closest = difflib.get_close_matches(str(name).lower()[:100], known, 3, 0) or known[:3]
     raise ModelNotFoundError(
-        f"{name}: no such model; bundled: {', '.join(bundled) or 'none'}; "
-        "or give a model folder, or a Hugging Face id like owner/name"
+        f"{name}: no such model; bundled: {', '.join(bundled) or 'none'}; closest names: "
+        f"{', '.join(closest)}; or give a model folder, or a Hugging Face id like owner/name"
     )
 
 
@@ -81,86 +95,3 @@ def find_text_encoder(config: TextEncoderConfig, model: Path, local_files_only: 
     if inside.is_dir():
         return inside
     return fetch(config.repo_id, config.revision, ENCODER_FILES, local_files_only)
-
-
-def fetch(repo_id: str, revision: str | None, names: Iterable[str], local_files_only: bool) -> Path:
-    """Download files of a hub repository into the shared cache, or find them there.
-
-    Raises:
-        ModelNotFoundError: no such repository or revision, no access, or no network.
-    """
-
-    def download() -> Path:
-        from huggingface_hub import snapshot_download
-
-        return Path(
-            snapshot_download(
-                repo_id,
-                revision=revision,
-                allow_patterns=list(names),
-                local_files_only=local_files_only,
-            )
-        )
-
-    wanted = repo_id if revision is None else f"{repo_id} at {revision}"
-    where = "not in the local cache" if local_files_only else "cannot be fetched from the hub"
-    return _translated(download, ModelNotFoundError, f"{wanted}: {where}")
-
-
-def upload(
-    folder: Path, repo_id: str, private: bool, message: str, revision: str | None = None
-) -> str:
-    """Create a hub repository if need be, send a folder to it, and return its address.
-
-    Raises:
-        ResonateError: no token, no right to write, or no network.
-    """
-
-    def send() -> str:
-        from huggingface_hub import create_repo, upload_folder
-
-        address = create_repo(repo_id, private=private, exist_ok=True)
-        upload_folder(
-            repo_id=repo_id, folder_path=folder, commit_message=message, revision=revision
-        )
-        return str(address)
-
-    return _translated(send, ResonateError, f"{repo_id}: cannot be sent to the hub")
-
-
-def hub_constants() -> Any:
-    """The hub's settings, which it reads from the environment when it is imported.
-
-    Raises:
-        ConfigError: one of them cannot be used.
-    """
-    try:
-        from huggingface_hub import constants
-    except (ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"HF_ENDPOINT={os.environ.get('HF_ENDPOINT', '')}: the hub's library refuses its "
-            f"variables ({error}); unset them, or see HF_HOME"
-        ) from error
-    return constants
-
-
-ResultT = TypeVar("ResultT")
-
-
-def _translated(
-    action: Callable[[], ResultT], failure: type[ResonateError], prefix: str
-) -> ResultT:
-    from httpx2 import InvalidURL
-
-    constants = hub_constants()
-    from huggingface_hub import errors
-
-    # The HTTP library under the hub changed between its major versions; this name did not.
-    http_error: type[Exception] = getattr(errors, "HTTPError", OSError)
-    try:
-        return action()
-    # RuntimeError: a user without a home, in which the cache would be.
-    except (OSError, ValueError, ImportError, RuntimeError, InvalidURL, http_error) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        proxy = through_proxy(constants.ENDPOINT)
-        raise failure(f"{prefix} ({reason[:200]}){proxy}") from error

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 INT8_SUFFIX = ".int8"
 SCALE_SUFFIX = ".scale"
 ENCODER_FILES = ("config.json", "tokenizer.json", "model.safetensors")
+_SECOND_NAME = "encoder.embed_tokens.weight"
 POOLED_FOLDER = "pooled"
 """Where, in an encoder's folder, the same files lie of the encoder that gives the pooled vector."""
 
@@ -97,8 +98,9 @@ class TextEncoder(nn.Module):
                 f"{folder}: text encoder is {width} wide, the model expects {config.dim}"
             )
         state = dequantize(read_weights(folder / "model.safetensors"))
-        chosen = _t5_encoder_only(state) if config.kind == "t5" else rename_minilm(state)
-        load_strict(network, chosen, str(folder / "model.safetensors"))
+        is_t5 = config.kind == "t5"
+        chosen = _with_second_name(t5_encoder_only(state)) if is_t5 else rename_minilm(state)
+        load_strict(network, chosen, str(folder / "model.safetensors"), assign=is_t5)
         pooled = None
         if config.pooled is not None:
             place = folder / POOLED_FOLDER
@@ -150,6 +152,35 @@ class TextEncoder(nn.Module):
 
     def _tokenize(self, texts: Sequence[str]) -> list[Any]:
         return list(self._tokenizer.encode_batch(list(texts)))
+
+
+class BorrowedTextEncoder:
+    """A text encoder that has its weights in memory while it is asked and no longer."""
+
+    def __init__(self, config: TextEncoderConfig, folder: Path) -> None:
+        """Take a folder as ``TextEncoder.from_folder`` does; it is read at each use."""
+        self.config, self.folder = config, folder
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> BorrowedTextEncoder:
+        """Where it will compute."""
+        self.device = device
+        return self
+
+    def states(self) -> list[State]:
+        """As ``TextEncoder.states``."""
+        return self._read().states()
+
+    def num_cut(self, texts: Sequence[str]) -> list[bool]:
+        """As ``TextEncoder.num_cut``."""
+        return self._read().num_cut(texts)
+
+    def encode(self, texts: Sequence[str]) -> TextFeatures:
+        """As ``TextEncoder.encode``."""
+        return self._read().encode(texts)
+
+    def _read(self) -> TextEncoder:
+        return TextEncoder.from_folder(self.config, self.folder).to(self.device)
 
 
 class PooledEncoder(nn.Module):
@@ -248,7 +279,8 @@ def _build_t5(path: Path) -> tuple[nn.Module, int]:
     from transformers import T5Config, T5EncoderModel
 
     config = T5Config(**_read_json(path))
-    return T5EncoderModel(config), config.d_model
+    with torch.device("meta"):
+        return T5EncoderModel(config), config.d_model
 
 
 def _build_minilm(path: Path) -> tuple[nn.Module, int]:
@@ -256,12 +288,16 @@ def _build_minilm(path: Path) -> tuple[nn.Module, int]:
     return MiniLM(config), config.hidden_size
 
 
-def _t5_encoder_only(state: State) -> State:
-    """Drop the decoder and head of a whole T5; store the shared embedding under both its names."""
+def t5_encoder_only(state: State) -> State:
+    """Drop the decoder and head of a whole T5, and the second name of the shared embedding."""
     kept = {key: value for key, value in state.items() if key.startswith(("shared.", "encoder."))}
     if "shared.weight" in kept:
-        kept.setdefault("encoder.embed_tokens.weight", kept["shared.weight"])
+        kept.pop(_SECOND_NAME, None)
     return kept
+
+
+def _with_second_name(state: State) -> State:
+    return state | ({_SECOND_NAME: state["shared.weight"]} if "shared.weight" in state else {})
 
 
 def _padding(config: TextEncoderConfig, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -44,8 +44,15 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     return found
 
 
-def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+def choose_dtype(
+    dtype: str | torch.dtype | None, device: torch.device, smallest: bool = False
+) -> torch.dtype:
     """The number format asked for, or the one that is fast and trusted on the device.
+
+    Args:
+        dtype: what was asked for, if anything.
+        device: where it is to run.
+        smallest: of the trusted ones take bfloat16 if it is among them.
 
     Raises:
         InputError: it is not known, or known to go wrong on the device.
@@ -53,7 +60,8 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
     trusted = DTYPES[device.type]
     if dtype is None:
         old_gpu = device.type == "cuda" and not torch.cuda.is_bf16_supported()
-        name = "float32" if old_gpu else trusted[0]
+        wanted = "bfloat16" if smallest and "bfloat16" in trusted else trusted[0]
+        name = "float32" if old_gpu else wanted
     else:
         name = str(dtype).removeprefix("torch.")
     if name not in trusted:

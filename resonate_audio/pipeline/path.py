@@ -43,10 +43,12 @@ from resonate_audio.model.folder import (
     read_networks,
     write_networks,
 )
-from resonate_audio.model.hub import bundled_models, find_model, find_text_encoder, upload
+from resonate_audio.model.hub import bundled_models, find_model, find_text_encoder
+from resonate_audio.model.hub_client import upload
 from resonate_audio.model.linear_vae import AnyVAE
 from resonate_audio.model.presets import ModelConfig
-from resonate_audio.model.text_encoder import TextEncoder
+from resonate_audio.model.published.names import published_model
+from resonate_audio.model.text_encoder import BorrowedTextEncoder, TextEncoder
 from resonate_audio.pipeline.device import choose_device, choose_dtype, for_inference
 from resonate_audio.pipeline.edit import Editing, Source, replay_edit
 from resonate_audio.pipeline.remake import window_places
@@ -75,7 +77,7 @@ class Resonate(Editing):
     def __init__(
         self,
         networks: Networks,
-        text_encoder: TextEncoder,
+        text_encoder: TextEncoder | BorrowedTextEncoder,
         name: str | None = None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
@@ -125,29 +127,35 @@ class Resonate(Editing):
         dtype: str | torch.dtype | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
+        low_memory: bool = False,
     ) -> Resonate:
         """Load a model.
 
         Args:
-            name: a bundled model (``nano``), a model folder, or a hub id ``owner/name``.
+            name: a bundled model (``nano``), a published one (``resonate``), a model folder, or a
+                hub id ``owner/name``.
             device: cpu, cuda, cuda:1 or mps; the fastest there is by default.
             dtype: number format of the flow transformer; by default float32, on CUDA bfloat16.
             revision: commit, branch or tag of a hub repository.
             local_files_only: never use the network.
+            low_memory: give back the text encoder's memory after each use, and take bfloat16
+                where the device has it and no ``dtype`` is asked for.
 
         Raises:
             ModelNotFoundError: no such model; lists what exists.
             CheckpointError: its weights are broken; names the file and the first bad key.
             InputError: no such device here, or a number format that is not trusted on it.
         """
-        device, dtype = choose_device(device), choose_dtype(dtype, choose_device(device))
+        device = choose_device(device)
+        dtype = choose_dtype(dtype, device, smallest=low_memory)
         folder = find_model(name, revision, local_files_only)
         networks = read_networks(folder)
         config = networks.config.text_encoder
         encoder_folder = find_text_encoder(config, folder, local_files_only)
+        read = BorrowedTextEncoder if low_memory else TextEncoder.from_folder
         return cls(
             networks,
-            TextEncoder.from_folder(config, encoder_folder),
+            read(config, encoder_folder),
             name=_recorded_name(name, revision),
             device=device,
             dtype=dtype,
@@ -490,7 +498,8 @@ def _check_finite(values: Float[Tensor, "row ..."], what: str) -> None:
 
 def _recorded_name(name: str | Path, revision: str | None) -> str:
     """How a recipe calls the model: folders in full, so that replay works from anywhere."""
-    if str(name) not in bundled_models() and Path(name).is_dir():
+    is_name = str(name) in bundled_models() or published_model(str(name)) is not None
+    if not is_name and Path(name).is_dir():
         return str(Path(name).resolve())
     return str(name) if revision is None else f"{name}@{revision}"
 

@@ -17,7 +17,7 @@ from resonate_audio.core.errors import (
     ModelNotFoundError,
 )
 from resonate_audio.core.foreign import foreign_code
-from resonate_audio.model.hub import fetch
+from resonate_audio.model.hub_client import fetch
 
 PRETRAINED_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
 """What a transformers model is read from; never pickles, never code."""

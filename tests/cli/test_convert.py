@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from published_files import official_bigvgan_names, official_vae_names, published
 from tiny_model import write_text_encoder
-from torch import Tensor, nn
 
 from resonate_audio.audio.mel import MEL_16K
-from resonate_audio.cli.convert import convert, convert_files
+from resonate_audio.cli.convert import convert
 from resonate_audio.cli.main import run
 from resonate_audio.core.errors import ConfigError, InputError, OutputError
 from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig
@@ -18,6 +18,7 @@ from resonate_audio.model.flow_transformer import FlowTransformer, FlowTransform
 from resonate_audio.model.folder import Networks, read_networks, write_networks
 from resonate_audio.model.official.bigvgan import our_bigvgan_name
 from resonate_audio.model.official.flow import to_official
+from resonate_audio.model.official.folder import convert_files
 from resonate_audio.model.official.vae import our_vae_name
 from resonate_audio.model.presets import ModelConfig
 from resonate_audio.model.text_encoder import TextEncoderConfig
@@ -51,45 +52,6 @@ CONFIG = ModelConfig(
     max_duration_s=2.0,
 )
 """The published 16 kHz family, small."""
-
-
-def official_vae_names() -> list[str]:
-    names = ["data_mean", "data_std"]
-    for side, num_blocks, level in (("encoder", 2, "down"), ("decoder", 3, "up")):
-        names += [f"{side}.learnable_gain", f"{side}.conv_in.weight", f"{side}.conv_out.weight"]
-        names += [f"{side}.mid.block_{i}.conv{j}.weight" for i in (1, 2) for j in (1, 2)]
-        names += [f"{side}.mid.attn_1.{layer}.weight" for layer in ("qkv", "proj_out")]
-        names += [
-            f"{side}.{level}.{i}.block.{j}.{layer}.weight"
-            for i in range(3)
-            for j in range(num_blocks)
-            for layer in ("conv1", "conv2", "nin_shortcut")
-        ]
-    names += [f"encoder.down.0.downsample.conv{i}.weight" for i in (1, 2)]
-    return [*names, "decoder.up.1.upsample.conv.weight"]
-
-
-def official_bigvgan_names() -> list[str]:
-    names = [
-        f"{layer}.{kind}" for layer in ("conv_pre", "conv_post") for kind in ("weight", "bias")
-    ]
-    names += [f"activation_post.act.{kind}" for kind in ("alpha", "beta")]
-    names += [f"ups.{i}.0.{kind}" for i in range(6) for kind in ("weight", "bias")]
-    for block in range(18):
-        for step in range(3):
-            for conv in ("convs1", "convs2"):
-                names += [f"resblocks.{block}.{conv}.{step}.{kind}" for kind in ("weight", "bias")]
-        for i in range(6):
-            names += [f"resblocks.{block}.activations.{i}.act.{kind}" for kind in ("alpha", "beta")]
-    return names
-
-
-def published(network: nn.Module, names: dict[str, str]) -> dict[str, Tensor]:
-    """The network's weights under their published names; what a level lacks is left out."""
-    state = network.state_dict()
-    found = {theirs: state[ours] for theirs, ours in names.items() if ours in state}
-    assert set(state) - {names[theirs] for theirs in found} <= {"folded"}
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -20,16 +20,28 @@ def snapshot(cache: Path, repo_id: str) -> Path:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "assets"))
     return tmp_path / "hub"
 
 
-def test_known_models_are_listed_with_size_and_licence(
+def test_published_models_are_listed_with_size_and_licence(
     cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["models"]) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "AndreasXi" in line]
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("resonate-pt ")]
+    assert "published" in line
     assert "GB" in line
     assert "MIT" in line
+
+
+@pytest.mark.parametrize("command", ["fetch", "remove"])
+def test_a_name_that_is_not_published_is_one_line(
+    command: str, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["models", command, "nano"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nano: no published model; expected one of resonate, " in line
 
 
 def test_a_model_in_the_cache_is_listed(cache: Path, tiny_model: Path) -> None:

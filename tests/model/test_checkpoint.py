@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from torch import nn
 
 from resonate_audio.core.errors import CheckpointError, OutputError
 from resonate_audio.model.checkpoint import (
+    TENSORS_AT_ONCE,
     fingerprint_weights,
+    load_file_strict,
     load_strict,
     read_weights,
     write_weights,
@@ -94,6 +97,39 @@ def test_a_pickle_that_is_not_weights_is_refused(tmp_path: Path, content: object
     torch.save(content, tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match="refused"):
         read_weights(tmp_path / "model.pth")
+
+
+def test_what_a_pickle_holds_besides_tensors_is_named(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2), "when": date(2026, 1, 1)}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"other than weights \(datetime\.date\)"):
+        read_weights(tmp_path / "x.pth")
+
+
+def test_a_mapped_pickle_holds_the_same(tmp_path: Path) -> None:
+    torch.save({"a": torch.arange(5.0)}, tmp_path / "x.pth")
+    torch.save({"a": torch.arange(5.0)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    for name in ("x.pth", "old.pth"):
+        assert torch.equal(read_weights(tmp_path / name, mapped=True)["a"], torch.arange(5.0))
+
+
+def test_a_file_is_loaded_in_groups_of_tensors(tmp_path: Path) -> None:
+    layers = [nn.Linear(2, 2) for _ in range(TENSORS_AT_ONCE)]
+    written, read = nn.Sequential(*layers), nn.Sequential(*[nn.Linear(2, 2) for _ in layers])
+    write_weights(tmp_path / "x.safetensors", written.state_dict(), {})
+    load_file_strict(read, tmp_path / "x.safetensors")
+    for one, other in zip(written.parameters(), read.parameters(), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(CheckpointError, match=r"x\.safetensors: weight is missing"):
+        load_file_strict(nn.Linear(2, 2), tmp_path / "x.safetensors")
+
+
+def test_assigned_weights_are_the_very_tensors() -> None:
+    with torch.device("meta"):
+        linear = nn.Linear(2, 1)
+    state = {"weight": torch.ones(1, 2), "bias": torch.ones(1, dtype=torch.float16)}
+    load_strict(linear, state, "here", assign=True)
+    assert linear.weight.data_ptr() == state["weight"].data_ptr()
+    assert linear.bias.dtype == torch.float32
 
 
 def test_strict_loading_copies_every_weight() -> None:

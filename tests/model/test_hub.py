@@ -17,7 +17,7 @@ NOBODY = "http://127.0.0.1:9"
 
 def run_without_hub(statement: str, cache: Path) -> str:
     code = (
-        "from pathlib import Path; from resonate_audio.model import hub;"
+        "from pathlib import Path; from resonate_audio.model import hub, hub_client;"
         "from resonate_audio.core.errors import ResonateError\n"
         f"try: {statement}\nexcept ResonateError as error: print(type(error).__name__, error)"
     )
@@ -35,7 +35,7 @@ def test_a_download_without_network_is_one_line(tmp_path: Path) -> None:
 
 
 def test_an_upload_without_network_is_one_line(tmp_path: Path) -> None:
-    said = run_without_hub("hub.upload(Path('.'), 'some/one', False, 'message')", tmp_path)
+    said = run_without_hub("hub_client.upload(Path('.'), 'some/one', False, 'message')", tmp_path)
     assert said.startswith("ResonateError some/one: cannot be sent to the hub")
     assert len(said.splitlines()) == 1
 

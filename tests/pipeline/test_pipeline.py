@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_model import HOP, RATE_HZ, TINY, random_networks
+from torch import nn
 
 from resonate_audio.audio.io import read_audio, write_audio
 from resonate_audio.core.errors import (
@@ -46,6 +47,22 @@ def latents(model: Resonate, rows: list[int], negative: str = "") -> torch.Tenso
         [SEEDS[row] for row in rows],
         Sampling(0.5, STEPS),
     ).values
+
+
+def test_low_memory_is_bfloat16_with_a_borrowed_text_encoder(tiny_model: Path) -> None:
+    half = Resonate.from_pretrained(tiny_model, "cpu", "bfloat16")
+    small = Resonate.from_pretrained(tiny_model, "cpu", low_memory=True)
+    assert small.fingerprint == half.fingerprint
+    assert small.dtype == torch.bfloat16
+    for one, other in zip(
+        *(m.generate(PROMPTS[:2], seeds=SEEDS[:2]) for m in (half, small)), strict=True
+    ):
+        assert np.array_equal(one.samples, other.samples)
+    held = [value for value in vars(small.text_encoder).values() if isinstance(value, nn.Module)]
+    assert held == []
+    assert Resonate.from_pretrained(tiny_model, "cpu", "float32", low_memory=True).dtype == (
+        torch.float32
+    )
 
 
 # The seed contract: latents of 10⁰, float32; kernels of other batch sizes may round differently.

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from resonate_audio.core.errors import CheckpointError
 from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig
 from resonate_audio.model.checkpoint import State, load_strict, read_weights
 from resonate_audio.model.flow_transformer import FlowTransformer, FlowTransformerConfig
-from resonate_audio.model.folder import skip_random_weights
 from resonate_audio.model.official.bigvgan import convert_bigvgan_state
 from resonate_audio.model.official.flow import from_official
 from resonate_audio.model.official.vae import convert_vae_state
@@ -34,13 +34,17 @@ RATES_HZ = {1: 16_000, 2: 44_100}
 """Sample rate of each BigVGAN version that is used."""
 
 
-def read_official(path: Path) -> tuple[Part, State]:
+def read_official(path: Path, mapped: bool = False) -> tuple[Part, State]:
     """Read a published file and say which network it is.
+
+    Args:
+        path: the file.
+        mapped: for a look at names and shapes: leave the weights on the disk.
 
     Raises:
         CheckpointError: it cannot be read, or is none of the published networks.
     """
-    state = without_prefix(read_weights(path))
+    state = without_prefix(read_weights(path, mapped))
     for start, part in SIGNATURES.items():
         if any(name.startswith(start) for name in state):
             return part, state
@@ -58,8 +62,13 @@ def without_prefix(state: State) -> State:
     return state
 
 
-def load_official(part: Part, state: Mapping[str, Tensor], source: str) -> nn.Module:
-    """Build the network with the sizes that the shapes tell, and load every tensor into it.
+def load_official(part: Part, state: State, source: str) -> nn.Module:
+    """Build the network with the sizes that the shapes tell, and give it every tensor.
+
+    Args:
+        part: which network.
+        state: what ``read_official`` gave; emptied on the way, so that no weight is there twice.
+        source: what messages call the file.
 
     Raises:
         CheckpointError: names the first tensor that is missing, unexpected or misshapen.
@@ -69,29 +78,48 @@ def load_official(part: Part, state: Mapping[str, Tensor], source: str) -> nn.Mo
     return load(state, source)
 
 
-def load_flow(state: Mapping[str, Tensor], source: str) -> FlowTransformer:
+def official_config(part: Part, state: Mapping[str, Tensor], source: str) -> Any:
+    """Sizes of a published network, from its shapes.
+
+    Raises:
+        CheckpointError: a tensor that tells them is missing.
+        ConfigError: the shapes are not those of any such network.
+    """
+    read = {"transformer": flow_config, "vae": vae_config, "vocoder": bigvgan_config}[part]
+    return read(state, source)
+
+
+def load_flow(state: State, source: str) -> FlowTransformer:
     """Load a published flow transformer, such as ``Resonate_PT.pth``."""
-    return _load(FlowTransformer, flow_config(state, source), from_official(state), source)
+    config = flow_config(state, source)
+    return _load(FlowTransformer, config, from_official(drained(state)), source)
 
 
-def load_vae(state: Mapping[str, Tensor], source: str) -> MelVAE:
+def load_vae(state: State, source: str) -> MelVAE:
     """Load a published mel VAE, such as ``v1-44.pth``, with its weights normalised once."""
     config = vae_config(state, source)
-    return _load(MelVAE, config, convert_vae_state(state, config), source)
+    return _load(MelVAE, config, convert_vae_state(drained(state), config), source)
 
 
-def load_bigvgan(state: Mapping[str, Tensor], source: str) -> BigVGAN:
+def load_bigvgan(state: State, source: str) -> BigVGAN:
     """Load a published BigVGAN generator, its weight norm folded."""
     config = bigvgan_config(state, source)
     return _load(BigVGAN, config, convert_bigvgan_state(state, config), source)
 
 
+def drained(state: State) -> Iterator[tuple[str, Tensor]]:
+    """Every entry, in float32, taken out of ``state`` as it is given."""
+    for name in list(state):
+        value = state.pop(name)
+        yield name, value.float() if value.is_floating_point() else value
+
+
 def _load(
     make: Callable[[ConfigT], NetworkT], config: ConfigT, state: Mapping[str, Tensor], source: str
 ) -> NetworkT:
-    with skip_random_weights():
+    with torch.device("meta"):
         network = make(config)
-    load_strict(network, state, source)
+    load_strict(network, state, source, assign=True)
     return network.eval()
 
 

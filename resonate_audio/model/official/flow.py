@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -55,12 +55,15 @@ def ours_to_official(name: str) -> str:
     return _translate(name, _swap(_TOP), _swap(_INNER))
 
 
-def from_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a published state dict, leaving out the tables that old files carry.
+def from_official(
+    weights: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]],
+) -> dict[str, Tensor]:
+    """Rename a published state dict (or its entries), leaving out the tables of old files.
 
     Names nobody knows pass through, so that a strict load names them.
     """
-    ours = {official_to_ours(k): v for k, v in weights.items() if k not in LEGACY_KEYS}
+    entries = weights.items() if isinstance(weights, Mapping) else weights
+    ours = {official_to_ours(k): v for k, v in entries if k not in LEGACY_KEYS}
     if "empty_tokens" in ours and "empty_pooled" not in ours:
         ours["empty_pooled"] = ours["empty_tokens"].float().mean(dim=0)  # files before it was kept
     return ours

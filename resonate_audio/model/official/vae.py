@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -39,12 +39,14 @@ def our_vae_name(official: str, config: VAEConfig) -> str:
 
 
 def convert_vae_state(
-    official: Mapping[str, Tensor], config: VAEConfig, fold: bool = True
+    official: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]],
+    config: VAEConfig,
+    fold: bool = True,
 ) -> dict[str, Tensor]:
     """Turn an official VAE state dict into ours.
 
     Args:
-        official: raw (never normalised) weights, as published.
+        official: raw (never normalised) weights, as published, or their entries.
         config: sizes, for the number of levels.
         fold: normalise the weights once, as inference needs; false keeps them raw for training.
 
@@ -55,7 +57,7 @@ def convert_vae_state(
         CheckpointError: two entries have the same name, or an entry is not floating point.
     """
     state = {"folded": torch.tensor(fold)}
-    for name, value in official.items():
+    for name, value in official.items() if isinstance(official, Mapping) else official:
         ours = our_vae_name(name, config)
         if ours in state or not value.is_floating_point():
             raise CheckpointError(f"VAE weights: {name} is not an entry of the official VAE")

@@ -16,7 +16,7 @@ from torch import Tensor
 from resonate_audio.core.errors import CheckpointError, ModelNotFoundError
 from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.model.checkpoint import fingerprint_weights, read_weights
-from resonate_audio.model.hub import fetch
+from resonate_audio.model.hub_client import fetch
 from resonate_audio.rewards.base import LocalJudge, make_rewards
 from resonate_audio.rewards.clap.microsoft_network import (
     SAMPLE_RATE_HZ,
