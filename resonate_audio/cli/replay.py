@@ -86,10 +86,11 @@ def regenerate(
 
     name = model or recipe.model
     say(f"loading {name}")
-    wanted = {"device": device or recipe.device, "dtype": recipe.dtype}
     try:
         # Whoever made the file chose the name: nothing is fetched because a file says so.
-        pipeline = Resonate.from_pretrained(name, local_files_only=model is None, **wanted)
+        pipeline = Resonate.from_pretrained(
+            name, device or recipe.device, recipe.dtype, local_files_only=model is None
+        )
     except ModelNotFoundError as error:
         if model is not None:
             raise

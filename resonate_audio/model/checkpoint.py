@@ -120,7 +120,7 @@ def _read_pickle(path: Path, mapped: bool) -> object:
 
 def _numbers() -> list[Any]:
     """NumPy's numbers, which trainers keep beside the weights; they can run no code."""
-    scalar = np.float64(0).__reduce__()[0]  # type: ignore[index]
+    scalar = np.float64(0).__reduce__()[0]
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")
     kinds = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")]
     return [*((scalar, f"{module}.scalar") for module in modules), np.dtype, *kinds]
