@@ -65,10 +65,23 @@ def finish_sound(audio: Audio, wanted: Finish) -> Audio:
 
 
 def trim(samples: Samples, sample_rate_hz: int, threshold_db: float) -> Samples:
-    """Cut silence off both ends.
+    """Cut silence off both ends; a cut end is faded over 5 ms. Digital silence stays.
 
-    What lies before the first and after the last 10 ms whose level is above the threshold is cut,
-    but for 10 ms before and 40 ms after; a cut end is faded over 5 ms. Digital silence stays.
+    Args:
+        samples: one channel.
+        sample_rate_hz: its rate.
+        threshold_db: against the loudest 10 ms.
+    """
+    start, stop = heard(samples, sample_rate_hz, threshold_db)
+    cut = round(CUT_FADE_S * sample_rate_hz)
+    return fade(samples[start:stop], cut if start else 0, cut if stop < len(samples) else 0)
+
+
+def heard(samples: Samples, sample_rate_hz: int, threshold_db: float) -> tuple[int, int]:
+    """First and last (excluded) sample of what is left without the silence at both ends.
+
+    That is from the first to the last 10 ms whose level is above the threshold, and 10 ms before
+    and 40 ms after; of digital silence, everything.
 
     Args:
         samples: one channel.
@@ -78,13 +91,12 @@ def trim(samples: Samples, sample_rate_hz: int, threshold_db: float) -> Samples:
     step = max(1, round(STEP_S * sample_rate_hz))
     padded = np.pad(samples.astype(np.float64), (0, -len(samples) % step)).reshape(-1, step)
     power = (padded**2).mean(axis=1)
-    heard = np.flatnonzero(power > power.max(initial=0.0) * 10 ** (threshold_db / 10))
-    if not len(heard):
-        return samples
-    start = max(0, heard[0] * step - round(BEFORE_S * sample_rate_hz))
-    stop = min(len(samples), (heard[-1] + 1) * step + round(AFTER_S * sample_rate_hz))
-    cut = round(CUT_FADE_S * sample_rate_hz)
-    return fade(samples[start:stop], cut if start else 0, cut if stop < len(samples) else 0)
+    loud = np.flatnonzero(power > power.max(initial=0.0) * 10 ** (threshold_db / 10))
+    if not len(loud):
+        return 0, len(samples)
+    start = max(0, int(loud[0]) * step - round(BEFORE_S * sample_rate_hz))
+    stop = (int(loud[-1]) + 1) * step + round(AFTER_S * sample_rate_hz)
+    return start, min(len(samples), stop)
 
 
 def set_length(samples: Samples, sample_rate_hz: int, num_samples: int) -> Samples:

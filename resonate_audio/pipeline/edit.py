@@ -21,6 +21,7 @@ from resonate_audio.pipeline.stations import Stations
 
 SEAM_S = 0.5
 """Stretch around the ends of a source that is made anew to close it to a loop."""
+REWORD_STRENGTH = 0.8
 
 Source = Audio | str | Path
 """A sound, or the file it is in: any rate, any number of channels (their mean is taken)."""
@@ -79,7 +80,7 @@ class Editing(Stations):
         source: Source,
         prompt: str,
         source_prompt: str | None = None,
-        strength: float = 0.8,
+        strength: float = REWORD_STRENGTH,
         **options: Unpack[EditOptions],
     ) -> list[Audio]:
         """Carry a sound from what one prompt describes to what another does, in its own time.
@@ -230,8 +231,7 @@ class Editing(Stations):
         edit = Edit("sequence", parts=given)
         edit.check(None)
         self.config.check_duration(given[-1].stop_s, LONGEST_S)
-        whole = "; ".join(f"{p.start_s:g}-{p.stop_s:g} s: {p.prompt.strip()}" for p in given)
-        return self._edit(edit, None, whole, given[-1].stop_s, options)
+        return self._edit(edit, None, said_in_parts(given), given[-1].stop_s, options)
 
     def _edit(
         self, edit: Edit, source: Audio | None, prompt: str, duration_s: float, options: EditOptions
@@ -297,16 +297,24 @@ def open_source(source: Source, model: Stations) -> Audio:
     """
     audio = source if isinstance(source, Audio) else read_audio(source)
     name = "the source" if isinstance(source, Audio) else str(source)
+    check_source(audio, name, model.config.min_duration_s)
+    return audio
+
+
+def check_source(audio: Audio, name: str, shortest_s: float, longest_s: float = LONGEST_S) -> None:
+    """Refuse a sound that nothing can be made of.
+
+    Raises:
+        InputError: no sample, NaN, or too short or too long; says so of ``name``.
+    """
     if not len(audio.samples):
         raise InputError(f"{name} holds no sample: give a sound")
     if not np.isfinite(audio.samples).all():
         raise InputError(f"{name} holds NaN or infinite samples: give a sound")
-    shortest_s = model.config.min_duration_s
-    if not shortest_s <= audio.duration_s <= LONGEST_S:
+    if not shortest_s <= audio.duration_s <= longest_s:
         raise InputError(
-            f"{name} lasts {audio.duration_s:g} s: expected {shortest_s:g} to {LONGEST_S:g} s"
+            f"{name} lasts {audio.duration_s:g} s: expected {shortest_s:g} to {longest_s:g} s"
         )
-    return audio
 
 
 def source_sha256(audio: Audio) -> str:
@@ -325,6 +333,11 @@ def said(prompt: str) -> str:
     if not prompt.strip():
         raise InputError("the prompt is empty: describe a sound")
     return prompt
+
+
+def said_in_parts(parts: Sequence[Part]) -> str:
+    """What a sequence says as one text, for titles and recipes."""
+    return "; ".join(f"{p.start_s:g}-{p.stop_s:g} s: {p.prompt.strip()}" for p in parts)
 
 
 def said_of(audio: Audio, prompt: str | None) -> str:

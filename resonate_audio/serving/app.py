@@ -23,12 +23,8 @@ from resonate_audio.serving.listening.app import (
 )
 from resonate_audio.serving.pages import add_pages, page_headers, refuse_rest
 from resonate_audio.serving.runs_app import runs_router
-from resonate_audio.serving.sounds.routes import (
-    audio_router,
-    jobs_router,
-    library_router,
-    models_router,
-)
+from resonate_audio.serving.sounds.library import library_router
+from resonate_audio.serving.sounds.routes import audio_router, jobs_router, models_router
 from resonate_audio.serving.sounds.service import Service
 
 EXPOSED = ["X-Resonate-Seed", "X-Resonate-Model", "X-Resonate-Duration", "X-Resonate-Sample-Rate",

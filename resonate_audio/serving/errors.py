@@ -108,16 +108,32 @@ def without_folders(text: str) -> str:
 
 
 def describe_invalid(problems: Sequence[Any], request: Request) -> ApiError:
-    """Name the field that pydantic refused: one that is not known first, since it may be a typo."""
-    first = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
-    name = ".".join(str(part) for part in first["loc"][1:]) or "body"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    """Name the field that pydantic refused in the body, the address or a header of a request."""
+    first = _first(problems)
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON ({first['ctx']['error']})", "body")
-    if name == "body" and not is_json(request):
+    if len(first["loc"]) < 2 and not is_json(request):
         return wants_type(request, "application/json")
+    return describe_fields(problems, _known_fields(request))
+
+
+def _first(problems: Sequence[Any]) -> Any:
+    """The one that is told: a field that is not known first, since it may be a typo."""
+    return next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
+
+
+def describe_fields(problems: Sequence[Any], known: Sequence[str]) -> ApiError:
+    """Name the field that pydantic refused.
+
+    Args:
+        problems: as pydantic has them, each with the place of its field before its name.
+        known: fields that there are.
+    """
+    first = _first(problems)
+    name = ".".join(str(part) for part in first["loc"][1:]) or "body"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
-        message = f"unknown field; {_suggest(str(first['loc'][-1]), request)}"
+        message = f"unknown field; {_suggest(str(first['loc'][-1]), known)}"
     elif first["type"] in ("model_attributes_type", "dict_type"):
         message = "expected a JSON object"
     else:
@@ -142,8 +158,7 @@ def wants_type(request: Request, wanted: str) -> ApiError:
     return ApiError(422, message, "Content-Type", "content_type")
 
 
-def _suggest(name: str, request: Request) -> str:
-    known = _known_fields(request)
+def _suggest(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name[:100].lower(), known, 1, 0.5)
     if near:
         return f"did you mean {near[0]}?"
@@ -158,8 +173,13 @@ def _known_fields(request: Request) -> list[str]:
     for parameter in inspect.signature(endpoint, eval_str=True).parameters.values():
         for kind in (parameter.annotation, *get_args(parameter.annotation)):
             if inspect.isclass(kind) and issubclass(kind, BaseModel):
-                return [field.alias or name for name, field in kind.model_fields.items()]
+                return field_names(kind)
     return []
+
+
+def field_names(cls: type[BaseModel]) -> list[str]:
+    """The fields of a model as clients call them."""
+    return [field.alias or name for name, field in cls.model_fields.items()]
 
 
 def describe_status(status: int, headers: Mapping[str, str]) -> ApiError:

@@ -28,8 +28,15 @@ from resonate_audio.serving.metrics import Metrics
 log = logging.getLogger("resonate.serve")
 RATERS = re.compile(r"/v1/listening/(session(/.*)?|tests/[^/]+(/raters)?)")
 """What raters call: they have tokens of their own."""
-UPLOADS = "/v1/listening/tests"
-MAX_UPLOAD_BYTES = 210_000_000
+UPLOADS = {
+    "/v1/listening/tests": 210_000_000,
+    "/v1/library": 50_000_000,
+    **{
+        f"/v1/audio/{kind}": 50_000_000
+        for kind in ("vary", "reword", "replace", "extend", "loop", "finish")
+    },
+}
+"""What takes sounds along, and how many bytes of them."""
 BYTES_PER_S = 10_000
 """A body that comes faster than this is waited for beyond its time."""
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/@?#\\]+)(:\d{1,5})?")
@@ -114,8 +121,8 @@ class _Exchange:
         config: EdgeConfig,
     ) -> None:
         self._scope, self._receive, self._send, self._headers = scope, receive, send, headers
-        is_upload = scope["path"] == UPLOADS and scope["method"] == "POST"
-        self._max_bytes = MAX_UPLOAD_BYTES if is_upload else config.max_body_bytes
+        uploaded = UPLOADS.get(scope["path"], 0) if scope["method"] == "POST" else 0
+        self._max_bytes = max(uploaded, config.max_body_bytes)
         self._timeout_s = config.body_timeout_s
         self._num_bytes, self._is_complete, self._is_answered = 0, False, False
         self.status = 0

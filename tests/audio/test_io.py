@@ -100,6 +100,13 @@ def test_players_see_the_prompt_as_the_title(suffix: str, tmp_path: Path) -> Non
         assert file.title == "Glocken läuten, 雨"
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_sound_that_follows_no_prompt_is_written(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"sound{suffix}"
+    write_audio(path, Audio(sine(), RATE_HZ, recipe("")))
+    assert read_recipe(path) == recipe("")
+
+
 def test_wav_is_within_half_a_16_bit_step(tmp_path: Path) -> None:
     write_audio(tmp_path / "a.wav", Audio(sine(), RATE_HZ))
     error = np.abs(read_audio(tmp_path / "a.wav").samples - sine()).max()

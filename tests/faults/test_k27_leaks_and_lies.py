@@ -289,7 +289,11 @@ def test_a_text_that_is_none_is_refused_by_its_name(world: World, prompts: str) 
         assert error_of(answer)["param"] in ("prompts", "prompts.p0")
 
 
-@pytest.mark.parametrize("route", [r for r in ROUTES if r.body and r.server == "sounds"], ids=str)
+NEEDS_NOTHING = ("/v1/library/{id}", "/v1/library/{id}/finish")
+NEEDY = [r for r in ROUTES if r.body and r.server == "sounds" and r.path not in NEEDS_NOTHING]
+
+
+@pytest.mark.parametrize("route", NEEDY, ids=str)
 def test_null_for_a_text_that_is_needed_is_no_text(world: World, route: Route) -> None:
     needed = next(name for name in (route.body or {}))
     with world.client("sounds") as client:

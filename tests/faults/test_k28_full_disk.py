@@ -35,6 +35,8 @@ from resonate_audio.serving.sounds.store import FILE_NAME, Sound, Store, new_id
 
 WRITES = {
     "POST /v1/jobs": 507,
+    "POST /v1/library": 507,
+    "POST /v1/library/{id}/finish": 507,
     "POST /v1/listening/tests": 507,
     "POST /v1/listening/tests/{name}/raters": 507,
     "POST /v1/listening/tests/{name}/invitations": 507,
@@ -43,10 +45,13 @@ WRITES = {
     "GET /v1/listening/tests/{name}/files/{file}": 200,
     "DELETE /v1/jobs/{id}": 200,
     "DELETE /v1/library/{id}": 204,
+    "PATCH /v1/library/{id}": 200,
 }
 """What writes on the server's disk, and the answer when it is full."""
 READS = {
     "POST /v1/audio/generate", "POST /v1/sound-generation", "GET /v1/jobs/{id}",
+    *(f"POST /v1/audio/{kind}" for kind in ("vary", "reword", "replace", "extend", "loop")),
+    "POST /v1/audio/finish", "GET /v1/library/{id}", "POST /v1/library/zip",
     "GET /v1/jobs/{id}/events", "GET /v1/library", "GET /v1/library/{id}/audio", "GET /v1/models",
     "GET /v1/models/{id:path}", "GET /health", "GET /ready", "GET /metrics",
     *(f"GET {path}" for path in PAGES),
@@ -92,6 +97,10 @@ def test_a_full_disk_is_told_and_nothing_but_the_disk_stops(
         client.get("/v1/listening/session/trials/0/clips/0")
         fill(disk)
         assert_full(client, "POST", "/v1/jobs", json=ASKED)
+        sent = {"files": {"audio": ("a.wav", wav(), "audio/wav")}}
+        assert_full(client, "POST", "/v1/library", **sent)
+        assert_full(client, "POST", f"/v1/library/{sound}/finish", json={"trim_db": -50})
+        assert client.patch(f"/v1/library/{sound}", json={"name": "a"}).status_code == 200
         assert_full(client, "POST", "/v1/listening/tests", **form())
         assert_full(client, "POST", "/v1/listening/tests/trees/raters")
         assert_full(client, "POST", "/v1/listening/tests/trees/invitations", json={"count": 1})

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal
 
+from resonate_audio.audio.finish import finish_sound
 from resonate_audio.core.errors import Cancelled, ResonateError
 from resonate_audio.core.sampling import Sampling
 from resonate_audio.core.text import one_line
@@ -27,6 +28,7 @@ from resonate_audio.pipeline.request import Batch
 from resonate_audio.serving.config import ServeConfig
 from resonate_audio.serving.errors import ApiError, as_api_error
 from resonate_audio.serving.metrics import Metrics
+from resonate_audio.serving.sounds.edits import remade
 from resonate_audio.serving.sounds.requests import Wanted
 from resonate_audio.serving.sounds.rowwise import StillWanted, generate_alone, generate_together
 from resonate_audio.serving.sounds.shelf import Catalogue, Loaded, Shelf
@@ -35,6 +37,8 @@ log = logging.getLogger("resonate.serve")
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FIRST_GUESS_S = 1.0
 """Time of a row before any was made, for Retry-After."""
+MAX_SOURCE_BYTES = 512_000_000
+"""Of the sounds that waiting requests want something done with, in memory."""
 REMEMBERED = 0.9
 """Weight of the past in the running mean of that time."""
 
@@ -95,9 +99,11 @@ class Row:
     index: int
 
     @property
-    def kind(self) -> tuple[str, Sampling]:
+    def kind(self) -> tuple[str, Sampling, str]:
         """Rows of one kind can be computed together."""
-        return self.task.wanted.model, self.task.wanted.sampling
+        wanted = self.task.wanted
+        alone = f"{self.task.id} {self.index}" if wanted.is_alone else ""
+        return wanted.model, wanted.sampling, alone
 
 
 class Engine:
@@ -194,6 +200,7 @@ class Engine:
         if self._stopping:
             raise ApiError(503, "the server is about to stop", code="stopping")
         full = self._num_rows + task.wanted.num_rows > self._config.max_queued_rows
+        full |= sum(map(_source_bytes, [*self._tasks.values(), task])) > MAX_SOURCE_BYTES
         if full or len(self._tasks) >= self._config.max_open_jobs:
             wait_s = self._num_rows * self._row_s / len(self._config.devices)
             after = str(min(60, max(1, math.ceil(wait_s))))
@@ -288,14 +295,13 @@ class Engine:
     def _compute(self, loaded: Loaded, rows: Sequence[Row]) -> None:
         start_s = time.monotonic()
         self._begin(rows)
-        batch, sampling = _join(rows), rows[0].task.wanted.sampling
-        sounds = _generate(loaded.model, batch, sampling, self._follow(rows))
-        is_cut = set(loaded.model.cut_prompts(batch.prompts + batch.negatives))
+        sounds = _generate(loaded.model, rows, self._follow(rows))
+        is_cut = set(loaded.model.cut_prompts([text for row in rows for text in _texts(row)]))
         for row, sound in zip(rows, sounds, strict=True):
             if sound is not None:
-                texts = row.task.wanted.batch
-                row.task.is_cut |= bool(is_cut & {*texts.prompts, *texts.negatives})
-                self._add(row, sound)
+                row.task.is_cut |= not is_cut.isdisjoint(_texts(row))
+                finish = row.task.wanted.finish
+                self._add(row, sound if finish is None else finish_sound(sound, finish))
         self._note(len(rows), time.monotonic() - start_s)
 
     def _begin(self, rows: Sequence[Row]) -> None:
@@ -334,6 +340,11 @@ class Engine:
         self._row_s = REMEMBERED * self._row_s + (1 - REMEMBERED) * spent_s / num_rows
 
 
+def _source_bytes(task: Task) -> int:
+    source = task.wanted.source
+    return 0 if source is None else source.samples.nbytes
+
+
 def _join(rows: Sequence[Row]) -> Batch:
     parts = [row.task.wanted.batch.part(row.index, row.index + 1) for row in rows]
     return Batch(
@@ -343,12 +354,23 @@ def _join(rows: Sequence[Row]) -> Batch:
     )
 
 
+def _texts(row: Row) -> set[str]:
+    """What the model reads for one row."""
+    wanted = row.task.wanted
+    parts = wanted.edit.parts if wanted.edit is not None else ()
+    prompts = [part.prompt for part in parts] or wanted.batch.prompts
+    return {*prompts, *wanted.batch.negatives}
+
+
 def _generate(
-    model: Resonate, batch: Batch, sampling: Sampling, still_wanted: StillWanted
+    model: Resonate, rows: Sequence[Row], still_wanted: StillWanted
 ) -> Sequence[Audio | None]:
-    if len(batch.seeds) == 1:
-        return [generate_alone(model, batch, sampling, still_wanted)]
-    return generate_together(model, batch, sampling, still_wanted)
+    wanted, batch = rows[0].task.wanted, _join(rows)
+    if wanted.edit is not None:
+        return [remade(model, wanted, batch, lambda step: still_wanted(step)[0])]
+    if len(rows) == 1:
+        return [generate_alone(model, batch, wanted.sampling, still_wanted)]
+    return generate_together(model, batch, wanted.sampling, still_wanted)
 
 
 def _note_end(task: Task, outcome: Outcome) -> None:

@@ -9,14 +9,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from resonate_audio.core.edit import LONGEST_S, Edit, Finish
 from resonate_audio.core.noise import MAX_SEED
 from resonate_audio.core.sampling import OpenSettings, Sampling
+from resonate_audio.core.types import Audio
 from resonate_audio.pipeline.request import RANDOM_SEEDS, Batch
 from resonate_audio.serving.errors import ApiError
 
 MAX_PROMPT, MAX_N, MAX_STEPS, MAX_GUIDANCE = 2000, 64, 200, 50.0
 MAX_LENGTH_S = 3600.0
-"""Nonsense beyond this; what a model really makes is checked when the model is known."""
+"""Nonsense beyond this; what a server really makes is checked when the model is known."""
+MAX_PARTS, MAX_NAME = 64, 200
 INFLUENCE_TO_GUIDANCE = 15.0
 """ElevenLabs' prompt_influence of 0.3, its default, is our guidance scale of 4.5."""
 ELEVENLABS = re.compile(r"eleven_[a-z0-9_]+")
@@ -54,16 +57,58 @@ class Body(BaseModel):
         return {name: one for name, one in values.items() if one is not None or name in required}
 
 
-class JobRequest(OpenSettings, Body):
-    """Sounds to make."""
+class FinishSettings(Body):
+    """What is done to a sound in the end, in this order: trim, length, fade, level."""
 
-    input: Text = Field(min_length=1, max_length=MAX_PROMPT, description="What to hear.")
+    trim_db: float | None = Field(
+        None,
+        ge=-120,
+        le=-6,
+        description="Cut silence off both ends: what lies this much under the loudest moment, "
+        "such as -50.",
+    )
+    length_s: float | None = Field(
+        None, ge=0.001, le=LONGEST_S, description="Exactly this long: cut off, or silence follows."
+    )
+    fade_s: float | None = Field(None, ge=0, le=60, description="Seconds of fade at either end.")
+    loudness_lufs: float | None = Field(
+        None,
+        ge=-60,
+        le=-5,
+        description="Integrated loudness, such as -16, under a true peak of -1 dB.",
+    )
+    normalize_db: float | None = Field(
+        None, ge=-60, le=0, description="True peak against full scale, such as -1."
+    )
+
+    @model_validator(mode="after")
+    def _check_levels(self) -> FinishSettings:
+        if self.loudness_lufs is not None and self.normalize_db is not None:
+            raise ValueError("loudness_lufs and normalize_db are both given; expected one level")
+        return self
+
+    @property
+    def finish(self) -> Finish | None:
+        """The same as the pipeline has it; None where nothing is wanted."""
+        values = {name: getattr(self, name) for name in FinishSettings.model_fields}
+        wanted = Finish(**values)
+        return None if wanted == Finish() else wanted
+
+
+class PartRequest(Body):
+    """What shall be heard from one moment to another."""
+
+    start_s: float = Field(ge=0, le=MAX_LENGTH_S)
+    stop_s: float = Field(gt=0, le=MAX_LENGTH_S)
+    prompt: Text = Field(min_length=1, max_length=MAX_PROMPT)
+
+
+class SoundSettings(FinishSettings, OpenSettings):
+    """How sounds are made, besides what they are made of."""
+
     model: str | None = Field(None, max_length=200, description="As /v1/models lists it.")
     negative_prompt: Text | None = Field(
         None, max_length=MAX_PROMPT, description="What not to hear."
-    )
-    audio_length: float | None = Field(
-        None, gt=0, le=MAX_LENGTH_S, description="Seconds; the model's own default if absent."
     )
     num_inference_steps: int | None = Field(  # type: ignore[assignment]
         None, ge=1, le=MAX_STEPS, description="Solver steps; the model's own number if absent."
@@ -84,7 +129,7 @@ class JobRequest(OpenSettings, Body):
     )
 
     @model_validator(mode="after")
-    def _check_seeds(self) -> JobRequest:
+    def _check_seeds(self) -> SoundSettings:
         if self.seeds is not None:
             if self.seed is not None:
                 raise ValueError("seed and seeds are both given; expected one of them")
@@ -108,13 +153,95 @@ class JobRequest(OpenSettings, Body):
         return tuple(secrets.randbelow(RANDOM_SEEDS) for _ in range(self.num_sounds))
 
 
-class GenerateRequest(JobRequest):
-    """Sounds to make, and how to send them."""
+class EditFields(Body):
+    """What the ways of working with a sound take; each takes those of `TAKES`."""
+
+    strength: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="0 keeps the sound, 1 is a free take. vary needs it; reword has 0.8.",
+    )
+    source_prompt: Text | None = Field(
+        None,
+        max_length=MAX_PROMPT,
+        description="What the sound is; what its file says of it if absent.",
+    )
+    spans: list[Annotated[list[float], Field(min_length=2, max_length=2)]] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_PARTS,
+        description="Start and end of each stretch to make anew, seconds.",
+    )
+    before_s: float | None = Field(
+        None, ge=0, le=LONGEST_S, description="Seconds to put before the sound."
+    )
+    after_s: float | None = Field(
+        None, ge=0, le=LONGEST_S, description="Seconds to put after the sound."
+    )
+    seam_s: float | None = Field(
+        None, gt=0, le=LONGEST_S, description="Stretch around the ends that is made anew; 0.5."
+    )
+
+    def edit_values(self) -> dict[str, Any]:
+        """What was given, by name."""
+        names = EditFields.model_fields
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+SourceKind = Literal["vary", "reword", "replace", "extend", "loop"]
+TAKES: dict[SourceKind, tuple[str, ...]] = {
+    "vary": ("strength",),
+    "reword": ("strength", "source_prompt"),
+    "replace": ("spans",),
+    "extend": ("before_s", "after_s"),
+    "loop": ("seam_s",),
+}
+NEEDS: dict[SourceKind, tuple[str, ...]] = {
+    "vary": ("strength",),
+    "reword": (),
+    "replace": ("spans",),
+    "extend": (),
+    "loop": (),
+}
+
+
+class EditRequest(EditFields):
+    """Something to do with a sound of the library."""
+
+    kind: SourceKind
+    source: str = Field(min_length=1, max_length=100, description="Id of a sound in the library.")
+
+
+class JobRequest(SoundSettings):
+    """Sounds to make, of a text or of another sound."""
+
+    input: Text = Field(
+        "",
+        max_length=MAX_PROMPT,
+        description="What to hear. Needed without parts and edit; an edit takes what its sound's "
+        "file says if absent.",
+    )
+    audio_length: float | None = Field(
+        None, gt=0, le=MAX_LENGTH_S, description="Seconds; the model's own default if absent."
+    )
+    loop: bool = Field(False, description="The end shall go on into the beginning.")
+    parts: list[PartRequest] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_PARTS,
+        description="Instead of input and audio_length: what is heard when, one after the other.",
+    )
+    edit: EditRequest | None = Field(None, description="What to do with a sound of the library.")
+
+
+class AnswerSettings(SoundSettings):
+    """How made sounds are sent."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     response_format: ResponseFormat = "wav"
-    sample_rate: SampleRate | None = Field(None, description="Hz; the model's own if absent.")
+    sample_rate: SampleRate | None = Field(None, description="Hz; the sound's own if absent.")
     answer: Literal["audio", "json", "zip"] | None = Field(
         None,
         alias="return",
@@ -123,7 +250,7 @@ class GenerateRequest(JobRequest):
     )
 
     @model_validator(mode="after")
-    def _check_answer(self) -> GenerateRequest:
+    def _check_answer(self) -> AnswerSettings:
         if self.answer == "audio" and self.num_sounds > 1:
             raise ValueError(
                 f"return: audio holds one sound, and {self.num_sounds} are wanted; "
@@ -135,6 +262,31 @@ class GenerateRequest(JobRequest):
     def form(self) -> Literal["audio", "json", "zip"]:
         """How to send the sounds."""
         return self.answer or ("zip" if self.num_sounds > 1 else "audio")
+
+
+class GenerateRequest(AnswerSettings, JobRequest):
+    """Sounds to make, and how to send them."""
+
+
+class EditForm(AnswerSettings, EditFields):
+    """Something to do with a sound that comes with it, and how to send what is made."""
+
+    input: Text = Field(
+        "", max_length=MAX_PROMPT, description="What to hear; what the file says of it if absent."
+    )
+
+    def as_job(self, kind: SourceKind) -> JobRequest:
+        """The same with a sound of the library; which one is not said."""
+        shared = {name: getattr(self, name) for name in SoundSettings.model_fields}
+        edit = EditRequest(kind=kind, source="sent", **self.edit_values())
+        return JobRequest(input=self.input, edit=edit, **shared)
+
+
+class FinishForm(FinishSettings):
+    """What to do with a sound that comes with it, without any model."""
+
+    response_format: ResponseFormat = "wav"
+    sample_rate: SampleRate | None = Field(None, description="Hz; the sound's own if absent.")
 
 
 class SoundGenerationRequest(Body):
@@ -150,9 +302,7 @@ class SoundGenerationRequest(Body):
         max_length=200,
         description="As /v1/models lists it; ElevenLabs' own names mean the default one.",
     )
-    loop: Literal[False] | None = Field(
-        None, description="No model here makes sounds that loop: false, or absent."
-    )
+    loop: bool = Field(False, description="The end shall go on into the beginning.")
     seed: Seed | None = None
 
     def as_job(self) -> JobRequest:
@@ -165,17 +315,49 @@ class SoundGenerationRequest(Body):
             guidance_scale=(
                 None if influence is None else round(INFLUENCE_TO_GUIDANCE * influence, 6)
             ),
+            loop=self.loop,
             seed=self.seed,
         )
 
 
-@dataclass(frozen=True)
+class SoundChanges(Body):
+    """What people note about a sound of the library; what is absent stays."""
+
+    name: Text | None = Field(
+        None, max_length=MAX_NAME, description="Empty: the prompt stands for it."
+    )
+    tags: list[Annotated[Text, Field(min_length=1, max_length=40)]] | None = Field(
+        None, max_length=20, description="Words to find it by; q=#word finds them."
+    )
+    favourite: bool | None = None
+
+
+class ZipRequest(Body):
+    """Sounds of the library in one file."""
+
+    ids: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
+        min_length=1, max_length=100
+    )
+    response_format: ResponseFormat = "wav"
+    sample_rate: SampleRate | None = Field(None, description="Hz; each sound's own if absent.")
+
+
+@dataclass(frozen=True, eq=False)
 class Wanted:
     """A request that was checked against its model: nothing is left open."""
 
     model: str
     batch: Batch
     sampling: Sampling
+    edit: Edit | None = None
+    """What is done besides following a prompt."""
+    source: Audio | None = None
+    """What it is done with."""
+    source_id: str | None = None
+    """Its id, where it lies in the library."""
+    finish: Finish | None = None
+    is_alone: bool = False
+    """Made row by row: an edit, or longer than the model takes at once."""
 
     @property
     def num_rows(self) -> int:

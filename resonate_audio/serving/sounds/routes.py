@@ -1,58 +1,56 @@
-"""The routes of the API: sounds now, sounds as jobs, the library, models."""
+"""The routes of the API: sounds now, sounds as jobs, models."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from resonate_audio.audio.io import decode_audio
-from resonate_audio.serving.errors import ApiError, ErrorEnvelope
+from resonate_audio.audio.finish import finish_sound
+from resonate_audio.serving.errors import field_names
 from resonate_audio.serving.metrics import METRICS_TYPE
-from resonate_audio.serving.ranges import MEDIA_TYPES, send_sound
+from resonate_audio.serving.sounds.answers import HEARD, MADE, REFUSALS, Id
 from resonate_audio.serving.sounds.engine import Task
+from resonate_audio.serving.sounds.forms import form_schema, read_form
 from resonate_audio.serving.sounds.requests import (
     MAX_N,
     MAX_STEPS,
+    NEEDS,
+    TAKES,
+    EditFields,
+    EditForm,
+    FinishForm,
     GenerateRequest,
     JobRequest,
-    ResponseFormat,
     SoundGenerationRequest,
+    SourceKind,
     parse_output_format,
 )
-from resonate_audio.serving.sounds.sending import at_rate, encode, render, render_plain
-from resonate_audio.serving.sounds.service import JobView, Service
+from resonate_audio.serving.sounds.sending import (
+    render,
+    render_finished,
+    render_plain,
+)
+from resonate_audio.serving.sounds.service import JobView, Service, wanted_finish
 from resonate_audio.serving.sounds.shelf import Described
-from resonate_audio.serving.sounds.store import Sound
 
 POLL_S = 0.05
 """How often a stream of events looks for news."""
 QUIET_S = 15.0
 """After so long without news a comment keeps the connection open."""
-Id = Annotated[str, Path(min_length=1, max_length=100)]
 ENDED = ("succeeded", "failed", "cancelled")
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ErrorEnvelope, "description": "Refused; the message names the field."}
+EDITS: dict[SourceKind, str] = {
+    "vary": "Make sounds like one that is sent.",
+    "reword": "Carry a sound that is sent from what one text says to what another does.",
+    "replace": "Make stretches of a sound anew; outside them its samples stay as they are.",
+    "extend": "Let a sound that is sent begin earlier or go on longer.",
+    "loop": "Close a sound that is sent to a loop.",
 }
-SOUND = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()}
-JSON_OR_ZIP: dict[str, Any] = {"application/json": {}, "application/zip": {}}
-MADE: dict[int | str, dict[str, Any]] = {
-    200: {"content": SOUND | JSON_OR_ZIP, "description": "The sounds."}
-}
-HEARD: dict[int | str, dict[str, Any]] = {200: {"content": SOUND, "description": "The sound."}}
-RANGED = HEARD | {
-    206: {"content": SOUND, "description": "The range that was asked for."},
-    304: {"description": "Not changed."},
-}
-ENCODED = 16
-"""Files that are kept for the next range of theirs: a player asks for many, and the container
-numbers of Ogg and Opus differ each time."""
 
 
 class ModelView(BaseModel):
@@ -66,6 +64,8 @@ class ModelView(BaseModel):
     sample_rate: int
     min_duration_s: float
     max_duration_s: float
+    window_s: float
+    """What it hears at once; longer sounds are made in windows that overlap."""
     default_duration_s: float
     default_steps: int
     """Solver steps that a request gets which asks for none."""
@@ -82,14 +82,6 @@ class ModelList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[ModelView]
-
-
-class SoundList(BaseModel):
-    """A page of the library."""
-
-    object: Literal["list"] = "list"
-    data: list[Sound]
-    total: int
 
 
 class Health(BaseModel):
@@ -115,7 +107,7 @@ def audio_router(service: Service) -> APIRouter:
     @router.post("/audio/generate", response_class=Response, responses=MADE)
     async def generate(body: GenerateRequest, request: Request) -> Response:
         """Make sounds from a text and wait for them."""
-        task = Task(service.catalogue.check(body))
+        task = Task(await asyncio.to_thread(service.wanted, body))
         outcome = await service.make(request, task)
         return await asyncio.to_thread(render, body, task, outcome)
 
@@ -132,7 +124,54 @@ def audio_router(service: Service) -> APIRouter:
         outcome = await service.make(request, task)
         return await asyncio.to_thread(render_plain, format, task, outcome)
 
+    for kind in EDITS:
+        add_edit(router, service, kind)
+
+    finish_form = form_schema(FinishForm, "source")
+
+    @router.post(
+        "/audio/finish", response_class=Response, responses=HEARD, openapi_extra=finish_form
+    )
+    async def finish(request: Request) -> Response:
+        """Trim a sound that is sent, bring it to a length or a level, fade it."""
+        sent = await read_form(request, FinishForm, "source")
+        wanted = wanted_finish(sent.fields)
+
+        def finished() -> Response:
+            audio = service.decode(sent.data, "source")
+            return render_finished(sent.fields, finish_sound(audio, wanted))
+
+        return await asyncio.to_thread(finished)
+
     return router
+
+
+def add_edit(router: APIRouter, service: Service, kind: SourceKind) -> None:
+    """The route of one way of working with a sound that comes along."""
+    names = {f"edit.{name}": name for name in ("source", *EditFields.model_fields)}
+    others = [name for name in EditFields.model_fields if name not in TAKES[kind]]
+    known = [name for name in field_names(EditForm) if name not in others]
+    form = form_schema(EditForm, "source", others, NEEDS[kind])
+
+    async def edit(request: Request) -> Response:
+        sent = await read_form(request, EditForm, "source", known)
+
+        def checked() -> Task:
+            source = service.decode(sent.data, "source")
+            return Task(service.catalogue.check(sent.fields.as_job(kind), names, source))
+
+        task = await asyncio.to_thread(checked)
+        outcome = await service.make(request, task)
+        return await asyncio.to_thread(render, sent.fields, task, outcome)
+
+    edit.__doc__ = EDITS[kind]
+    router.post(
+        f"/audio/{kind}",
+        name=kind,
+        response_class=Response,
+        responses=MADE,
+        openapi_extra=form,
+    )(edit)
 
 
 def jobs_router(service: Service) -> APIRouter:
@@ -200,52 +239,6 @@ def _event(job: JobView) -> str:
     return f"data: {json.dumps(data)}\n\n"
 
 
-def library_router(service: Service) -> APIRouter:
-    """The sounds that jobs have made."""
-    router = APIRouter(prefix="/v1/library", tags=["library"], responses=REFUSALS)
-
-    @router.get("")
-    def search(
-        q: Annotated[str, Query(max_length=200)] = "",
-        limit: Annotated[int, Query(ge=1, le=100)] = 20,
-        offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
-    ) -> SoundList:
-        """Sounds whose settings hold every word of ``q``, the newest first."""
-        found, total = service.store.search(q, limit, offset)
-        return SoundList(data=found, total=total)
-
-    @functools.lru_cache(maxsize=ENCODED)
-    def encoded(wav: bytes, response_format: str, sample_rate: int | None) -> bytes:
-        return encode(at_rate(decode_audio(wav, "sound"), sample_rate), response_format)[0]
-
-    @router.get("/{id}/audio", response_class=Response, responses=RANGED)
-    def hear(
-        request: Request,
-        id: Id,
-        response_format: Annotated[ResponseFormat, Query()] = "wav",
-        sample_rate: Annotated[int | None, Query(ge=8000, le=48_000)] = None,
-    ) -> Response:
-        """The sound itself."""
-        data = service.store.read_wav(id)
-        if data is None:
-            raise _no_sound()
-        if response_format != "wav" or sample_rate is not None:
-            data = encoded(data, response_format, sample_rate)
-        return send_sound(request, data, MEDIA_TYPES[response_format])
-
-    @router.delete("/{id}", status_code=204)
-    def delete(id: Id) -> None:
-        """Delete a sound."""
-        if not service.store.delete_sound(id):
-            raise _no_sound()
-
-    return router
-
-
-def _no_sound() -> ApiError:
-    return ApiError(404, "id: there is no such sound", "id")
-
-
 def models_router(service: Service) -> APIRouter:
     """What is served, and how the server is."""
     router = APIRouter(tags=["server"], responses=REFUSALS)
@@ -256,10 +249,9 @@ def models_router(service: Service) -> APIRouter:
             is_loaded=found.name in service.engine.loaded,
             sample_rate=found.config.mel.sample_rate_hz,
             min_duration_s=found.config.min_duration_s,
-            max_duration_s=service.catalogue.longest_s(found),
-            default_duration_s=min(
-                found.config.default_duration_s, service.catalogue.longest_s(found)
-            ),
+            max_duration_s=service.catalogue.longest_s,
+            window_s=found.config.max_duration_s,
+            default_duration_s=min(found.config.default_duration_s, service.catalogue.longest_s),
             default_steps=found.config.default_steps,
             max_steps=min(found.config.max_steps, MAX_STEPS),
             default_guidance=found.config.default_guidance,

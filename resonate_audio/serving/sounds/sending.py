@@ -6,20 +6,32 @@ import base64
 import dataclasses
 import io
 import json
+import re
 import time
 import zipfile
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from fastapi import Response
 
-from resonate_audio.audio.io import FORMATS, encode_audio, peak_safe, resample
+from resonate_audio.audio.finish import heard
+from resonate_audio.audio.io import FORMATS, decode_audio, encode_audio, peak_safe, resample
+from resonate_audio.audio.loudness import loudness_lufs
 from resonate_audio.core.types import Audio
 from resonate_audio.serving.ranges import MEDIA_TYPES
 from resonate_audio.serving.sounds.engine import Outcome, Task
-from resonate_audio.serving.sounds.requests import GenerateRequest, OutputFormat
+from resonate_audio.serving.sounds.requests import (
+    AnswerSettings,
+    FinishForm,
+    OutputFormat,
+    ZipRequest,
+)
 from resonate_audio.serving.sounds.store import Sound, new_id
+
+TAIL_DB = -50.0
+"""Under the loudest moment: below it the end of a sound counts as silent."""
 
 
 def at_rate(audio: Audio, sample_rate_hz: int | None) -> Audio:
@@ -55,7 +67,7 @@ def fact_headers(task: Task, outcome: Outcome, sounds: Sequence[Audio], rate_hz:
     return headers | ({"X-Resonate-Prompt-Cut": "true"} if outcome.is_cut else {})
 
 
-def render(request: GenerateRequest, task: Task, outcome: Outcome) -> Response:
+def render(request: AnswerSettings, task: Task, outcome: Outcome) -> Response:
     """The answer to a request for sounds, in the form that it asks for."""
     sounds = [at_rate(sound, request.sample_rate) for sound in outcome.sounds]
     files = [encode(sound, request.response_format) for sound in sounds]
@@ -114,8 +126,8 @@ def render_plain(format: OutputFormat, task: Task, outcome: Outcome) -> Response
     return Response(data, media_type=media_type, headers=headers)
 
 
-def to_library(task: Task, outcome: Outcome) -> list[tuple[Sound, bytes]]:
-    """The sounds of a job with their settings and WAV files, to be kept."""
+def to_library(task: Task, outcome: Outcome, name: str = "") -> list[tuple[Sound, bytes]]:
+    """The sounds of a job with their settings and WAV files, to be kept under a name."""
     wanted, now_s = task.wanted, time.time()
     kept = []
     for index, audio in enumerate(outcome.sounds):
@@ -126,12 +138,70 @@ def to_library(task: Task, outcome: Outcome) -> list[tuple[Sound, bytes]]:
             prompt=wanted.batch.prompts[index],
             negative_prompt=wanted.batch.negatives[index],
             model=wanted.model,
-            duration_s=audio.duration_s,
             seed=wanted.batch.seeds[index],
-            sample_rate=audio.sample_rate_hz,
-            peak=peak_of(audio),
             prompt_cut=outcome.is_cut,
+            made="generate" if wanted.edit is None else wanted.edit.kind,
+            source=wanted.source_id,
+            name=name,
             **wanted.sampling.solver_settings(),
+            **heard_facts(audio),
         )
         kept.append((sound, encode(audio, "wav")[0]))
     return kept
+
+
+def heard_facts(audio: Audio) -> dict[str, Any]:
+    """What a listener of a sound would measure, as `Sound` has it."""
+    rate_hz = audio.sample_rate_hz
+    row = torch.from_numpy(np.ascontiguousarray(audio.samples))[None]
+    _, stop = heard(audio.samples, rate_hz, TAIL_DB)
+    return {
+        "duration_s": audio.duration_s,
+        "sample_rate": rate_hz,
+        "peak": peak_of(audio),
+        "loudness_lufs": round(float(loudness_lufs(row, rate_hz)[0]), 1),
+        "silent_tail_s": round((len(audio.samples) - stop) / rate_hz, 3),
+    }
+
+
+def is_wav(data: bytes) -> bool:
+    """Whether a file is one that every browser takes as it is."""
+    return data[:4] == b"RIFF" and data[8:12] == b"WAVE"
+
+
+def as_zip(sounds: Sequence[tuple[Sound, bytes]], wanted: ZipRequest) -> bytes:
+    """Sounds of the library in one file, called by their names, with what is known of them."""
+    buffer, taken = io.BytesIO(), set[str]()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for sound, data in sounds:
+            if wanted.response_format != "wav" or wanted.sample_rate or not is_wav(data):
+                audio = at_rate(decode_audio(data, "sound"), wanted.sample_rate)
+                data = encode(audio, wanted.response_format)[0]
+            name = _free_name(sound.name or sound.prompt, taken)
+            archive.writestr(f"{name}.{wanted.response_format}", data)
+        facts = [sound.model_dump() for sound, _ in sounds]
+        archive.writestr("sounds.json", json.dumps(facts, indent=2) + "\n")
+    return buffer.getvalue()
+
+
+def _free_name(text: str, taken: set[str]) -> str:
+    """A file name that every system takes, and that no other sound has."""
+    stem = re.sub(r"[^\w-]+", "-", text).strip("-_")[:60] or "sound"
+    name, number = stem, 1
+    while name.casefold() in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name.casefold())
+    return name
+
+
+def render_finished(request: FinishForm, audio: Audio) -> Response:
+    """A sound that came and goes, finished."""
+    sound = at_rate(audio, request.sample_rate)
+    data, rate_hz = encode(sound, request.response_format)
+    headers = {
+        "X-Resonate-Duration": f"{sound.duration_s:.6g}",
+        "X-Resonate-Sample-Rate": str(rate_hz),
+        "X-Resonate-Peak": f"{peak_of(sound):g}",
+    }
+    return Response(data, media_type=MEDIA_TYPES[request.response_format], headers=headers)

@@ -5,25 +5,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Literal
 
 from fastapi import Request
 from pydantic import BaseModel
 
-from resonate_audio.core.errors import OutputError, ResonateError
+from resonate_audio.audio.finish import finish_sound
+from resonate_audio.core.edit import Finish
+from resonate_audio.core.errors import AudioError, InputError, OutputError, ResonateError
+from resonate_audio.core.types import Audio
+from resonate_audio.pipeline.edit import check_source
 from resonate_audio.serving.config import ServeConfig
 from resonate_audio.serving.errors import UNREADABLE, ApiError
 from resonate_audio.serving.metrics import Metrics
 from resonate_audio.serving.sounds.engine import Engine, Outcome, Status, Task
-from resonate_audio.serving.sounds.requests import JobRequest
-from resonate_audio.serving.sounds.sending import to_library
+from resonate_audio.serving.sounds.requests import (
+    MAX_PROMPT,
+    FinishSettings,
+    JobRequest,
+    Wanted,
+)
+from resonate_audio.serving.sounds.sending import encode, heard_facts, to_library
 from resonate_audio.serving.sounds.shelf import Catalogue
-from resonate_audio.serving.sounds.store import Sound, Store, StoredJob
+from resonate_audio.serving.sounds.store import Sound, Store, StoredJob, new_id
+from resonate_audio.serving.uploads import decode_upload
 
 log = logging.getLogger("resonate.serve")
 MAX_STARTS = 3
 """A job that was begun so often and never ended may be what ends the process."""
+SHORTEST_S = 0.01
+"""Of a sound that is sent; what a model makes of it has limits of its own."""
 TIDY_EVERY_S = 600.0
 LOOK_S = 0.2
 """How often a waiting request looks whether its client is still there."""
@@ -127,7 +140,7 @@ class Service:
                 raise ApiError(409, "what was asked for cannot be read any more")
             if job.num_starts >= MAX_STARTS:
                 raise ApiError(500, f"it was begun {MAX_STARTS} times and never ended")
-            wanted = self.catalogue.check(job.request)
+            wanted = self.wanted(job.request)
             task = Task(wanted, job.id, on_begin=self._begun, on_end=self._keep)
             self.engine.submit(task, accept_always=True)
         except ResonateError as error:
@@ -149,17 +162,101 @@ class Service:
             if self._stopped.wait(TIDY_EVERY_S):
                 return
 
+    def wanted(self, request: JobRequest) -> Wanted:
+        """Check a request, together with the sound of the library that it is about.
+
+        Raises:
+            ApiError: a value is wrong, or the sound is not there.
+        """
+        if request.edit is None:
+            return self.catalogue.check(request)
+        source = self.open_sound(request.edit.source, "edit.source")
+        return self.catalogue.check(request, source=source)
+
+    def open_sound(self, id: str, field: str) -> Audio:
+        """A sound of the library, decoded.
+
+        Raises:
+            ApiError: 404, there is none; names ``field``.
+        """
+        data = self.store.read_sound(id)
+        if data is None:
+            raise ApiError(404, f"{field}: there is no such sound in the library", field)
+        return self.decode(data, field)
+
+    def take_in(self, name: str, data: bytes) -> Sound:
+        """Keep a sound that was sent, as it came.
+
+        Raises:
+            ApiError: it is no sound, or one that nothing can be done with.
+        """
+        audio = self.decode(data, "audio")
+        sound = Sound(
+            id=new_id(),
+            job="",
+            created=time.time(),
+            prompt="" if audio.recipe is None else audio.recipe.prompt[:MAX_PROMPT],
+            negative_prompt="",
+            model="",
+            seed=None,
+            made="upload",
+            name=name,
+            **heard_facts(audio),
+        )
+        self.store.add_sound(sound, data)
+        return sound
+
+    def decode(self, data: bytes, field: str) -> Audio:
+        """A sound that was sent.
+
+        Raises:
+            ApiError: it is no sound, or one that nothing can be done with; names ``field``.
+        """
+        longest_s = self.catalogue.longest_s
+        try:
+            audio = decode_upload(data, "it", longest_s)
+            check_source(audio, "it", SHORTEST_S, longest_s)
+        except (AudioError, InputError) as error:
+            raise ApiError(422, f"{field}: {error}", field) from error
+        return audio
+
+    def finish(self, id: str, wanted: Finish) -> Sound:
+        """Finish a sound of the library; what comes of it lies beside it.
+
+        Raises:
+            ApiError: there is no such sound.
+        """
+        before = self.store.find_sound(id)
+        if before is None:
+            raise ApiError(404, "id: there is no such sound", "id")
+        audio = finish_sound(self.open_sound(id, "id"), wanted)
+        after = before.model_copy(
+            update={
+                "id": new_id(),
+                "job": "",
+                "created": time.time(),
+                "made": "finish",
+                "source": id,
+                "favourite": False,
+                **heard_facts(audio),
+            }
+        )
+        self.store.add_sound(after, encode(audio, "wav")[0])
+        return after
+
     def add_job(self, request: JobRequest) -> JobView:
         """Accept a job: it is on the disk before this returns, with the seeds it will have.
 
         Raises:
             ApiError: its values are wrong, or the queue is full.
         """
-        wanted = self.catalogue.check(request)
+        wanted = self.wanted(request)
         kept = request.model_copy(
             update={"seeds": list(wanted.batch.seeds), "seed": None, "n": wanted.num_rows}
         )
-        kept.audio_length, kept.model = wanted.sampling.duration_s, wanted.model
+        kept.model = wanted.model
+        if kept.edit is None and kept.parts is None:
+            kept.audio_length = wanted.sampling.duration_s
         for name, value in wanted.sampling.solver_settings().items():
             setattr(kept, name, value)
         task = Task(wanted, on_begin=self._begun, on_end=self._keep)
@@ -173,8 +270,15 @@ class Service:
 
     def _keep(self, task: Task, outcome: Outcome) -> None:
         message = None if outcome.error is None else str(outcome.error)
-        made = to_library(task, outcome)
+        made = to_library(task, outcome, self._name_of(task.wanted))
         self.store.end_job(task.id, outcome.status, message, made)
+
+    def _name_of(self, wanted: Wanted) -> str:
+        """What is made without words is called as the sound that it was made from."""
+        if wanted.source_id is None or wanted.batch.prompts[0]:
+            return ""
+        source = self.store.find_sound(wanted.source_id)
+        return "" if source is None else source.name
 
     def view(self, id: str) -> JobView:
         """A job as it is now.
@@ -252,3 +356,15 @@ class Service:
         if outcome.error is not None:
             raise outcome.error
         return outcome
+
+
+def wanted_finish(settings: FinishSettings) -> Finish:
+    """What is to be done to a sound.
+
+    Raises:
+        ApiError: nothing.
+    """
+    if settings.finish is None:
+        names = ", ".join(FinishSettings.model_fields)
+        raise ApiError(422, f"body: nothing to do; give one of {names}", "body")
+    return settings.finish

@@ -12,8 +12,10 @@ from typing import Any
 
 from resonate_audio.core.documents.json_text import parse_object
 from resonate_audio.core.documents.text import decode_line
+from resonate_audio.core.edit import LONGEST_S
 from resonate_audio.core.errors import ConfigError, InputError
 from resonate_audio.core.files import open_regular
+from resonate_audio.core.types import Audio
 from resonate_audio.model.folder import PARTS, WEIGHTS_NAME, part_folder, read_config
 from resonate_audio.model.hub import find_model, find_text_encoder
 from resonate_audio.model.presets import ModelConfig
@@ -21,6 +23,7 @@ from resonate_audio.pipeline.path import Resonate
 from resonate_audio.pipeline.request import Batch
 from resonate_audio.serving.config import MEGABYTE, ServeConfig
 from resonate_audio.serving.errors import ApiError
+from resonate_audio.serving.sounds.edits import Bounds, subject_of
 from resonate_audio.serving.sounds.requests import JobRequest, Wanted
 from resonate_audio.serving.sounds.rowwise import can_batch
 
@@ -93,41 +96,49 @@ class Catalogue:
                 taken_mb += found.room_mb
         return chosen
 
-    def longest_s(self, found: Described) -> float:
-        """The longest sound that clients may ask of a model."""
-        return min(found.config.max_duration_s, self._max_duration_s)
+    @property
+    def longest_s(self) -> float:
+        """The longest sound that clients may ask for or send."""
+        return min(LONGEST_S, self._max_duration_s)
 
-    def check(self, request: JobRequest, fields: Mapping[str, str] | None = None) -> Wanted:
+    def check(
+        self,
+        request: JobRequest,
+        fields: Mapping[str, str] | None = None,
+        source: Audio | None = None,
+    ) -> Wanted:
         """Fill in what a request leaves open, and refuse what its model cannot do.
 
         Args:
             request: what a client sent.
             fields: how the client's form of request calls our fields, where it differs.
+            source: the sound that its edit is done with.
 
         Raises:
-            ApiError: unknown model, or a duration or setting that it does not have.
+            ApiError: unknown model, or something that it does not make.
         """
         found = self.find(request.model)
-        usual, longest = found.config.default_duration_s, self.longest_s(found)
-        duration_s = min(usual, longest) if request.audio_length is None else request.audio_length
-        if not found.config.min_duration_s <= duration_s <= longest:
-            field = (fields or {}).get("audio_length", "audio_length")
-            raise ApiError(
-                422,
-                f"{field}: {duration_s:g} s; {found.name} makes "
-                f"{found.config.min_duration_s:g} to {longest:g} s",
-                field,
-            )
+        bounds = Bounds(found.config, found.name, self.longest_s, fields or {})
+        subject = subject_of(request, bounds, source)
         try:
             found.config.check_negative([request.negative_prompt or ""])
-            sampling = found.config.sampling(duration_s, **request.asked())
+            sampling = found.config.sampling(subject.duration_s, **request.asked())
         except InputError as error:
             raise ApiError(422, str(error)) from error
         seeds = request.chosen_seeds()
         batch = Batch(
-            (request.input,) * len(seeds), (request.negative_prompt or "",) * len(seeds), seeds
+            (subject.prompt,) * len(seeds), (request.negative_prompt or "",) * len(seeds), seeds
         )
-        return Wanted(found.name, batch, sampling)
+        return Wanted(
+            found.name,
+            batch,
+            sampling,
+            subject.edit,
+            source,
+            None if request.edit is None else request.edit.source,
+            request.finish,
+            subject.edit is not None or subject.duration_s > found.config.max_duration_s,
+        )
 
 
 class Shelf:

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,28 +53,45 @@ CREATE INDEX IF NOT EXISTS sounds_of_job ON sounds (job);
 CREATE INDEX IF NOT EXISTS jobs_by_end ON jobs (ended);
 """
 
+INSERT_SOUND = "INSERT INTO sounds (id, job, created, facts, words, wav) VALUES (?, ?, ?, ?, ?, ?)"
+FAVOURITE = '"favourite":true'
+"""In the facts of a sound; within a text the quotes would be escaped."""
 JOBS_WHERE = "SELECT id, request, status, error, created, ended, num_starts FROM jobs WHERE"
 
 
 class Sound(SolverSettings):
-    """One sound and the settings that made it."""
+    """One sound, the settings that made it, and what people noted about it."""
 
     id: str
     job: str
+    """Empty where no job made it."""
     created: float
     prompt: str
     negative_prompt: str
     model: str
+    """Empty where none made it."""
     duration_s: float
-    seed: int
+    seed: int | None
     sample_rate: int
     peak: float
     prompt_cut: bool = False
+    made: str = "generate"
+    """``generate``, an edit's kind, ``finish`` or ``upload``."""
+    source: str | None = None
+    """Id of the sound that it was made from."""
+    loudness_lufs: float | None = None
+    silent_tail_s: float | None = None
+    """What trimming would take off its end."""
+    name: str = ""
+    tags: tuple[str, ...] = ()
+    favourite: bool = False
 
     @property
     def words(self) -> str:
         """What a search looks through."""
-        said = (self.prompt, self.negative_prompt, self.model, f"seed {self.seed}")
+        tags = " ".join(f"#{tag}" for tag in self.tags)
+        seed = "" if self.seed is None else f"seed {self.seed}"
+        said = (self.prompt, self.negative_prompt, self.model, seed, self.name, tags)
         return "\n".join(said).casefold()
 
 
@@ -277,24 +294,45 @@ class Store:
         with self._change() as base:
             changed = base.execute(statement, values).rowcount
             if changed:
-                base.executemany(
-                    "INSERT INTO sounds (id, job, created, facts, words, wav) "
-                    "VALUES (?, ?, ?, ?, ?, ?)",
-                    [
-                        (one.id, id, one.created, one.model_dump_json(), one.words, wav)
-                        for one, wav in made
-                    ],
-                )
+                base.executemany(INSERT_SOUND, [_sound_row(one, wav) for one, wav in made])
+
+    def add_sound(self, sound: Sound, data: bytes) -> None:
+        """Keep a sound that no job made; its file may be of any format."""
+        self._check_room(len(data))
+        with self._change() as base:
+            base.execute(INSERT_SOUND, _sound_row(sound, data))
+
+    def find_sound(self, id: str) -> Sound | None:
+        """A sound, unless there is none or it cannot be read."""
+        found = self._rows("SELECT facts FROM sounds WHERE id = ?", (id,))
+        return next(iter(self._sounds(found)), None)
+
+    def change_sound(self, id: str, changes: Mapping[str, Any]) -> Sound | None:
+        """Write down what people noted about a sound; None when there is none."""
+        with self._lock:
+            sound = self.find_sound(id)
+            if sound is None:
+                return None
+            changed = Sound.model_validate(sound.model_dump() | dict(changes))
+            self._execute(
+                "UPDATE sounds SET facts = ?, words = ? WHERE id = ?",
+                (changed.model_dump_json(), changed.words, id),
+            )
+        return changed
 
     def sounds_of(self, job: str) -> list[Sound]:
         """The sounds of a job that are still kept, in their order."""
         found = self._rows("SELECT facts FROM sounds WHERE job = ? ORDER BY number", (job,))
         return self._sounds(found)
 
-    def search(self, text: str, limit: int, offset: int) -> tuple[list[Sound], int]:
+    def search(
+        self, text: str, limit: int, offset: int, favourite: bool = False
+    ) -> tuple[list[Sound], int]:
         """Sounds that have every word of a text, the newest first; and how many there are."""
         words = text.casefold().split()[:MAX_WORDS]
         where = " AND ".join(["instr(words, ?)"] * len(words)) or "1"
+        if favourite:
+            where += f" AND instr(facts, '{FAVOURITE}')"
         ((total,),) = self._rows(f"SELECT count(*) FROM sounds WHERE {where}", words)
         found = self._rows(
             f"SELECT facts FROM sounds WHERE {where} ORDER BY number DESC LIMIT ? OFFSET ?",
@@ -302,8 +340,8 @@ class Store:
         )
         return self._sounds(found), total
 
-    def read_wav(self, id: str) -> bytes | None:
-        """The WAV file of a sound."""
+    def read_sound(self, id: str) -> bytes | None:
+        """The file of a sound: WAV, or what was sent."""
         found = self._rows("SELECT wav FROM sounds WHERE id = ?", (id,))
         return bytes(found[0][0]) if found else None
 
@@ -323,6 +361,10 @@ class Store:
         )
         if gone:
             self._give_back()
+
+
+def _sound_row(sound: Sound, data: bytes) -> tuple[Any, ...]:
+    return sound.id, sound.job, sound.created, sound.model_dump_json(), sound.words, data
 
 
 def new_id() -> str:

@@ -159,7 +159,7 @@ def test_a_cut_prompt_is_told(server: Running) -> None:
 def test_models_are_listed_with_what_they_make(server: Running) -> None:
     [nano] = server.client.get("/v1/models").json()["data"]
     assert nano["id"] == "nano"
-    assert (nano["min_duration_s"], nano["max_duration_s"]) == (0.1, 5.0)
+    assert (nano["min_duration_s"], nano["window_s"], nano["max_duration_s"]) == (0.1, 5.0, 60.0)
     assert server.client.get("/v1/models/nano").json()["id"] == "nano"
     assert error_of(server.client.get("/v1/models/none"))["code"] == "model_not_found"
 
@@ -248,7 +248,7 @@ def test_a_bad_output_format_is_refused(server: Running, text: str) -> None:
 
 def test_elevenlabs_fields_are_called_by_their_own_names(server: Running) -> None:
     answer = server.client.post(
-        "/v1/sound-generation", json={"text": "rain", "duration_seconds": 22.0}
+        "/v1/sound-generation", json={"text": "rain", "duration_seconds": 61.0}
     )
     assert answer.status_code == 422
     assert error_of(answer)["param"] == "duration_seconds"

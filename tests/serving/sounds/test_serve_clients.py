@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from browser_pages import served
 from running import QUICK, Running
 
 from resonate_audio.audio.io import decode_audio
-from resonate_audio.serving.app import openapi_text
+from resonate_audio.serving.app import create_app, openapi_text
+from resonate_audio.serving.config import ServeConfig
 
 pytest.importorskip("uvicorn", reason='needs pip install "resonate-audio[serve]"')
 KEY = "correct-horse-battery"
@@ -61,6 +64,21 @@ def test_elevenlabs_makes_a_sound(server: Running) -> None:
         audio = decode_audio(b"".join(parts), "answer")
     assert audio.sample_rate_hz == 22_050
     assert audio.duration_s == pytest.approx(0.5, abs=0.1)
+
+
+def test_elevenlabs_makes_a_loop_of_thirty_seconds(tmp_path: Path, tiny_model: Path) -> None:
+    elevenlabs = pytest.importorskip("elevenlabs", reason="needs pip install elevenlabs")
+    httpx = pytest.importorskip("httpx", reason="needs pip install elevenlabs")
+    config = ServeConfig(home=tmp_path, models={"tiny": str(tiny_model)}, deadline_s=600)
+    with served(create_app(config)) as address, httpx.Client(timeout=600) as transport:
+        client = elevenlabs.ElevenLabs(base_url=address, api_key="none", httpx_client=transport)
+        parts = client.text_to_sound_effects.convert(
+            text="rain", duration_seconds=30.0, loop=True, output_format="pcm_8000"
+        )
+        samples = np.frombuffer(b"".join(parts), "<i2") / 32767
+    assert len(samples) == 30 * 8000
+    jumps = np.abs(np.diff(samples))
+    assert abs(samples[0] - samples[-1]) <= np.percentile(jumps, 99)
 
 
 def test_the_description_of_the_api_is_the_one_checked_in() -> None:

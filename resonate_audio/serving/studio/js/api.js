@@ -8,6 +8,8 @@ export const key = {
   set: (value) => sessionStorage.setItem(KEY, value),
 };
 
+const LOST = "The server does not answer. Is it still running?";
+
 export class ApiError extends Error {
   constructor(status, message) {
     super(message);
@@ -25,7 +27,7 @@ export async function request(path, { method = "GET", json = null, body = null, 
     response = await fetch(path, { method, headers, body: json ? JSON.stringify(json) : body, signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(0, "The server does not answer. Is it still running?");
+    throw new ApiError(0, LOST);
   }
   if (response.ok) return response;
   const told = await response.json().catch(() => ({}));
@@ -43,6 +45,9 @@ export async function listModels() {
   return models;
 }
 
+/** Jobs by what was wanted: when the server was away and is back, the same job is followed. */
+const begun = new WeakMap();
+
 /**
  * Make sounds and hear how far they are.
  *
@@ -53,19 +58,46 @@ export async function listModels() {
  * @returns {Promise<object[]>} sounds with id, seed, seconds and their blob
  */
 export async function makeSounds(wanted, onStep, signal) {
-  const job = await getJson("v1/jobs", { method: "POST", json: wanted, signal });
+  const job = begun.get(wanted) ?? (await getJson("v1/jobs", { method: "POST", json: wanted, signal }));
+  begun.set(wanted, job);
   const cancel = () => request(`v1/jobs/${job.id}`, { method: "DELETE" }).catch(() => {});
   signal.addEventListener("abort", cancel, { once: true });
   try {
     const done = await followJob(job, onStep, signal);
     return await Promise.all(done.sounds.map(async (sound) => ({ ...sound, blob: await soundOf(sound) })));
+  } catch (error) {
+    if (error.status) begun.delete(wanted); // without an answer the job may still be made
+    throw error;
   } finally {
     signal.removeEventListener("abort", cancel);
   }
 }
 
+const place = (id) => `v1/library/${encodeURIComponent(id)}`;
+
 /** The bytes of a sound in the library. */
-export const soundOf = (sound) => getBlob(`v1/library/${encodeURIComponent(sound.id)}/audio`);
+export const soundOf = (sound) => getBlob(`${place(sound.id)}/audio`);
+
+/** What is known of one. */
+export const findSound = (id) => getJson(place(id));
+
+/** Note a name, tags, or that it is a favourite; what is left out stays. */
+export const noteSound = (id, changes) => getJson(place(id), { method: "PATCH", json: changes });
+
+export const deleteSound = (id) => request(place(id), { method: "DELETE" });
+
+/** Finish a sound; what comes of it is another one. */
+export const finishSound = (id, settings) => getJson(`${place(id)}/finish`, { method: "POST", json: settings });
+
+/** Put a file of this computer into the library. */
+export function takeIn(file) {
+  const body = new FormData();
+  body.append("audio", file, file.name);
+  return getJson("v1/library", { method: "POST", body });
+}
+
+/** Several sounds in one file. */
+export const zipOf = (ids, format = "wav") => getBlob("v1/library/zip", { method: "POST", json: { ids, response_format: format } });
 
 async function followJob(job, onStep, signal) {
   for await (const event of events(`v1/jobs/${job.id}/events`, signal)) {
@@ -82,7 +114,9 @@ async function* events(path, signal) {
   const reader = (await request(path, { signal })).body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch((error) => {
+      throw error.name === "AbortError" ? error : new ApiError(0, LOST);
+    });
     if (done) return;
     rest += value.replaceAll("\r", "");
     const blocks = rest.split("\n\n");

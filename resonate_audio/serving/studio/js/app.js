@@ -2,7 +2,8 @@
 
 import { ApiError, key } from "./api.js";
 import { compare } from "./compare.js";
-import { el, empty, field, loading } from "./dom.js";
+import { el, empty, field, loading, note } from "./dom.js";
+import { bringIn, edit } from "./edit.js";
 import { generate } from "./generate.js";
 import { grid } from "./grid.js";
 import { library } from "./library.js";
@@ -10,33 +11,47 @@ import { silence } from "./player.js";
 import { runs } from "./runs.js";
 import { tests } from "./tests.js";
 
-const SCREENS = { generate: ["Generate", generate], compare: ["Compare", compare], grid: ["Grid", grid], library: ["Library", library], runs: ["Runs", runs], tests: ["Listening tests", tests] };
+const SCREENS = { generate: ["Generate", generate], edit: ["Edit", edit], compare: ["Compare", compare], grid: ["Grid", grid], library: ["Library", library], runs: ["Runs", runs], tests: ["Listening tests", tests] };
 const place = document.getElementById("screen");
+/** Screens that stay as they were left, with what was made there and what is still being made. */
+const kept = new Map();
 let turn = 0;
 let leave = null;
 
 async function show() {
   const [, name = "generate", detail = ""] = location.hash.split("/");
-  const [title, draw] = SCREENS[name] ?? SCREENS.generate;
+  const known = SCREENS[name] ? name : "generate";
+  const [title, draw] = SCREENS[known];
   const mine = (turn += 1);
   silence();
   leave?.();
   leave = null;
   document.title = `${title} · Resonate Studio`;
-  markTab(SCREENS[name] ? name : "generate");
+  markTab(known);
+  const before = kept.get(known);
+  if (before) {
+    place.replaceChildren(before.element);
+    before.refresh(decodeURIComponent(detail));
+    scrollTo(0, 0);
+    return;
+  }
   place.replaceChildren(loading(`Loading ${title}`));
   const fresh = el("div");
-  let left = null;
+  let drawn = null;
   try {
-    left = await draw(fresh, decodeURIComponent(detail));
+    drawn = await draw(fresh, decodeURIComponent(detail));
+    if (drawn?.refresh) kept.set(known, { element: fresh, refresh: drawn.refresh });
   } catch (error) {
     fresh.replaceChildren(problem(error));
   }
-  if (mine !== turn) return left?.();
+  const left = typeof drawn === "function" ? drawn : null;
+  if (mine !== turn) {
+    left?.();
+    return;
+  }
   leave = left;
   place.replaceChildren(fresh);
   scrollTo(0, 0);
-  return undefined;
 }
 
 function markTab(name) {
@@ -56,15 +71,24 @@ function problem(error) {
 }
 
 function askForKey() {
+  const isWrong = key.get() !== "";
   const secret = el("input", { type: "password", required: true, autocomplete: "off" });
-  const form = el("form", { class: "panel narrow-panel" }, el("h2", {}, "This server asks for a key"), field("Key", secret, "Kept until this tab is closed."), el("button", { class: "main" }, "Go on"));
+  const form = el("form", { class: "panel narrow-panel" }, el("h2", {}, "This server asks for a key"), field("Key", secret, "Kept until this tab is closed."), isWrong && note("That key is not the server's. Look for a missing or an extra sign.", true), el("button", { class: "main" }, "Go on"));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    key.set(secret.value);
+    key.set(secret.value.trim());
     show();
   });
   return form;
 }
+
+// A file that is dropped anywhere is brought in.
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  const [file] = event.dataTransfer?.files ?? [];
+  if (file) bringIn(file);
+});
 
 addEventListener("hashchange", () => {
   if (!location.hash.startsWith("#/")) return;

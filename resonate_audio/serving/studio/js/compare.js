@@ -1,8 +1,8 @@
 // Compare: two models or settings, one noise, nobody knows which is which until the vote.
 
 import { listModels, makeSounds } from "./api.js";
-import { describeSound, factsOf } from "./card.js";
-import { el, empty, field, heading } from "./dom.js";
+import { describeSound, editLink, factsOf } from "./card.js";
+import { el, empty, field, fileName, heading } from "./dom.js";
 import { Player } from "./player.js";
 import { loadSettings, modelField, number, randomSeed, solverFields, toRequest } from "./settings.js";
 import { underBar } from "./work.js";
@@ -15,7 +15,6 @@ export async function compare(screen) {
   const common = { ...kept, seed: kept.seed || randomSeed() };
   const sides = [0, 1].map((n) => ({ model: (models[n] ?? models[0]).id, steps: null, guidance: n && models.length < 2 && !models[0].guidance_inside ? 1 : null }));
   const place = el("div", { class: "stack" }, empty("Nothing to compare yet", "Both sounds start from the same noise; they are shown in a random order."));
-  const progress = el("div");
   const prompt = el("textarea", { required: true, maxlength: 2000, rows: 3, value: common.prompt, oninput: (event) => (common.prompt = event.target.value) });
   const button = el("button", { class: "main" }, "Make both");
   const form = el(
@@ -24,14 +23,14 @@ export async function compare(screen) {
     field("What to hear", prompt),
     number("Seed of both", common.seed, { min: 0, max: 2 ** 53 - 1, oninput: (value) => (common.seed = value) }),
     ...sides.map((side, n) => sideFields(side, n, models)),
-    button,
+    el("div", { class: "actions" }, button),
     tallyLine(),
   );
   let players = [];
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     button.disabled = true;
-    const made = await makeBoth(common, sides, models, progress);
+    const made = await makeBoth(common, sides, models);
     button.disabled = false;
     if (!made) return;
     players.forEach((player) => player.destroy());
@@ -39,9 +38,9 @@ export async function compare(screen) {
   });
   screen.append(
     heading("Compare", "Two models, or two settings of one, from the same noise. Switch while they play, vote, then see which was which."),
-    el("div", { class: "work" }, form, el("div", { class: "stack" }, progress, place)),
+    el("div", { class: "work" }, form, el("div", { class: "stack" }, place)),
   );
-  return () => players.forEach((player) => player.destroy());
+  return { refresh: () => undefined };
 }
 
 function sideFields(side, n, models) {
@@ -64,10 +63,10 @@ function sideFields(side, n, models) {
   return fields;
 }
 
-async function makeBoth(common, sides, models, progress) {
+async function makeBoth(common, sides, models) {
   const chosen = sides.map((side) => models.find((model) => model.id === side.model));
   const duration = Math.min(common.duration ?? Infinity, ...chosen.map((model) => model.default_duration_s));
-  return underBar(progress, common.prompt, async (onStep, signal) => {
+  return underBar(common.prompt, async (onStep, signal) => {
     const sounds = [];
     for (const [n, side] of sides.entries()) {
       const negative = chosen[n].guidance_inside ? "" : common.negative;
@@ -86,7 +85,11 @@ function showBlind(place, made, form) {
   const cards = players.map((player, n) => {
     const told = el("p", { class: "facts-line" }, "Which one this is, you see after your vote.");
     const card = el("section", { class: "card sound-card", "aria-label": `Sound ${"AB"[n]}` }, el("h3", {}, `Sound ${"AB"[n]}`), player.element, told);
-    card.reveal = () => (told.textContent = factsOf(sounds[n].facts));
+    card.reveal = () => {
+      told.textContent = factsOf(sounds[n].facts);
+      // Names of files tell which one it is: not before the vote.
+      card.append(el("footer", {}, el("a", { href: player.audio.src, download: fileName(sounds[n].facts) }, "Download"), editLink(sounds[n].facts)));
+    };
     return card;
   });
   players.forEach((player, n) => follow(player, players[1 - n]));

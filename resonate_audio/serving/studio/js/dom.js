@@ -79,3 +79,27 @@ export function copyButton(label, text) {
   });
   return button;
 }
+
+/** Hand a file over to the browser's downloads. */
+export function save(blob, name) {
+  const link = el("a", { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+/** A button that keeps whether it is on. */
+export function toggle(label, isOn, onchange, properties = {}) {
+  const button = el("button", { type: "button", class: "plain", "aria-pressed": String(isOn), ...properties }, label);
+  button.addEventListener("click", () => {
+    const next = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(next));
+    onchange(next);
+  });
+  return button;
+}
+
+/** A file name that says what a sound is. */
+export function fileName(sound) {
+  const words = (sound.name || sound.prompt).toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 40).replace(/^-+|-+$/g, "");
+  return `${words || "sound"}${sound.seed === null ? "" : `-${sound.seed}`}.wav`;
+}

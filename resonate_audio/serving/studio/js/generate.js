@@ -1,7 +1,7 @@
 // Generate: a sentence becomes a sound.
 
 import { listModels, makeSounds } from "./api.js";
-import { describeSound, soundCard } from "./card.js";
+import { describeSound, prependCards, reuse, soundCard } from "./card.js";
 import { el, empty, field, heading } from "./dom.js";
 import { durationField, keepSettings, loadSettings, modelField, number, randomSeed, solverFields, toRequest } from "./settings.js";
 import { underBar } from "./work.js";
@@ -12,8 +12,7 @@ export async function generate(screen) {
   const models = await listModels();
   const settings = loadSettings();
   if (!models.some((model) => model.id === settings.model)) settings.model = models[0].id;
-  const results = el("div", { class: "stack" });
-  const progress = el("div");
+  const results = el("div", { class: "stack", "aria-label": "Made just now", role: "region" });
   const form = el("form", { class: "panel", "aria-label": "Settings" });
   const blank = empty("Nothing made yet", "Write what you want to hear, or begin with one of these.", examples(form));
   const draw = () => form.replaceChildren(...controls(settings, models, draw));
@@ -23,13 +22,14 @@ export async function generate(screen) {
   });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    run(settings, draw, form, progress, results, blank);
+    run(settings, draw, form, results, blank);
   });
   screen.append(
     heading("Generate", "Write what you want to hear. The same seed gives the same sound again."),
-    el("div", { class: "work" }, form, el("div", { class: "stack" }, progress, blank, results)),
+    el("div", { class: "work" }, form, el("div", { class: "stack" }, blank, results)),
   );
-  return () => [...results.children].forEach((card) => card.player.destroy());
+  // What was made stays; settings that another screen handed over are taken up.
+  return { refresh: () => (Object.assign(settings, loadSettings()), draw()) };
 }
 
 function examples(form) {
@@ -73,7 +73,8 @@ function controls(settings, models, draw) {
       number("Sounds", settings.takes, { min: 1, max: 8, oninput: set("takes") }),
       modelField(models, settings.model, (value) => (openAll(settings), set("model")(value), draw())),
     ),
-    el("button", { class: "main" }, "Generate"),
+    el("label", { class: "check" }, el("input", { type: "checkbox", checked: settings.loop, onchange: (event) => set("loop")(event.target.checked) }), "Loop: the end goes on into the beginning"),
+    el("div", { class: "actions" }, el("button", { class: "main" }, "Generate")),
   ];
 }
 
@@ -94,16 +95,27 @@ function seedField(settings, set) {
   return element;
 }
 
-async function run(settings, draw, form, progress, results, blank) {
+async function run(settings, draw, form, results, blank) {
   if (!settings.locked) settings.seed = randomSeed();
   keepSettings(settings);
   draw();
-  const button = form.querySelector("button.main");
-  button.disabled = true;
   const wanted = toRequest(settings, Array.from({ length: settings.takes }, (_, n) => settings.seed + n));
-  const sounds = await underBar(progress, settings.prompt, (onStep, signal) => makeSounds(wanted, onStep, signal));
-  button.disabled = false;
+  const label = settings.prompt;
+  const sounds = await busy(form, () => underBar(label, (onStep, signal) => makeSounds(wanted, onStep, signal)));
   if (!sounds) return;
   blank.remove();
-  results.prepend(...sounds.map((sound) => soundCard(describeSound(sound), sound.blob)));
+  prependCards(results, sounds.map((sound) => madeCard(describeSound(sound), sound.blob)));
+}
+
+const madeCard = (sound, blob) => soundCard(sound, blob, [el("button", { type: "button", class: "copy", onclick: () => reuse(sound) }, "Use these settings")]);
+
+/** Keep a form's button off while something is done. */
+async function busy(form, work) {
+  const hold = (is) => form.querySelectorAll("button.main").forEach((button) => (button.disabled = is));
+  hold(true);
+  try {
+    return await work();
+  } finally {
+    hold(false);
+  }
 }

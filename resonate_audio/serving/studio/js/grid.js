@@ -1,7 +1,8 @@
 // Grid: prompts by seeds and models, all at once.
 
-import { listModels, makeSounds } from "./api.js";
-import { el, empty, field, heading, note } from "./dom.js";
+import { listModels, makeSounds, zipOf } from "./api.js";
+import { describeSound, editLink } from "./card.js";
+import { el, empty, field, fileName, heading, note, save } from "./dom.js";
 import { Player } from "./player.js";
 import { loadSettings, solverFields, toRequest } from "./settings.js";
 import { underBar } from "./work.js";
@@ -13,7 +14,6 @@ export async function grid(screen) {
   const kept = loadSettings();
   const state = { prompts: kept.prompt || "a dog barks twice\nrain on a roof", seeds: "1 2 3", models: new Set([models[0].id]), steps: null, guidance: null };
   const place = el("div", { class: "stack" }, empty("An empty grid", "Every prompt is made with every seed by every model you choose: a quick way to see what a model can do."));
-  const progress = el("div");
   const button = el("button", { class: "main" }, "Fill the grid");
   const seeds = el("input", { type: "text", required: true, pattern: "\\s*\\d{1,15}([\\s,]+\\d{1,15})*[\\s,]*", value: state.seeds, oninput: (event) => (state.seeds = event.target.value) });
   const form = el(
@@ -27,7 +27,7 @@ export async function grid(screen) {
       { class: "pair" },
       ...solverFields(state, (name) => (value) => (state[name] = value)),
     ),
-    button,
+    el("div", { class: "actions" }, button),
   );
   let players = [];
   form.addEventListener("submit", async (event) => {
@@ -35,14 +35,14 @@ export async function grid(screen) {
     players.forEach((player) => player.destroy());
     players = [];
     button.disabled = true;
-    await fill(plan(state, models), state, place, progress, players);
+    await fill(plan(state, models), state, place, players);
     button.disabled = false;
   });
   screen.append(
     heading("Grid", "Prompts by seeds and models. One row is one prompt; one column is one noise and one model."),
-    el("div", { class: "work" }, form, el("div", { class: "stack" }, progress, place)),
+    el("div", { class: "work" }, form, el("div", { class: "stack" }, place)),
   );
-  return () => players.forEach((player) => player.destroy());
+  return { refresh: () => undefined };
 }
 
 function modelChoice(models, state) {
@@ -61,14 +61,15 @@ function plan(state, models) {
   return { prompts, seeds, models: chosen };
 }
 
-async function fill({ prompts, seeds, models }, state, place, progress, players) {
+async function fill({ prompts, seeds, models }, state, place, players) {
   const count = prompts.length * seeds.length * models.length;
   if (!count || count > MAX_CELLS) {
     place.replaceChildren(note(count ? `${count} sounds: ${MAX_CELLS} at most at once.` : "Choose a prompt, a seed and a model at least.", true));
     return;
   }
   const cells = drawTable({ prompts, seeds, models }, place);
-  await underBar(progress, `${count} sounds`, async (onStep, signal) => {
+  const ids = [];
+  await underBar(`${count} sounds`, async (onStep, signal) => {
     for (const [row, prompt] of prompts.entries()) {
       for (const model of models) {
         const wanted = toRequest({ ...state, prompt, negative: "", model: model.id, duration: model.default_duration_s }, seeds);
@@ -77,11 +78,30 @@ async function fill({ prompts, seeds, models }, state, place, progress, players)
         for (const sound of sounds) {
           const player = new Player(sound.blob, { label: `${prompt}, ${model.id}, seed ${sound.seed}` });
           players.push(player);
-          cells.get(`${row} ${model.id} ${sound.seed}`).replaceChildren(player.element);
+          ids.push(sound.id);
+          const known = describeSound(sound);
+          const links = el("p", { class: "row marks" }, el("a", { class: "copy", href: player.audio.src, download: fileName(known), "aria-label": `Download: ${prompt}, seed ${sound.seed}` }, "Download"), editLink(known));
+          cells.get(`${row} ${model.id} ${sound.seed}`).replaceChildren(player.element, links);
         }
       }
     }
   });
+  if (ids.length) place.append(packButton(ids));
+}
+
+/** All sounds of the grid in one file. */
+function packButton(ids) {
+  const told = el("span", { role: "status" });
+  const button = el("button", { type: "button", class: "plain" }, "Download all");
+  button.addEventListener("click", async () => {
+    try {
+      save(await zipOf(ids), "grid.zip");
+      told.textContent = "";
+    } catch (error) {
+      told.textContent = error.message;
+    }
+  });
+  return el("div", { class: "row" }, button, told);
 }
 
 function drawTable({ prompts, seeds, models }, place) {

@@ -1,9 +1,11 @@
 // Sounds on the page: play button, waveform, position, spectrogram. One of them plays at a time.
 
 import WaveSurfer from "../vendor/wavesurfer.esm.js";
-import { el, svg } from "./dom.js";
+import { el, note, svg } from "./dom.js";
 import { drawSpectrogram } from "./spectrogram.js";
 
+const MARKED_S = 0.15;
+const SEAM_S = 1.5;
 let playing = null;
 
 /** Samples of a sound, at the rate that a WAV file says it has. */
@@ -27,32 +29,67 @@ export function playButton(label) {
   return el("button", { type: "button", class: "play", "aria-label": `Play: ${label}`, "aria-pressed": "false" }, icon);
 }
 
-/** A player of one sound. Options: label, onended, seekable, spectrogram. */
+/**
+ * A player of one sound, or of one that is fetched when it is first played. Options: label, onended,
+ * seekable, spectrogram, tail (seconds of silence at the end, which are marked), seconds (its length,
+ * shown until it is here).
+ */
 export class Player {
-  constructor(blob, { label, onended = null, seekable = true, spectrogram = false } = {}) {
-    this.audio = new Audio(URL.createObjectURL(blob));
+  constructor(sound, { label, onended = null, seekable = true, spectrogram = false, tail = 0, seconds = 0 } = {}) {
+    this.audio = new Audio();
     this.audio.preload = "auto";
+    this.tail = el("i", { class: "tail" });
+    this.tailSeconds = tail;
     this.button = playButton(label);
-    this.clock = el("span", { class: "clock" }, "0.0 s");
+    this.clock = el("span", { class: "clock" }, `${seconds.toFixed(1)} s`);
     this.wave = el("div", { class: "wave" });
     this.seek = el("input", { type: "range", class: "over", min: 0, max: 1000, value: 0, "aria-label": `Position in: ${label}` });
     this.seek.disabled = !seekable;
     this.canvas = spectrogram ? el("canvas", { class: "spectrogram", width: 480, height: 96, role: "img", "aria-label": `Spectrogram: ${label}` }) : null;
-    this.picture = el("div", { class: "sound" }, this.wave, this.canvas, this.seek, el("i", { class: "playhead" }));
+    this.picture = el("div", { class: "sound" }, this.wave, this.canvas, this.seek, this.tail, el("i", { class: "playhead" }));
     this.element = el("div", { class: "player-row" }, this.button, this.picture, this.clock);
     this.onended = onended;
     this.listen();
-    this.ready = this.draw(blob);
+    this.fetch = typeof sound === "function" ? sound : null;
+    this.ready = this.fetch ? null : this.take(sound);
+  }
+
+  /** The sound is here: show it. */
+  async take(blob) {
+    this.audio.src = URL.createObjectURL(blob);
+    await this.draw(blob);
+  }
+
+  /** Have the sound, once; a fetch that failed is tried again the next time. */
+  load() {
+    this.ready ??= this.fetch().then((blob) => this.take(blob)).catch((error) => {
+      this.ready = null;
+      throw error;
+    });
+    return this.ready;
   }
 
   listen() {
-    this.button.addEventListener("click", () => (this.audio.paused ? this.play() : this.audio.pause()));
+    this.button.addEventListener("click", () => (this.audio.paused ? this.play().catch((error) => this.fail(error)) : this.audio.pause()));
     this.seek.addEventListener("input", () => {
       this.audio.currentTime = (this.seek.value / 1000) * this.length();
+    });
+    this.element.addEventListener("keydown", (event) => {
+      const seconds = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!seconds || this.seek.disabled || event.target.matches("input:not(.over)")) return;
+      event.preventDefault();
+      this.audio.currentTime = Math.min(this.length(), Math.max(0, this.audio.currentTime + seconds));
     });
     for (const name of ["play", "pause", "ended"]) this.audio.addEventListener(name, () => this.show());
     for (const name of ["timeupdate", "seeked", "durationchange"]) this.audio.addEventListener(name, () => this.move());
     this.audio.addEventListener("ended", () => this.onended?.());
+  }
+
+  /** Say on the page why it does not play; the button tries again. */
+  fail(error) {
+    if (error.name === "AbortError") return;
+    this.clock.textContent = "";
+    this.wave.replaceChildren(note(error.message, true));
   }
 
   length() {
@@ -62,7 +99,8 @@ export class Player {
   async play() {
     if (playing !== this) playing?.audio.pause();
     playing = this;
-    await this.audio.play();
+    if (this.fetch) await this.load();
+    if (playing === this) await this.audio.play();
     requestAnimationFrame(() => this.follow());
   }
 
@@ -76,6 +114,7 @@ export class Player {
   }
 
   move() {
+    if (!this.audio.src) return;
     const share = this.length() ? this.audio.currentTime / this.length() : 0;
     this.picture.style.setProperty("--at", share);
     this.picture.classList.toggle("begun", share > 0);
@@ -87,6 +126,7 @@ export class Player {
   async draw(blob) {
     const { samples, sampleRate, seconds } = await decode(blob);
     const style = getComputedStyle(document.documentElement);
+    this.wave.replaceChildren();
     this.surfer = WaveSurfer.create({
       container: this.wave,
       height: 56,
@@ -101,7 +141,35 @@ export class Player {
       waveColor: style.getPropertyValue("--accent").trim(),
     });
     if (this.canvas) drawSpectrogram(this.canvas, samples, sampleRate);
+    if (this.tailSeconds > MARKED_S) this.tail.style.setProperty("width", `${(100 * this.tailSeconds) / seconds}%`);
     this.move();
+  }
+
+  /** Play it around and around without a gap, from shortly before its seam; `ended` is told the end. */
+  async startLoop(ended) {
+    if (this.fetch) await this.load();
+    silence();
+    const context = new AudioContext();
+    const buffer = await context.decodeAudioData(await (await fetch(this.audio.src)).arrayBuffer());
+    const source = new AudioBufferSourceNode(context, { buffer, loop: true });
+    const offset = Math.max(0, buffer.duration - SEAM_S);
+    source.connect(context.destination);
+    source.start(0, offset);
+    const begun = context.currentTime;
+    const shown = setInterval(() => this.at((offset + context.currentTime - begun) % buffer.duration, buffer.duration), 40);
+    source.addEventListener("ended", () => {
+      clearInterval(shown);
+      context.close();
+      this.move();
+      ended();
+    });
+    playing = { audio: { pause: () => source.stop() } };
+  }
+
+  /** Show a moment on the picture. */
+  at(seconds, length) {
+    this.picture.style.setProperty("--at", seconds / length);
+    this.picture.classList.add("begun");
   }
 
   destroy() {

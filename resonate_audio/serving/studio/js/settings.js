@@ -3,7 +3,7 @@
 import { el, field, select } from "./dom.js";
 
 const KEPT = "resonate-settings";
-export const DEFAULTS = { prompt: "", negative: "", model: "", duration: null, steps: null, guidance: null, seed: 0, locked: false, takes: 1 };
+export const DEFAULTS = { prompt: "", negative: "", model: "", duration: null, steps: null, guidance: null, seed: 0, locked: false, takes: 1, loop: false };
 
 export const randomSeed = () => Math.floor(Math.random() * 2 ** 31);
 
@@ -34,6 +34,7 @@ export function toRequest(settings, seeds) {
     audio_length: settings.duration,
     num_inference_steps: settings.steps,
     guidance_scale: settings.guidance,
+    ...(settings.loop ? { loop: true } : {}),
     seeds,
   };
 }
@@ -66,7 +67,8 @@ export function durationField(model, value, oninput) {
   const mark = el("i");
   mark.style.setProperty("--from", Math.max(0, (trained[0] - low) / span - 0.006));
   mark.style.setProperty("--to", Math.min(1, (trained[1] - low) / span + 0.006));
-  const hint = trained[0] === trained[1] ? `Trained on ${trained[0]} s; other lengths may sound worse.` : `Trained on ${trained[0]} to ${trained[1]} s.`;
+  const beyond = high > model.window_s ? ` Beyond ${model.window_s} s it goes on in windows that overlap.` : "";
+  const hint = (trained[0] === trained[1] ? `Trained on ${trained[0]} s; other lengths may sound worse.` : `Trained on ${trained[0]} to ${trained[1]} s.`) + beyond;
   const element = field("Duration", control, hint);
   element.insertBefore(el("div", { class: "trained", "aria-hidden": "true" }, mark), element.lastChild);
   element.firstChild.append(" ", shown);
@@ -79,7 +81,7 @@ const python = (text) => JSON.stringify(text);
 /** The same sound from elsewhere. */
 export function asCommand(sound) {
   const negative = sound.negative ? ` --negative ${quote(sound.negative)}` : "";
-  return `resonate generate ${quote(sound.prompt)}${negative} --model ${quote(sound.model)} --duration ${sound.duration} --steps ${sound.steps} --guidance ${sound.guidance} --seed ${sound.seed}`;
+  return `resonate ${sound.made === "loop" ? "loop" : "generate"} ${quote(sound.prompt)}${negative} --model ${quote(sound.model)} --duration ${sound.duration} --steps ${sound.steps} --guidance ${sound.guidance} --seed ${sound.seed}`;
 }
 
 export function asPython(sound) {
@@ -87,7 +89,7 @@ export function asPython(sound) {
   return `from resonate_audio import Resonate
 
 resonate = Resonate.from_pretrained(${python(sound.model)})
-[audio] = resonate.generate(
+[audio] = resonate.${sound.made === "loop" ? "loop" : "generate"}(
     ${python(sound.prompt)},${negative}
     duration_s=${sound.duration},
     num_inference_steps=${sound.steps},
@@ -98,7 +100,7 @@ resonate = Resonate.from_pretrained(${python(sound.model)})
 }
 
 export function asCurl(sound) {
-  const { seeds, ...body } = toRequest(sound, []);
+  const { seeds, ...body } = toRequest({ ...sound, loop: sound.made === "loop" }, []);
   const address = new URL("v1/audio/generate", location.href).href;
   return `curl ${quote(address)} -H 'Content-Type: application/json' -d ${quote(JSON.stringify({ ...body, seed: sound.seed }))} -o sound.wav`;
 }

@@ -1,14 +1,30 @@
-// Work in progress: a bar, a number of steps, a button that stops it.
+// Work in progress: a bar, a number of steps, a button that stops it. It stays in view at the foot of
+// the window, whatever is scrolled and whichever screen is on, until it is done or put away.
 
-import { announce, el, note } from "./dom.js";
+import { announce, el } from "./dom.js";
 
-/** Run `work(onStep, signal)` under a bar in `place`; gives what it gives, or null if it was stopped or failed. */
-export async function underBar(place, label, work) {
+const dock = el("section", { class: "dock", "aria-label": "Work in progress" });
+document.body.append(dock);
+new ResizeObserver(() => document.body.style.setProperty("--dock", `${dock.offsetHeight}px`)).observe(dock);
+
+/** Run `work(onStep, signal)` under a bar; gives what it gives, or null if it was stopped or failed for good. */
+export async function underBar(label, work) {
+  const row = el("div", { class: "panel work-row" });
+  dock.append(row);
+  for (;;) {
+    const outcome = await attempt(row, label, work);
+    if (outcome !== AGAIN) return outcome;
+  }
+}
+
+const AGAIN = Symbol("again");
+
+async function attempt(row, label, work) {
   const control = new AbortController();
   const bar = el("progress", { max: 1, value: 0, "aria-label": label });
   const text = el("span", { class: "clock" }, "waiting for its turn");
   const stop = el("button", { type: "button", class: "plain", onclick: () => control.abort() }, "Cancel");
-  place.replaceChildren(el("div", { class: "panel" }, el("div", { class: "row" }, el("b", { class: "grow" }, label), text, stop), bar));
+  row.replaceChildren(el("div", { class: "row" }, el("b", { class: "grow" }, label), text, stop), bar);
   announce(`${label}: started`);
   try {
     const made = await work((done, total, words = "") => {
@@ -16,13 +32,33 @@ export async function underBar(place, label, work) {
       bar.value = done;
       text.textContent = `${words}step ${done} of ${total}`;
     }, control.signal);
-    place.replaceChildren();
+    row.remove();
     announce(`${label}: done`);
     return made;
   } catch (error) {
-    const stopped = error.name === "AbortError";
-    place.replaceChildren(note(stopped ? "Cancelled. Nothing was kept." : error.message, !stopped));
-    announce(stopped ? "Cancelled" : "");
+    if (error.name !== "AbortError") return failed(row, label, error);
+    tell(row, "Cancelled. Nothing was kept.", false);
+    announce("Cancelled");
+    setTimeout(() => row.remove(), 6000);
     return null;
   }
+}
+
+/** What went wrong, with a way on where trying again may help: the server is away, or full. */
+function failed(row, label, error) {
+  announce("");
+  return new Promise((resolve) => {
+    const again = el("button", { type: "button", class: "plain", onclick: () => resolve(AGAIN) }, "Try again");
+    const close = () => {
+      row.remove();
+      resolve(null);
+    };
+    tell(row, `${label}: ${error.message}`, true, [0, 408, 429, 503].includes(error.status) ? again : null, close);
+    if (![0, 408, 429, 503].includes(error.status)) resolve(null);
+  });
+}
+
+function tell(row, words, isBad, action = null, close = () => row.remove()) {
+  const said = el("p", { class: isBad ? "grow bad" : "grow", role: isBad ? "alert" : "note" }, words);
+  row.replaceChildren(el("div", { class: "row" }, said, action, el("button", { type: "button", class: "plain", onclick: close }, "Close")));
 }

@@ -1,0 +1,253 @@
+// Edit: a sound is varied, mended, extended, closed to a loop, finished.
+
+import { findSound, finishSound, getJson, listModels, makeSounds, soundOf, takeIn } from "./api.js";
+import { describeSound, factsOf, loopSwitch, marks, prependCards, soundCard, titleOf } from "./card.js";
+import { announce, el, empty, field, heading, loading, select, toggle } from "./dom.js";
+import { Player } from "./player.js";
+import { modelField, number, randomSeed, solverFields } from "./settings.js";
+import { Timeline } from "./timeline.js";
+import { underBar } from "./work.js";
+
+const TOOLS = { vary: "Variations", replace: "Replace", extend: "Extend", loop: "Loop", finish: "Finish" };
+const ACTIONS = { vary: "Make variations", replace: "Replace the stretch", extend: "Extend", loop: "Close to a loop", finish: "Finish" };
+const RECENT = 6;
+
+/** Put a file into the library and open it here. */
+export async function bringIn(file) {
+  const kept = await underBar(`Bringing in ${file.name}`, () => takeIn(file));
+  if (kept) location.hash = `#/edit/${encodeURIComponent(kept.id)}`;
+}
+
+export async function edit(screen, id) {
+  const models = await listModels();
+  const state = {
+    models, sound: null, tool: "vary", model: models[0].id, prompt: "", strength: 0.5, takes: 4, seeds: [], isSame: false, steps: null, guidance: null,
+    times: { from: 0, to: 0, before: 0, after: 0, seam: 0.5 },
+    finish: { trim: true, trim_db: -50, exact: false, length_s: 1, fade: false, fade_s: 0.05, level: "loudness_lufs", value: -16 },
+  };
+  const place = el("div");
+  const results = el("div", { class: "stack", role: "region", "aria-label": "Made just now" });
+  let player = null;
+  const open = async (wanted) => {
+    if (!wanted) return state.sound || place.replaceChildren(...(await dropZone()));
+    if (state.sound?.id === wanted) return null;
+    place.replaceChildren(loading("Loading the sound"));
+    try {
+      const sound = describeSound(await findSound(wanted));
+      const blob = await soundOf(sound);
+      player?.destroy();
+      player = new Player(blob, { label: titleOf(sound), tail: sound.tail });
+      take(state, sound);
+      place.replaceChildren(bench(state, player, results));
+    } catch (error) {
+      state.sound = null;
+      const again = el("button", { type: "button", class: "main", onclick: () => open(wanted) }, "Try again");
+      const shown = empty("That did not work", error.message, again);
+      shown.setAttribute("role", "alert");
+      place.replaceChildren(shown);
+    }
+    return null;
+  };
+  screen.append(heading("Edit", "Make more like a sound, mend a part of it, let it go on, close it to a loop, trim and level it."), place);
+  await open(id);
+  return { refresh: open };
+}
+
+/** A place to drop a file on, and the newest sounds. */
+async function dropZone() {
+  const found = await getJson(`v1/library?limit=${RECENT}`);
+  const recent = found.data.map(describeSound).map((sound) => el("li", {}, el("a", { href: `#/edit/${encodeURIComponent(sound.id)}` }, titleOf(sound), el("small", {}, factsOf(sound)))));
+  const zone = empty("Drop a sound here", "WAV, FLAC, MP3, Ogg or Opus, of any rate. Or choose a file, or a sound that was made here.", el("p", {}, fileButton("Choose a file")));
+  return [el("div", { class: "stack" }, zone, recent.length && el("h2", { class: "section-title" }, "Made last"), recent.length && el("ul", { class: "list" }, ...recent))];
+}
+
+function fileButton(label) {
+  const control = el("input", { type: "file", class: "hidden", accept: "audio/*,.flac,.opus,.ogg,.wav", tabindex: -1, "aria-label": label });
+  control.addEventListener("change", () => control.files.length && bringIn(control.files[0]));
+  return el("span", { class: "file" }, control, el("button", { type: "button", class: "plain", onclick: () => control.click() }, label));
+}
+
+/** Another sound is worked on: what was said about the one before it does not fit. */
+function take(state, sound) {
+  state.sound = sound;
+  state.prompt = "";
+  if (state.models.some((model) => model.id === sound.model)) state.model = sound.model;
+  const third = sound.duration / 3;
+  Object.assign(state.times, { from: third, to: 2 * third, before: 0, after: Math.min(2, Math.max(0, longest(state) - sound.duration)), seam: Math.min(0.5, sound.duration / 2) });
+}
+
+const longest = (state) => state.models.find((model) => model.id === state.model).max_duration_s;
+
+function bench(state, player, results) {
+  const { sound } = state;
+  const form = el("form", { class: "panel", "aria-label": "What to do" });
+  const timeline = new Timeline(player, sound.duration, longest(state), state.times, () => form.show?.());
+  const draw = () => {
+    timeline.use(state.tool);
+    form.replaceChildren(...controls(state, draw, form, timeline));
+  };
+  draw();
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = form.querySelector("button.main");
+    button.disabled = true;
+    const made = state.tool === "finish" ? await finish(state) : await remake(state);
+    form.querySelector("button.main").disabled = false;
+    if (made) prependCards(results, [made]);
+  });
+  const head = el("div", { class: "row" }, el("h2", { class: "grow" }, titleOf(sound)), loopSwitch(player, { class: "plain" }), fileButton("Another file"));
+  const source = el("section", { class: "panel source", "aria-label": "The sound" }, head, player.element, marks(sound), el("p", { class: "facts-line" }, factsOf(sound)));
+  return el("div", { class: "work bench" }, form, source, results);
+}
+
+function controls(state, draw, form, timeline) {
+  const tools = Object.entries(TOOLS).map(([tool, label]) => {
+    const control = el("input", { type: "radio", name: "tool", value: tool, checked: tool === state.tool, onchange: () => ((state.tool = tool), draw(), form.querySelector("input:checked").focus()) });
+    return el("label", {}, control, el("span", {}, label));
+  });
+  form.show = null;
+  const own = { vary: varyFields, replace: replaceFields, extend: extendFields, loop: loopFields, finish: finishFields }[state.tool];
+  return [
+    el("fieldset", { class: "tools" }, el("legend", { class: "hidden" }, "What to do"), el("div", { class: "scale" }, ...tools)),
+    ...own(state, form, timeline),
+    ...(state.tool === "finish" ? [] : common(state, draw)),
+    el("div", { class: "actions" }, el("button", { class: "main" }, ACTIONS[state.tool])),
+  ];
+}
+
+/** What every tool takes that makes something new. */
+function common(state, draw) {
+  const prompt = el("input", { type: "text", maxlength: 2000, value: state.prompt, placeholder: state.sound.prompt || "nothing in particular", oninput: (event) => (state.prompt = event.target.value) });
+  return [
+    field("What to hear", prompt, "Left empty: what the sound was made from, if it was."),
+    el(
+      "div",
+      { class: "pair" },
+      number("Sounds", state.tool === "vary" ? state.takes : 1, { min: 1, max: 8, oninput: (value) => (state.tool === "vary" ? (state.takes = value) : (state.others = value)) }),
+      modelField(state.models, state.model, (value) => (Object.assign(state, { model: value, steps: null, guidance: null }), draw())),
+    ),
+    el(
+      "div",
+      { class: "pair" },
+      ...solverFields(state, (name) => (value) => (state[name] = value), state.models.find((model) => model.id === state.model)),
+    ),
+    toggle("Same noise as before", state.isSame, (isOn) => (state.isSame = isOn)),
+  ];
+}
+
+function varyFields(state) {
+  const shown = el("output", { class: "clock" }, state.strength.toFixed(2));
+  const control = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: state.strength });
+  control.addEventListener("input", () => {
+    state.strength = control.valueAsNumber;
+    shown.textContent = state.strength.toFixed(2);
+  });
+  const strength = field("Strength", control, "0 keeps the sound, 1 makes a free take.");
+  strength.firstChild.append(" ", shown);
+  return [strength];
+}
+
+/** Two numbers of seconds that follow what is pulled in the picture, and move it. */
+function seconds(form, timeline, names, labels, most, apply) {
+  const fields = names.map((name, n) => number(labels[n], timeline.values[name].toFixed(2), { min: 0, max: most, step: 0.01 }));
+  const inputs = fields.map((one) => one.querySelector("input"));
+  inputs.forEach((control) => control.addEventListener("change", () => apply(...inputs.map((one) => one.valueAsNumber || 0), true)));
+  form.show = () => inputs.forEach((control, n) => (control.value = timeline.values[names[n]].toFixed(2)));
+  return el("div", { class: "pair" }, ...fields);
+}
+
+function replaceFields(state, form, timeline) {
+  return [
+    el("p", { class: "facts-line" }, "Pull over the waveform to choose the stretch that is made anew. Outside it not a bit changes."),
+    seconds(form, timeline, ["from", "to"], ["From, s", "To, s"], Math.ceil(state.sound.duration * 100) / 100, (from, to, end) => timeline.select(from, to, end)),
+  ];
+}
+
+function extendFields(state, form, timeline) {
+  return [
+    el("p", { class: "facts-line" }, "Pull the ends of the waveform outwards. The sound itself stays bit for bit."),
+    seconds(form, timeline, ["before", "after"], ["Before, s", "After, s"], longest(state), (before, after, end) => timeline.extend(before, after, end)),
+  ];
+}
+
+function loopFields(state, form, timeline) {
+  const most = Math.floor(state.sound.duration * 90) / 100;
+  const seam = number("Seam, s", state.times.seam.toFixed(2), { min: 0.05, max: most, step: 0.01, hint: "So much around the ends is made anew.", oninput: (value) => ((state.times.seam = value || 0), timeline.show(true)) });
+  return [el("p", { class: "facts-line" }, "The end shall go on into the beginning. Loop, above the waveform, plays over the seam."), seam];
+}
+
+function finishFields(state) {
+  const wanted = state.finish;
+  const line = (name, label, value, limits) => {
+    const box = el("input", { type: "checkbox", checked: wanted[name], onchange: (event) => (wanted[name] = event.target.checked) });
+    return el("div", { class: "pair" }, el("label", { class: "check" }, box, label[0]), number(label[1], wanted[value], { ...limits, oninput: (given) => (wanted[value] = given) }));
+  };
+  const level = select([["", "As it is"], ["loudness_lufs", "Loudness, LUFS"], ["normalize_db", "True peak, dB"]], wanted.level);
+  const amount = number("Level", wanted.value, { min: -60, max: 0, step: 0.5, oninput: (value) => (wanted.value = value) });
+  const follow = () => amount.querySelector("input").toggleAttribute("disabled", !wanted.level);
+  level.addEventListener("change", () => {
+    wanted.level = level.value;
+    wanted.value = level.value === "normalize_db" ? -1 : -16;
+    amount.querySelector("input").value = wanted.value;
+    follow();
+  });
+  follow();
+  return [
+    line("trim", ["Trim silence", "Below the loudest, dB"], "trim_db", { min: -120, max: -6 }),
+    line("exact", ["Exact length", "Length, s"], "length_s", { min: 0.01, max: longest(state), step: 0.01 }),
+    line("fade", ["Fade both ends", "Fade, s"], "fade_s", { min: 0, max: 60, step: 0.01 }),
+    el("div", { class: "pair" }, field("Level to", level), amount),
+  ];
+}
+
+/** What the server is asked for. */
+function edited(state) {
+  const { times, tool } = state;
+  const own = {
+    vary: { strength: state.strength },
+    replace: { spans: [[times.from, times.to]] },
+    extend: { before_s: times.before, after_s: times.after },
+    loop: { seam_s: times.seam },
+  }[tool];
+  const takes = tool === "vary" ? state.takes : (state.others ?? 1);
+  if (!state.isSame || state.seeds.length !== takes) state.seeds = Array.from({ length: takes }, randomSeed);
+  return {
+    ...(state.prompt.trim() ? { input: state.prompt } : {}),
+    model: state.model,
+    num_inference_steps: state.steps,
+    guidance_scale: state.guidance,
+    seeds: state.seeds,
+    edit: { kind: tool, source: state.sound.id, ...own },
+  };
+}
+
+/** Make something of the sound; gives what is shown of it. */
+async function remake(state) {
+  const { tool, sound, strength } = state;
+  const wanted = edited(state);
+  const label = `${TOOLS[tool]}: ${titleOf(sound)}`;
+  const sounds = await underBar(label, (onStep, signal) => makeSounds(wanted, onStep, signal));
+  if (!sounds) return null;
+  const words = tool === "vary" ? `${label}, strength ${strength.toFixed(2)}` : label;
+  return group(words, sounds.map((one) => soundCard(describeSound(one), one.blob)));
+}
+
+async function finish(state) {
+  const { trim, trim_db, exact, length_s, fade, fade_s, level, value } = state.finish;
+  const settings = { ...(trim && { trim_db }), ...(exact && { length_s }), ...(fade && { fade_s }), ...(level && { [level]: value }) };
+  const label = `Finish: ${titleOf(state.sound)}`;
+  const { id } = state.sound;
+  const made = await underBar(label, async () => {
+    const done = await finishSound(id, settings);
+    return { ...done, blob: await soundOf(done) };
+  });
+  return made && group(label, [soundCard(describeSound(made), made.blob)]);
+}
+
+/** What came of one press of the button, side by side. */
+function group(words, cards) {
+  announce(words);
+  const section = el("section", { class: "group", "aria-label": words }, el("h3", { class: "facts-line" }, words), el("div", { class: "side-by-side" }, ...cards));
+  section.player = { destroy: () => cards.forEach((card) => card.player.destroy()) };
+  return section;
+}
