@@ -110,10 +110,10 @@ class SoundSettings(FinishSettings, OpenSettings):
     negative_prompt: Text | None = Field(
         None, max_length=MAX_PROMPT, description="What not to hear."
     )
-    num_inference_steps: int | None = Field(  # type: ignore[assignment]
+    num_inference_steps: int | None = Field(
         None, ge=1, le=MAX_STEPS, description="Solver steps; the model's own number if absent."
     )
-    guidance_scale: float | None = Field(  # type: ignore[assignment]
+    guidance_scale: float | None = Field(
         None,
         ge=0,
         le=MAX_GUIDANCE,
