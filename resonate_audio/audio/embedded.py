@@ -30,8 +30,8 @@ def format_recipe(recipe: Recipe) -> str:
     """A recipe as the one-line ASCII JSON that is embedded in files."""
     fields = dataclasses.asdict(recipe)
     del fields["unknown_fields"]
-    for name in ("edit", "finish"):
-        if fields[name] is None:  # most sounds have none, and older versions do not know them
+    for name in ("edit", "finish", "adapters"):
+        if not fields[name]:  # most sounds have none, and older versions do not know them
             del fields[name]
     plain = json.dumps({RECIPE_KEY: fields})
     if len(plain) <= PLAIN_RECIPE_BYTES:
@@ -107,7 +107,8 @@ def _problem(recipe: Recipe) -> str | None:
     texts += recipe.batch_prompts + recipe.batch_negative_prompts
     edit = recipe.edit or Edit("loop")
     texts += [edit.source_prompt, *(part.prompt for part in edit.parts)]
-    names = (recipe.model, recipe.model_fingerprint, recipe.device, recipe.dtype, recipe.version)
+    names = [recipe.model, recipe.model_fingerprint, recipe.device, recipe.dtype, recipe.version]
+    names += recipe.adapters
     problems = {
         f"a batch of {rows:,}; {MAX_ROWS:,} at most": rows > MAX_ROWS,
         f"row {recipe.row} of a batch of {rows}": not 0 <= recipe.row < rows,

@@ -130,18 +130,27 @@ def check_outputs(sounds: Batch, target: Target) -> None:
             raise OutputError(f"{picture}: exists already; pass --overwrite to replace it")
 
 
-def load(model: str, device: str | None, dtype: str | None, low_memory: bool = False) -> Resonate:
+def load(
+    model: str,
+    device: str | None,
+    dtype: str | None,
+    low_memory: bool = False,
+    adapters: Sequence[str] = (),
+) -> Resonate:
     """Load a model, saying so: the big ones take a while."""
     from resonate_audio.pipeline.path import Resonate
 
-    say(f"loading {model}")
-    return Resonate.from_pretrained(model, device=device, dtype=dtype, low_memory=low_memory)
+    say(f"loading {' with '.join((model, *adapters))}")
+    return Resonate.from_pretrained(
+        model, device=device, dtype=dtype, low_memory=low_memory, adapters=adapters
+    )
 
 
 def load_as(loading: Loading) -> Resonate:
     """Load the model that a command line asks for."""
     dtype = loading.dtype and loading.dtype.value
-    return load(loading.model, loading.device, dtype, loading.low_memory)
+    adapters = loading.adapter or []
+    return load(loading.model, loading.device, dtype, loading.low_memory, adapters)
 
 
 def say_what_is_cut(pipeline: Resonate, texts: Sequence[str]) -> None:

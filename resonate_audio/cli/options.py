@@ -43,6 +43,16 @@ Model = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        metavar="FILE[:WEIGHT]",
+        help="Add what `resonate train sft --lora` learnt; repeat for more.",
+        show_default=False,
+        rich_help_panel=MACHINE,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(help="cpu, cuda, cuda:1 or mps.", show_default=FASTEST, rich_help_panel=MACHINE),
@@ -266,6 +276,7 @@ class Loading:
     """Which model, on what."""
 
     model: Model = "nano"
+    adapter: Adapters = None
     device: Device = None
     dtype: NumberFormat = None
     low_memory: Annotated[

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,6 +45,15 @@ def replay(
         str | None,
         typer.Option("--model", "-m", help="Where the model is now.", show_default="as recorded"),
     ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--adapter",
+            metavar="FILE[:WEIGHT]",
+            help="Where an adapter is now; as many as there were.",
+            show_default="as recorded",
+        ),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or mps.", show_default="as recorded")
     ] = None,
@@ -69,7 +79,7 @@ def replay(
         )
     if output is not None:
         check_output(output, overwrite)
-    again = regenerate(recipe, model, device, source)
+    again = regenerate(recipe, model, device, source, adapter)
     comparison = compare(file, original, again)
     if output is not None:
         write_audio(output, again, overwrite)
@@ -79,7 +89,11 @@ def replay(
 
 
 def regenerate(
-    recipe: Recipe, model: str | None, device: str | None, source: Path | None = None
+    recipe: Recipe,
+    model: str | None,
+    device: str | None,
+    source: Path | None = None,
+    adapters: Sequence[str] | None = None,
 ) -> Audio:
     """Run the recipe on the model, device and number format it records."""
     from resonate_audio.pipeline.path import Resonate
@@ -89,7 +103,11 @@ def regenerate(
     try:
         # Whoever made the file chose the name: nothing is fetched because a file says so.
         pipeline = Resonate.from_pretrained(
-            name, device or recipe.device, recipe.dtype, local_files_only=model is None
+            name,
+            device or recipe.device,
+            recipe.dtype,
+            local_files_only=model is None,
+            adapters=recipe.adapters if adapters is None else adapters,
         )
     except ModelNotFoundError as error:
         if model is not None:

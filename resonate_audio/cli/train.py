@@ -145,10 +145,34 @@ def bon(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def sft(recipe: RecipeFile, overrides: Overrides = None) -> None:
+def sft(
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="YAML file that holds every setting.")
+    ] = None,
+    overrides: Overrides = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Sounds to learn, captioned beside them or by their names; no recipe."),
+    ] = None,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="With --folder: learn a small adapter, not a model.")
+    ] = False,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="With --folder: what to teach.")
+    ] = "nano",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="With --folder: of the run.", show_default="FOLDER-MODEL"
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="With --folder: updates.")] = 500,
+) -> None:
     """Fine-tune a trained flow transformer on captioned recordings.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
+
+      resonate train sft --folder my_sounds/ --lora
 
       resonate train sft --recipe recipes/nano/sft.yaml --set run.num_steps=500
     """
@@ -156,10 +180,49 @@ def sft(recipe: RecipeFile, overrides: Overrides = None) -> None:
     from resonate_audio.core.errors import ConfigError
     from resonate_audio.training.recipes.pretrain import PretrainRecipe, train_flow
 
+    if (recipe is None) == (folder is None):
+        raise ConfigError("expected --folder with sounds, or else --recipe with every setting")
+    if folder is not None:
+        _learn_folder(folder, model, output, lora, steps, overrides)
+        return
+    assert recipe is not None
     config = load_config(PretrainRecipe, recipe, overrides)
     if config.weights.transformer is None:
         raise ConfigError(f"{recipe}: weights.transformer is not set: fine-tuning starts from it")
     train_flow(config, _say)
+
+
+def _learn_folder(
+    folder: Path,
+    model: str,
+    output: Path | None,
+    lora: bool,
+    steps: int,
+    overrides: list[str] | None,
+) -> None:
+    """Fine-tune on a folder of sounds, and say how to hear what was learnt."""
+    import shlex
+
+    from resonate_audio.core.config import apply_overrides, parse_config
+    from resonate_audio.model.adapter import ADAPTER_NAME
+    from resonate_audio.training.recipes.own_sounds import recipe_for
+    from resonate_audio.training.recipes.pretrain import MODEL_NAME, PretrainRecipe, train_flow
+
+    output = output or Path(f"{folder.resolve().name}-{Path(model).name}")
+    config = recipe_for(folder, model, output, lora, steps, _say)
+    values = apply_overrides(config.model_dump(mode="json"), overrides or [])
+    config = parse_config(PretrainRecipe, values, f"a recipe for {folder}")
+    result = train_flow(config, _say)
+    if not result.finished:
+        _say("the same command goes on")
+        return
+    prompt = shlex.quote(config.listen.prompts[0] if config.listen.prompts else "a sound")
+    export = config.run.output / "export"
+    with_it = f"--model {shlex.quote(str(export / MODEL_NAME))}"
+    if lora:
+        adapter = shlex.quote(str(export / ADAPTER_NAME))
+        with_it = f"--model {shlex.quote(model)} --adapter {adapter}"
+    _say(f"hear it:  resonate generate {prompt} {with_it}")
 
 
 def _reinforce(recipe: Path, overrides: list[str] | None, kinds: tuple[str, ...]) -> None:

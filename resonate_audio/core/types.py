@@ -111,6 +111,8 @@ class Recipe:
     """What it was made of besides the prompt."""
     finish: Finish | None = None
     """What was done to it in the end."""
+    adapters: tuple[str, ...] = ()
+    """Files added to the model's weights, as ``FILE`` or ``FILE:weight``."""
     unknown_fields: tuple[str, ...] = ()
     """What another version wrote that this one does not know."""
 

@@ -232,6 +232,21 @@ def _check_shapes(
         raise CheckpointError(f"{source}: {unexpected} is not a weight of this model")
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; nothing for another file.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot read it ({one_line(error)})") from error
+
+
 def write_weights(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors to ``path`` as safetensors; a reader sees the old file or the whole new one.
 

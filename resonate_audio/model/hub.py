@@ -28,6 +28,8 @@ MODEL_FILES = (
     *(f"{TEXT_ENCODER}/{name}" for name in ENCODER_FILES),
     *(f"{TEXT_ENCODER}/{POOLED_FOLDER}/{name}" for name in ENCODER_FILES),
 )
+EXPORTS = ("", "model", "export", "export/model")
+"""Where a folder that somebody names may hold a model: a training's own folder, or its export."""
 _HUB_ID = re.compile(r"^(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?$")
 
 
@@ -45,8 +47,9 @@ def find_model(
 
     Args:
         name: a bundled or published name (``resonate``, ``AndreasXi/Resonate:Resonate_PT.pth``),
-            a folder, or a hub id ``owner/name`` or ``owner/name@revision``, looked for in that
-            order. A published one is fetched and converted the first time.
+            a folder (of a model, or of a training that exported one), or a hub id ``owner/name``
+            or ``owner/name@revision``, looked for in that order. A published one is fetched and
+            converted the first time.
         revision: commit, branch or tag of a hub repository.
         local_files_only: use only what is in the local cache.
 
@@ -61,7 +64,8 @@ def find_model(
     if published is not None:
         return provide(published, revision or at or None, local_files_only)
     if str(name) and Path(name).is_dir():
-        return Path(name)
+        inside = (Path(name) / place for place in EXPORTS)
+        return next((folder for folder in inside if is_model_folder(folder)), Path(name))
     if Path(name).is_file():
         raise ModelNotFoundError(
             f"{name}: is a file, expected a model folder; "

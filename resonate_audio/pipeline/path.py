@@ -31,6 +31,7 @@ from resonate_audio.flow.mean_flow import sampling_velocity
 from resonate_audio.flow.ode import OnStep, solve
 from resonate_audio.flow.path import Velocity
 from resonate_audio.flow.windows import one_prompt, windowed
+from resonate_audio.model.adapter import Adapter, add_adapters, read_adapter
 from resonate_audio.model.bigvgan import BigVGAN
 from resonate_audio.model.checkpoint import fingerprint_weights
 from resonate_audio.model.flow_transformer import FlowEnds
@@ -83,6 +84,7 @@ class Resonate(Editing):
         dtype: str | torch.dtype | None = None,
         folder: Path | None = None,
         transformer: FlowEnds | None = None,
+        adapters: Sequence[Adapter] = (),
     ) -> None:
         """Take networks that are in memory.
 
@@ -97,14 +99,18 @@ class Resonate(Editing):
             folder: model folder that the networks were read from, unchanged.
             transformer: a flow transformer to use as it is, where it is, such as one that is being
                 trained; by default an inference form of the one in ``networks``.
+            adapters: added to the weights of the transformer in ``networks``.
 
         Raises:
             InputError: no such device here, or a number format that is not trusted on it.
+            CheckpointError: an adapter is of another model.
         """
         self.config: ModelConfig = networks.config
         self.name = name or networks.config.name
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
+        self.adapters = tuple(adapters)
+        add_adapters(networks.transformer, adapters, self.name)
         networks.vae.fold_weight_norm()
         self.fingerprint = fingerprint_weights(
             [*networks.states().values(), *text_encoder.states()]
@@ -128,6 +134,7 @@ class Resonate(Editing):
         revision: str | None = None,
         local_files_only: bool = False,
         low_memory: bool = False,
+        adapters: Sequence[str | Path] = (),
     ) -> Resonate:
         """Load a model.
 
@@ -140,14 +147,18 @@ class Resonate(Editing):
             local_files_only: never use the network.
             low_memory: give back the text encoder's memory after each use, and take bfloat16
                 where the device has it and no ``dtype`` is asked for.
+            adapters: files of low-rank changes that are added to it, as ``FILE`` or
+                ``FILE:weight``.
 
         Raises:
             ModelNotFoundError: no such model; lists what exists.
-            CheckpointError: its weights are broken; names the file and the first bad key.
+            CheckpointError: its weights are broken; names the file and the first bad key. Or an
+                adapter is of another model; names both.
             InputError: no such device here, or a number format that is not trusted on it.
         """
         device = choose_device(device)
         dtype = choose_dtype(dtype, device, smallest=low_memory)
+        changes = [read_adapter(one) for one in adapters]
         folder = find_model(name, revision, local_files_only)
         networks = read_networks(folder)
         config = networks.config.text_encoder
@@ -160,6 +171,7 @@ class Resonate(Editing):
             device=device,
             dtype=dtype,
             folder=folder,
+            adapters=changes,
         )
 
     def save_pretrained(
@@ -167,8 +179,8 @@ class Resonate(Editing):
     ) -> None:
         """Write the model as a folder that ``from_pretrained`` reads; whole or not at all.
 
-        The weights are those that this object was made from, whatever number format it runs in:
-        with ``storage="float32"`` they come back bit-equal.
+        The weights are those that this object was made from, its adapters added, whatever number
+        format it runs in: with ``storage="float32"`` they come back bit-equal.
 
         Raises:
             OutputError: the folder exists (and ``overwrite`` is false) or cannot be written.
@@ -178,6 +190,7 @@ class Resonate(Editing):
         networks, encoder = self._networks, None
         if self._folder is not None:
             networks = read_networks(self._folder)
+            add_adapters(networks.transformer, self.adapters, self.name)
             inside = part_folder(self._folder, TEXT_ENCODER)
             encoder = inside if inside.is_dir() else None
         write_networks(Path(folder), networks, encoder, storage, overwrite)
@@ -273,7 +286,7 @@ class Resonate(Editing):
         """
         if recipe.model_fingerprint != self.fingerprint:
             raise InputError(
-                f"the sound was made by weights {recipe.model_fingerprint} of {recipe.model}, "
+                f"the sound was made by weights {recipe.model_fingerprint} of {made_by(recipe)}, "
                 f"but {self.name} has {self.fingerprint}; give the model that made it"
             )
         with cpu_threads(recipe.num_threads or torch.get_num_threads()):
@@ -465,6 +478,7 @@ class Resonate(Editing):
             gain=gain,
             num_threads=torch.get_num_threads(),
             edit=edit,
+            adapters=tuple(map(str, self.adapters)),
         )
 
     def warn_of_cut_prompts(self, texts: Sequence[str]) -> None:
@@ -476,6 +490,11 @@ class Resonate(Editing):
                 PromptCutWarning,
                 stacklevel=3,
             )
+
+
+def made_by(recipe: Recipe) -> str:
+    """The model of a recipe, with its adapters."""
+    return " with ".join((recipe.model, *recipe.adapters))
 
 
 def software_version() -> str:

@@ -66,6 +66,11 @@ class FlowBatch:
 class PretrainTask(Task):
     """Flow matching over a `LatentSet`."""
 
+    state: Callable[[FlowTransformer], dict[str, Tensor]] = staticmethod(plain_state)
+    """The weights of the model under their plain names."""
+    write: Callable[[FlowTransformer, Path], None] = staticmethod(lambda model, folder: None)
+    """Writes what is exported beside the weights."""
+
     def __init__(
         self,
         model: FlowTransformer,
@@ -127,8 +132,9 @@ class PretrainTask(Task):
             self.listen(self.model, folder, step)
 
     def export(self, folder: Path) -> None:
-        """Write the averaged weights."""
-        write_weights(folder / "model.safetensors", plain_state(self.model), {})
+        """Write the averaged weights, and what else the recipe wants of them."""
+        write_weights(folder / "model.safetensors", self.state(self.model), {})
+        self.write(self.model, folder)
 
 
 def sample_latents(

@@ -13,7 +13,6 @@ from resonate_audio.core.errors import ConfigError
 from resonate_audio.data.shards.read import LatentShards
 from resonate_audio.model.checkpoint import State, load_strict, read_weights
 from resonate_audio.model.flow_transformer import FlowTransformer, with_second_time
-from resonate_audio.model.folder import Networks, build_vocoder, write_networks
 from resonate_audio.model.linear_vae import AnyVAE
 from resonate_audio.model.presets import MAX_MEAN_STEPS, with_few_steps
 from resonate_audio.training.loop.distributed import current_ranks
@@ -29,7 +28,6 @@ from resonate_audio.training.pretrain.shards import ShardPretrainTask
 from resonate_audio.training.pretrain.task import PretrainTask
 from resonate_audio.training.recipes.model import (
     Say,
-    load_part,
     load_text_encoder,
     load_vae,
     open_waves,
@@ -41,6 +39,7 @@ from resonate_audio.training.recipes.pretrain import (
     check_vae,
     encode_data,
     make_listener,
+    write_model,
 )
 
 SECOND_TIME = "end_timestep."
@@ -74,6 +73,8 @@ class DistilRecipe(PretrainRecipe):
             raise ValueError(
                 "channel_exponent: the latents keep the statistics of weights.transformer"
             )
+        if self.lora is not None:
+            raise ValueError("lora: a student is trained whole")
         return self
 
 
@@ -118,7 +119,7 @@ def train_distil(recipe: DistilRecipe, say: Say) -> RunResult:
             teacher = load_plain(recipe, state).to(device)
             task = GuidedTask(source, dropout, objective, teacher)
         if vae is not None and recipe.weights.vocoder is not None:
-            task.finish = partial(write_model, recipe, vae)
+            task.finish = partial(write_student, recipe, vae)
         return task
 
     return train(build, recipe)
@@ -152,13 +153,12 @@ def is_distilled(state: State) -> bool:
     return any(name.startswith(SECOND_TIME) for name in state)
 
 
-def write_model(recipe: DistilRecipe, vae: AnyVAE, student: FlowTransformer, folder: Path) -> None:
+def write_student(
+    recipe: DistilRecipe, vae: AnyVAE, student: FlowTransformer, folder: Path
+) -> None:
     """Put the student beside the VAE and the vocoder that the recipe names: a model to be used."""
-    assert recipe.weights.vocoder is not None
-    vocoder = build_vocoder(recipe.model.vocoder)
-    load_part(vocoder, recipe.weights.vocoder)
     config = with_few_steps(recipe.model, recipe.default_steps)
-    write_networks(folder, Networks(config, student, vae, vocoder), overwrite=True)
+    write_model(recipe, config, vae, student, folder)
 
 
 def load_plain(recipe: DistilRecipe, state: State) -> FlowTransformer:

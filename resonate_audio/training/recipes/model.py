@@ -111,14 +111,20 @@ def load_text_encoder(recipe: ModelRecipe, device: torch.device) -> TextEncoder:
     Raises:
         ConfigError: a T5 is wanted and the recipe does not say where it is.
     """
-    folder, config = recipe.weights.text_encoder, recipe.model.text_encoder
-    if folder is None and config.kind != "minilm":
+    folder, config = text_encoder_folder(recipe), recipe.model.text_encoder
+    if folder is None:
         raise ConfigError(
             f"weights.text_encoder is not set: expected a folder with the files of {config.repo_id}"
         )
-    bundled = Path(str(files("resonate_audio"))) / "nano" / "weights" / "text_encoder"
-    encoder = TextEncoder.from_folder(config, folder or bundled)
+    encoder = TextEncoder.from_folder(config, folder)
     return encoder.to(device).eval()
+
+
+def text_encoder_folder(recipe: ModelRecipe) -> Path | None:
+    """Where the text encoder's files lie; None where only the recipe could say it."""
+    if recipe.weights.text_encoder is not None or recipe.model.text_encoder.kind != "minilm":
+        return recipe.weights.text_encoder
+    return Path(str(files("resonate_audio"))) / "nano" / "weights" / "text_encoder"
 
 
 def load_part(module: nn.Module, path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from resonate_audio.audio.mel import MelFrontEnd
@@ -19,10 +22,12 @@ from resonate_audio.data.latent_cache import (
 from resonate_audio.data.latents import LatentSet
 from resonate_audio.data.shards.read import LatentShards
 from resonate_audio.data.waveforms import WaveformSet
+from resonate_audio.model.adapter import ADAPTER_NAME, write_adapter
 from resonate_audio.model.checkpoint import fingerprint_weights
 from resonate_audio.model.flow_transformer import FlowTransformer
-from resonate_audio.model.folder import build_vocoder
+from resonate_audio.model.folder import Networks, build_vocoder, write_networks
 from resonate_audio.model.linear_vae import AnyVAE, LinearVAE
+from resonate_audio.model.presets import ModelConfig
 from resonate_audio.model.text_encoder import TextEncoder
 from resonate_audio.training.loop.distributed import current_ranks, joined_ranks
 from resonate_audio.training.loop.start import train
@@ -44,7 +49,18 @@ from resonate_audio.training.recipes.model import (
     load_text_encoder,
     load_vae,
     open_waves,
+    text_encoder_folder,
 )
+from resonate_audio.training.reinforce.lora import (
+    LoraSettings,
+    add_lora,
+    low_rank,
+    merged_state,
+    plain_copy,
+)
+
+MODEL_NAME = "model"
+"""Folder of the whole model in the export of a run."""
 
 
 class PretrainRecipe(ModelRecipe):
@@ -57,6 +73,14 @@ class PretrainRecipe(ModelRecipe):
     None is 0, and keeps the statistics of ``weights.transformer`` where that is given."""
     flow: FlowConfig = FlowConfig()
     listen: ListenConfig = ListenConfig()
+    lora: LoraSettings | None = None
+    """Train adapters beside the weights of ``weights.transformer`` instead of the weights."""
+
+    @model_validator(mode="after")
+    def _lora_has_a_base(self) -> PretrainRecipe:
+        if self.lora is not None and self.weights.transformer is None:
+            raise ValueError("lora: needs weights.transformer, which the adapters change")
+        return self
 
 
 def train_flow(recipe: PretrainRecipe, say: Say) -> RunResult:
@@ -81,7 +105,10 @@ def _train_flow(recipe: PretrainRecipe, waves: WaveformSet, say: Say) -> RunResu
         model = build_transformer(recipe.model.transformer, data, scales).to(device)
         start_from(recipe, model, data, scales)
         listener = make_listener(recipe, encoder, vae, device)
-        return PretrainTask(model, data.to(device), recipe.flow, recipe.run.seed, listener)
+        export = prepare(recipe, model, vae)
+        task = PretrainTask(model, data.to(device), recipe.flow, recipe.run.seed, listener)
+        task.write, task.state = export, merged_state
+        return task
 
     return train(build, recipe)
 
@@ -103,13 +130,46 @@ def train_on_shards(recipe: PretrainRecipe, location: str, say: Say) -> RunResul
         listener = None
         if vae is not None and recipe.listen.prompts:
             listener = make_listener(recipe, load_text_encoder(recipe, device), vae, device)
+        export = prepare(recipe, model, vae)
         task = ShardPretrainTask(
             model, data, recipe.flow, recipe.run.seed, current_ranks(), listener,
             recipe.data.shuffle_window,
         )  # fmt: skip
+        task.write, task.state = export, merged_state
         return task
 
     return train(build, recipe)
+
+
+Export = Callable[[FlowTransformer, Path], None]
+"""Writes what is exported beside the weights."""
+
+
+def prepare(recipe: PretrainRecipe, model: FlowTransformer, vae: AnyVAE | None) -> Export:
+    """Put adapters into a model where the recipe wants them, and say what will be exported."""
+    base = ""
+    if recipe.lora is not None:
+        base = fingerprint_weights([model.state_dict()])
+        add_lora(model, recipe.lora)
+
+    def export(trained: FlowTransformer, folder: Path) -> None:
+        if recipe.lora is not None:
+            write_adapter(folder / ADAPTER_NAME, low_rank(trained), recipe.model.name, base)
+        if vae is not None and recipe.weights.vocoder is not None:
+            write_model(recipe, recipe.model, vae, plain_copy(trained), folder / MODEL_NAME)
+
+    return export
+
+
+def write_model(
+    recipe: ModelRecipe, config: ModelConfig, vae: AnyVAE, flow: FlowTransformer, folder: Path
+) -> None:
+    """Put a flow beside the other parts that a recipe names: a model to be used."""
+    assert recipe.weights.vocoder is not None
+    vocoder = build_vocoder(config.vocoder)
+    load_part(vocoder, recipe.weights.vocoder)
+    parts = Networks(config, flow, vae, vocoder)
+    write_networks(folder, parts, text_encoder_folder(recipe), overwrite=True)
 
 
 def start_from(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import ConfigError
+from resonate_audio.model.adapter import LowRank
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.training.loop.distributed import plain_state
 
@@ -91,3 +92,22 @@ def merged_state(model: FlowTransformer) -> dict[str, Tensor]:
     for name, layer in adapter_layers(model).items():
         state[f"{name}.weight"] += layer.get_delta_weight(ADAPTER).to(state[f"{name}.weight"])
     return state
+
+
+@torch.no_grad()
+def low_rank(model: FlowTransformer) -> dict[str, LowRank]:
+    """A and B of every adapted map by its name, the scale α / r in B."""
+    return {
+        name: (
+            layer.lora_A[ADAPTER].weight.detach().clone(),
+            layer.lora_B[ADAPTER].weight.detach() * layer.scaling[ADAPTER],
+        )
+        for name, layer in adapter_layers(model).items()
+    }
+
+
+def plain_copy(model: FlowTransformer) -> FlowTransformer:
+    """A model of its own with the weights of one in training, adapters added in."""
+    copy = FlowTransformer(model.config)
+    copy.load_state_dict(merged_state(model))
+    return copy.eval()

@@ -61,8 +61,10 @@ class Policy:
         self.guidance_scale = guidance_scale
         self.precision = precision
         self.times = times if model.config.mean_velocity else None
-        self.start = int(fingerprint_weights([model.state_dict()])[:15], 16)
-        """Hash of the weights that the reference has."""
+        self.fingerprint = fingerprint_weights([model.state_dict()])
+        """Of the weights that the reference has."""
+        self.start = int(self.fingerprint[:15], 16)
+        """The same as a number."""
         self.frozen: FlowTransformer | None = None
         self.remembered: dict[str, Tensor] = {}
         if lora is None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from resonate_audio.core.errors import ConfigError, ResonateError, RewardError, TrainingError
 from resonate_audio.core.types import Prompts
 from resonate_audio.data.batches import BatchPlan
+from resonate_audio.model.adapter import ADAPTER_NAME, write_adapter
 from resonate_audio.model.folder import Networks, write_networks
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.detectors import find_hack_signs, rewards_diverge
@@ -31,7 +32,7 @@ from resonate_audio.training.loop.trainer import Trainer
 from resonate_audio.training.reinforce.advantage import AdvantageConfig
 from resonate_audio.training.reinforce.experience import Experience, Metrics, TakeMaker
 from resonate_audio.training.reinforce.live_table import LiveTable
-from resonate_audio.training.reinforce.lora import merged_state
+from resonate_audio.training.reinforce.lora import low_rank, plain_copy
 from resonate_audio.training.reinforce.policy import Policy
 from resonate_audio.training.reinforce.run_log import read_run
 from resonate_audio.training.reinforce.run_page import write_run_page
@@ -109,11 +110,14 @@ class PolicyTask(Task):
 
     def export(self, folder: Path) -> None:
         """Write the taught model as a folder that `Resonate.from_pretrained` reads."""
-        transformer = type(self.policy.model)(self.policy.model.config)
-        transformer.load_state_dict(merged_state(self.policy.model))
+        transformer = plain_copy(self.policy.model)
         parts = self.networks
         taught = Networks(parts.config, transformer, parts.vae, parts.vocoder)
         write_networks(folder, taught, self.text_encoder, overwrite=True)
+        maps = low_rank(self.policy.model)
+        if maps:
+            base = self.policy.fingerprint
+            write_adapter(folder / ADAPTER_NAME, maps, parts.config.name, base)
 
     def extra_state(self) -> dict[str, Tensor]:
         """Which model is the reference, and the averaged weights of algorithms that keep some."""
