@@ -49,18 +49,30 @@ def test_a_name_without_words_asks_for_a_caption(tmp_path: Path) -> None:
         list(find_clips(tmp_path))
 
 
+SETTINGS = [
+    "listen.duration_s=0.5",
+    "listen.num_inference_steps=2",
+    "optim.learning_rate=0.05",
+    "ema.kind=off",
+    "run.device=cpu",
+    "run.precision=float32",
+    "run.sample_every=0",
+]
+
+
+def learn(folder: Path, model: Path, output: Path) -> int:
+    """The command, with few steps and no picture but at the end."""
+    command = ["train", "sft", "--folder", str(folder), "--lora", "--steps", "2", "-m", str(model)]
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    return run([*command, "-o", str(output), *settings])
+
+
 @pytest.fixture(scope="module")
 def learnt(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one command makes of a folder of sounds."""
     place = tmp_path_factory.mktemp("own")
-    folder = write_sounds(place / "mine")
-    command = ["train", "sft", "--folder", str(folder), "--lora", "--steps", "3"]
-    settings = ["--set", "listen.duration_s=0.5", "--set", "listen.num_inference_steps=2"]
-    settings += ["--set", "optim.learning_rate=0.05", "--set", "run.device=cpu"]
-    settings += ["--set", "ema.kind=off"]
-    output = place / "run"
-    assert run([*command, "-m", str(tiny_model), "-o", str(output), *settings]) == 0
-    return output
+    assert learn(write_sounds(place / "mine"), tiny_model, place / "run") == 0
+    return place / "run"
 
 
 def test_a_folder_becomes_an_adapter_that_is_heard_and_replays(
@@ -135,12 +147,7 @@ def test_the_last_line_says_how_to_hear_it(
     learnt: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A finished run ends at once, with the same line."""
-    folder = str(learnt.parent / "mine")
-    command = ["train", "sft", "--folder", folder, "--lora", "--steps", "3"]
-    settings = ["--set", "listen.duration_s=0.5", "--set", "listen.num_inference_steps=2"]
-    settings += ["--set", "optim.learning_rate=0.05", "--set", "run.device=cpu"]
-    settings += ["--set", "ema.kind=off"]
-    assert run([*command, "-m", str(tiny_model), "-o", str(learnt), *settings]) == 0
+    assert learn(learnt.parent / "mine", tiny_model, learnt) == 0
     line = capsys.readouterr().err.splitlines()[-1]
     words = shlex.split(line.removeprefix("hear it:  "))
     assert words[:3] == ["resonate", "generate", "dog bark"]
