@@ -15,6 +15,7 @@ from resonate_audio.core.documents.text import one_line
 from resonate_audio.core.edit import Edit
 from resonate_audio.core.errors import AudioError, InputError
 from resonate_audio.core.noise import MAX_SEED
+from resonate_audio.core.sampling import MAX_ROWS
 from resonate_audio.core.types import Recipe
 
 RECIPE_KEY = "resonate_recipe"
@@ -23,7 +24,7 @@ PLAIN_RECIPE_BYTES = 16_000
 MAX_COMMENT_BYTES = 1 << 22
 MAX_RECIPE_BYTES = 1 << 24
 """Once it is inflated."""
-MAX_ROWS, MAX_THREADS, MAX_TEXT, MAX_NAME = 1024, 1024, 100_000, 1_000
+MAX_THREADS, MAX_TEXT, MAX_NAME = 1024, 100_000, 1_000
 
 
 def format_recipe(recipe: Recipe) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,8 +24,9 @@ from resonate_audio.audio.decoding import (
 )
 from resonate_audio.audio.embedded import MAX_COMMENT_BYTES, fitting_recipe, parse_recipe
 from resonate_audio.audio.tags import append_wav_tags, prepend_id3_tags
-from resonate_audio.core.errors import AudioError, OutputError
-from resonate_audio.core.files import atomic_path, output_error
+from resonate_audio.core.errors import AudioError
+from resonate_audio.core.files import atomic_path, check_target, output_error, temporary_path
+from resonate_audio.core.paths import given_path
 from resonate_audio.core.types import Audio, Recipe
 
 BLOCK_SAMPLES = 1 << 14
@@ -160,7 +160,7 @@ def read_audio(path: str | Path, sample_rate_hz: int | None = None) -> Audio:
     Raises:
         AudioError: the file is missing, is not audio, is cut short, or holds no sample.
     """
-    return _to_audio(read_sound(Path(path)), str(path), sample_rate_hz)
+    return _to_audio(read_sound(given_path(path)), str(path), sample_rate_hz)
 
 
 def decode_audio(
@@ -296,7 +296,7 @@ def write_audio(path: str | Path, audio: Audio, overwrite: bool = False) -> None
         AudioError: unknown suffix, or a sound that is empty, NaN or infinite.
         OutputError: the file exists, cannot be written, or the disk is full.
     """
-    path = Path(path)
+    path = given_path(path)
     check_output(path, overwrite)
     data = encode_audio(audio, audio_format(path))
     write_bytes(path, data, overwrite)
@@ -320,13 +320,10 @@ def check_output(path: Path, overwrite: bool) -> None:
         OutputError: the file exists and may not be replaced, or its folder cannot be written.
     """
     audio_format(path)
+    target = check_target(path, overwrite)
     try:
-        if path.is_dir():
-            raise OutputError(f"{path}: is a folder, expected a file name")
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path}: exists already; pass --overwrite to replace it")
-        existing = next(parent for parent in path.absolute().parents if parent.exists())
-        probe = existing / f".{path.stem}.{secrets.token_hex(4)}.probe"
+        existing = next(parent for parent in target.parents if parent.exists())
+        probe = temporary_path(existing / "probe")
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -339,7 +336,7 @@ def read_recipe(path: str | Path) -> Recipe | None:
     Raises:
         AudioError: the file is not audio, or its recipe is damaged.
     """
-    return parse_recipe(read_sound(Path(path)).comment, str(path))
+    return parse_recipe(read_sound(given_path(path)).comment, str(path))
 
 
 def _describe(

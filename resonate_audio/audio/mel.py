@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float32, Float64
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import NetworkConfig
 from resonate_audio.core.errors import ShapeError
 
 POWER_FLOOR = 1e-9
@@ -20,14 +20,14 @@ MEL_FLOOR = 1e-5
 """Smallest mel magnitude: the logarithm never goes below it."""
 
 
-class MelConfig(FrozenConfig):
+class MelConfig(NetworkConfig):
     """The numbers of one mel front end."""
 
     sample_rate_hz: PositiveInt
-    n_fft: PositiveInt
+    n_fft: int = Field(gt=0, le=65_536)
     """Window and transform length, samples."""
     hop_samples: PositiveInt
-    num_bands: PositiveInt
+    num_bands: int = Field(gt=0, le=4096)
     min_hz: float = 0.0
     max_hz: PositiveFloat
     log: Literal["ln", "log10"]

@@ -18,6 +18,7 @@ from resonate_audio.cli.generate import (
     load_as,
     make_all,
     say_what_is_cut,
+    say_what_is_idle,
     tell,
 )
 from resonate_audio.cli.naming import Wanted, plan_sounds, slug
@@ -140,8 +141,12 @@ def extend(
         str | None,
         typer.Argument(help="What to hear there.", show_default="what made the source"),
     ] = None,
-    before: Annotated[float, typer.Option(min=0, metavar="S", help="Seconds before it.")] = 0.0,
-    after: Annotated[float, typer.Option(min=0, metavar="S", help="Seconds after it.")] = 0.0,
+    before: Annotated[
+        float, typer.Option(min=0, max=600, metavar="S", help="Seconds before it.")
+    ] = 0.0,
+    after: Annotated[
+        float, typer.Option(min=0, max=600, metavar="S", help="Seconds after it.")
+    ] = 0.0,
     making: Making = REMAKING,
 ) -> None:
     """Let a sound begin earlier or go on longer; the sound itself stays bit for bit.
@@ -162,6 +167,7 @@ def loop(
     duration: Annotated[
         float | None,
         typer.Option(
+            max=600,
             metavar="S",
             help="Of a loop from a sentence.",
             show_default="the model's own",
@@ -172,6 +178,7 @@ def loop(
     seam: Annotated[
         float | None,
         typer.Option(
+            max=600,
             metavar="S",
             help="Of a file: the stretch around its ends that is made anew.",
             show_default="0.5",
@@ -245,6 +252,7 @@ def run_edit(
     check_outputs(sounds, making.target)
     pipeline = load_as(making.loading)
     say_what_is_cut(pipeline, texts)
+    say_what_is_idle(pipeline, [wanted])
     edited = way(pipeline)
 
     def compute(batch: Batch, report: StepReport) -> list[Audio]:

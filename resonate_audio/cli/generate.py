@@ -83,6 +83,7 @@ def generate(
     if missing:
         pipeline = load_as(making.loading)
         say_what_is_cut(pipeline, texts)
+        say_what_is_idle(pipeline, wanted)
         check_durations(pipeline, missing)
         made = make_all(missing, from_words(pipeline), making)
     if sound_list is None:
@@ -160,6 +161,16 @@ def say_what_is_cut(pipeline: Resonate, texts: Sequence[str]) -> None:
         say(f"note: prompt cut at {num_tokens} tokens, the rest is not heard: {text[:50]}…")
 
 
+def say_what_is_idle(pipeline: Resonate, wanted: Sequence[Wanted]) -> None:
+    """Tell that a negative prompt has no effect, and what would give it one."""
+    from resonate_audio.pipeline.request import idle_negative
+
+    scales = [(x.negative, pipeline.config.sampling(**x.asked).guidance_scale) for x in wanted]
+    told = [idle_negative([negative], scale) for negative, scale in scales]
+    for text in dict.fromkeys(filter(None, told)):
+        say(f"note: {text} (--guidance 4.5)")
+
+
 Batch = Sequence[PlannedSound]
 """Sounds that are computed together."""
 Way = Callable[[Batch, StepReport], list["Audio"]]
@@ -222,10 +233,10 @@ def _call(sound: PlannedSound) -> tuple[object, ...]:
 def make(batch: Batch, way: Way, label: str) -> list[Audio]:
     """Compute and finish one batch, showing its steps."""
     from resonate_audio.audio.finish import finish_sound
-    from resonate_audio.pipeline.request import PromptCutWarning
+    from resonate_audio.pipeline.request import RequestWarning
 
     with step_progress(label) as report, warnings.catch_warnings():
-        warnings.simplefilter("ignore", PromptCutWarning)  # said once, before the first batch
+        warnings.simplefilter("ignore", RequestWarning)  # said once, before the first batch
         made = way(batch, report)
     finishes = [sound.wanted.finish for sound in batch]
     return [

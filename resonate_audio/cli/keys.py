@@ -20,7 +20,8 @@ def add(
     name: Name,
     file: File = STANDARD,
     requests_per_minute: Annotated[
-        int | None, typer.Option(min=1, help="More are refused.", show_default="no limit")
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="More are refused.", show_default="no limit"),
     ] = None,
 ) -> None:
     """Make a key and print it: the file keeps its hash only, so it is told this once.

@@ -12,6 +12,7 @@ from resonate_audio.cli.console import print_table, print_text, say
 from resonate_audio.cli.options import Port
 from resonate_audio.cli.server import check_packages, run_server
 from resonate_audio.core.errors import InputError
+from resonate_audio.core.paths import given_path
 
 if TYPE_CHECKING:
     from resonate_audio.serving.listening.results import AxisResult, Results
@@ -51,7 +52,9 @@ def create(
         list[str] | None,
         typer.Option(help="FILE=LOW,HIGH: a sound whose believable scores are known."),
     ] = None,
-    repeats: Annotated[int, typer.Option(help="Clips that everybody hears twice.")] = 2,
+    repeats: Annotated[
+        int, typer.Option(min=0, max=1000, help="Clips that everybody hears twice.")
+    ] = 2,
     title: Annotated[str, typer.Option(help="What raters read.")] = "Listening test",
     instructions: Annotated[
         str | None, typer.Option(help="What raters read before they begin.")
@@ -111,7 +114,7 @@ def read_given(
         name, _, place = text.partition("=")
         if not name or not place or name in folders:
             raise InputError(f"--system {text}: expected NAME=FOLDER, each name once")
-        folders[name] = Path(place)
+        folders[name] = given_path(place)
     return read_systems(folders, read_prompts(prompts) if prompts else None)
 
 

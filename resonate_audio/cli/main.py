@@ -7,6 +7,7 @@ caller can fix it (one line on stderr says how) · 130 interrupted.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -38,6 +39,7 @@ from resonate_audio.cli.data import app as data
 from resonate_audio.cli.demo import command as demo
 from resonate_audio.cli.evaluate import app as evaluate
 from resonate_audio.cli.mcp import command as mcp
+from resonate_audio.cli.options import with_given_paths
 from resonate_audio.cli.text_command import TextCommand
 from resonate_audio.core.errors import ResonateError
 from resonate_audio.core.files import NO_ROOM
@@ -45,6 +47,8 @@ from resonate_audio.core.text import one_line
 
 # The class is public only as the parent of BadParameter, here and in older typers.
 UsageError: Any = typer.BadParameter.__bases__[0]
+OF_THE_DISK = NO_ROOM | {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG}
+"""What the caller can mend, whichever library met it."""
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
 INSIST_S = 1.0
@@ -100,6 +104,17 @@ app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(listen.app, name="listen")
 app.add_typer(keys.app, name="keys")
+
+
+def _take_given_paths(commands: typer.Typer) -> None:
+    """Let every command take its paths as `given_path` reads them, those of groups, too."""
+    for info in commands.registered_commands:
+        info.callback = with_given_paths(info.callback) if info.callback else None
+    for group in commands.registered_groups:
+        _take_given_paths(group.typer_instance) if group.typer_instance else None
+
+
+_take_given_paths(app)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -198,6 +213,8 @@ def _show_lost_output(error: OSError) -> int:
     if error.errno in NO_ROOM and error.filename is None:
         _drop_output()
         return _fail("the disk is full where the output goes; the rest of it is lost", code=2)
+    if error.errno in OF_THE_DISK:  # written by a library, and not through our own door
+        return _fail(f"{error.filename or 'a file'}: {error.strerror}", code=2)
     raise error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any
 
 from resonate_audio.core.edit import Finish
 from resonate_audio.core.errors import InputError
+from resonate_audio.core.paths import given_path
 
 STDOUT = Path("-")
 DEFAULT_SUFFIX = ".wav"
@@ -95,14 +97,14 @@ def _paths(rows: Sequence[Row], output: str | None) -> list[Path]:
         refuse_equal(paths, rows, f"-o {output}: add {{seed}}, {{take}} or {{n}}")
         return paths
     if _is_folder(output):
-        folder = Path(output or ".")
+        folder = given_path(output or ".")
         stems = [f"{item.name or slug(item.prompt)}_{seed}" for item, seed, _ in rows]
         if not any(item.name for item, _, _ in rows):
             stems = _distinct(stems)
         paths = [folder / f"{stem}{DEFAULT_SUFFIX}" for stem in stems]
         refuse_equal(paths, rows, "give each a name or a seed of its own")
         return paths
-    path = Path(output or "")
+    path = given_path(output or "")
     if len(rows) == 1:
         return [path]
     return [path.with_stem(f"{path.stem}-{number}") for number in range(1, len(rows) + 1)]
@@ -126,7 +128,7 @@ def _filled(output: str, row: Row, number: int) -> Path:
 
     if re.search(r"[{}]", _BRACES.sub("", output)):
         raise InputError(f"-o {output}: a brace stands alone")
-    return Path(_BRACES.sub(fill, output))
+    return given_path(_BRACES.sub(fill, output))
 
 
 def refuse_equal(paths: Sequence[Path], rows: Sequence[Row], advice: str) -> None:
@@ -156,7 +158,10 @@ def slug(text: str) -> str:
 
 def _is_folder(output: str | None) -> bool:
     return (
-        output is None or output.endswith("/") or Path(output).is_dir() or not Path(output).suffix
+        output is None
+        or output.endswith("/")
+        or os.path.isdir(given_path(output))
+        or not Path(output).suffix
     )
 
 

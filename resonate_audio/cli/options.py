@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import typer
 
 from resonate_audio.core.edit import FINISH_RANGES, Finish
-from resonate_audio.core.sampling import Sampling, SolverSettings, shown_as
+from resonate_audio.core.errors import InputError
+from resonate_audio.core.paths import given_path
+from resonate_audio.core.sampling import MAX_ROWS, Sampling, SolverSettings, shown_as
 
 SETTINGS, MACHINE, MANY = "How it sounds", "What it runs on", "Many processes or machines"
 FINISHED, FILES = "How it is finished", "Where it goes"
@@ -68,7 +70,8 @@ NumberFormat = Annotated[
     ),
 ]
 BatchSize = Annotated[
-    int, typer.Option(min=1, help="Sounds computed together.", rich_help_panel=MACHINE)
+    int,
+    typer.Option(min=1, max=MAX_ROWS, help="Sounds computed together.", rich_help_panel=MACHINE),
 ]
 PromptsFile = Annotated[
     Path | None,
@@ -84,7 +87,9 @@ Takes = Annotated[
 ]
 Host = Annotated[str, typer.Option(help="Other than loopback needs a key.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")]
-ChanceSeed = Annotated[int, typer.Option("--seed", min=0, help="Of bootstrap and sign flips.")]
+ChanceSeed = Annotated[
+    int, typer.Option("--seed", min=0, max=2**62, help="Of bootstrap and sign flips.")
+]
 Ray = Annotated[
     str | None,
     typer.Option(
@@ -96,12 +101,15 @@ Ray = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes that Ray uses.", show_default="1", rich_help_panel=MANY),
+    typer.Option(
+        min=1, max=100_000, help="Processes that Ray uses.", show_default="1", rich_help_panel=MANY
+    ),
 ]
 Threads = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=4096,
         help="CPU threads of each process.",
         show_default="all, with --ray as many as this machine would",
         rich_help_panel=MANY,
@@ -118,6 +126,30 @@ Seed = Annotated[
     ),
 ]
 Negative = Annotated[str, typer.Option(help="What not to hear.", rich_help_panel=SETTINGS)]
+
+
+def with_given_paths(command: Callable[..., None]) -> Callable[..., None]:
+    """Call a command with each of its paths as `given_path` reads it.
+
+    Raises:
+        InputError: a path lies in the home of a user who has none; names the option.
+    """
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        command(**{name: _given(name, value) for name, value in given.items()})
+
+    return run
+
+
+def _given(name: str, value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_given(name, one) for one in value]
+    try:
+        return given_path(value) if isinstance(value, Path) else value
+    except InputError as error:
+        raise InputError(f"{name} {error}") from error
+
 
 Asked = dict[str, Any]
 """Settings of `Sampling` that a command line gives, by name."""

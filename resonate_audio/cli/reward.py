@@ -71,7 +71,10 @@ def reward(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     device: Device = None,
     timeout: Annotated[
-        float, typer.Option(help="Seconds that a judge has for clips of one length.")
+        float,
+        typer.Option(
+            min=0.001, max=1_000_000, help="Seconds that a judge has for clips of one length."
+        ),
     ] = 3600.0,
 ) -> None:
     """Score sounds as a judge in training would.

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,6 +17,7 @@ from resonate_audio.cli.options import Devices, Host, Port
 from resonate_audio.cli.server import check_packages, run_server
 from resonate_audio.core.config import parse_config
 from resonate_audio.core.errors import InputError
+from resonate_audio.core.paths import given_path
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -90,11 +92,11 @@ def serve(
             "give --keys FILE"
         )
     check_packages()
-    values: dict[str, Any] = {"api_key": key, "home": home_folder(home), "runs": runs}
+    values: dict[str, Any] = {"api_key": key, "home": home, "runs": runs}
     values |= {"preload": True} if preload else {}
     values |= {"keys": known_keys(keys)} if keys is not None else {}
     values |= {"devices": tuple(device)} if device else {}
-    values |= {"models": dict(map(split_model, model))} if model else {}
+    values |= {"models": read_models(model)} if model else {}
     config = read_settings(values, limit or [])
     if config.runs is not None and not config.runs.is_dir():
         raise InputError(f"--runs {config.runs}: no such folder")
@@ -134,20 +136,38 @@ class JsonLines(logging.Formatter):
 
 def quiet(log_format: LogFormat = "text") -> None:
     """Log what happens, but no prompts: a cut one is told to its client."""
-    from resonate_audio.pipeline.request import PromptCutWarning
+    from resonate_audio.pipeline.request import RequestWarning
 
     handler = logging.StreamHandler()
     as_text = logging.Formatter("%(asctime)s %(message)s")
     handler.setFormatter(JsonLines() if log_format == "json" else as_text)
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("resonate.serve").setLevel(logging.INFO)
-    warnings.simplefilter("ignore", PromptCutWarning)
+    warnings.simplefilter("ignore", RequestWarning)
+
+
+def read_models(texts: Sequence[str]) -> dict[str, str]:
+    """Sources of models by their names.
+
+    Raises:
+        InputError: two have the same name.
+    """
+    models: dict[str, str] = {}
+    for name, source in map(split_model, texts):
+        if name in models:
+            raise InputError(
+                f"--model {name} is given twice, as {models[name]} and {source}; give one of them "
+                "another name: NAME=SOURCE"
+            )
+        models[name] = source
+    return models
 
 
 def split_model(text: str) -> tuple[str, str]:
     """Name and source of ``NAME=SOURCE``, or of a source that names itself."""
     name, equals, source = text.partition("=")
-    return (name, source) if equals else (Path(text).name if Path(text).is_dir() else text, text)
+    folder = given_path(text)
+    return (name, source) if equals else (folder.name if os.path.isdir(folder) else text, text)
 
 
 def read_settings(values: dict[str, Any], overrides: list[str]) -> ServeConfig:
@@ -156,28 +176,16 @@ def read_settings(values: dict[str, Any], overrides: list[str]) -> ServeConfig:
     Raises:
         ConfigError: one is unknown or out of range.
     """
-    from resonate_audio.core.config import apply_overrides
+    from resonate_audio.core.config import apply_overrides, check_numbers
     from resonate_audio.pipeline.device import choose_device
     from resonate_audio.serving.config import ServeConfig
 
     values = {"devices": (str(choose_device(None)),)} | apply_overrides(values, overrides)
-    for name in values["devices"]:
+    check_numbers(values, "resonate serve")
+    config = parse_config(ServeConfig, values, "resonate serve")
+    for name in config.devices:
         choose_device(name)
-    return parse_config(ServeConfig, values, "resonate serve")
-
-
-def home_folder(given: Path) -> Path:
-    """The folder of jobs and sounds.
-
-    Raises:
-        InputError: it is to lie in the home of a user who has none.
-    """
-    try:
-        return given.expanduser()
-    except RuntimeError as error:
-        raise InputError(
-            f"--home {given}: this user has no home folder (HOME is not set); give --home FOLDER"
-        ) from error
+    return config
 
 
 def model_app(config: ServeConfig) -> FastAPI:

@@ -21,6 +21,9 @@ COST_COLUMNS = (
 )
 
 
+MOST_GPUS = 1_000_000
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows to print under a title."""
@@ -33,18 +36,30 @@ class Table:
 def plan(
     gpus: Annotated[str, typer.Option(help="Numbers of GPUs to compare.")] = "1,8,64,1024",
     hours: Annotated[
-        float | None, typer.Option(min=0.01, help="Say how many steps fit into this time.")
+        float | None, typer.Option(min=0.01, max=1e9, help="Say how many steps fit into this time.")
     ] = None,
     preset: Annotated[str, typer.Option(help="Model family.")] = "resonate",
-    batch: Annotated[int, typer.Option(min=1, help="Pre-training clips an update.")] = 256,
-    steps: Annotated[int, typer.Option(min=1, help="Pre-training updates.")] = 500_000,
-    prompts: Annotated[int, typer.Option(min=1, help="GRPO prompts a step.")] = 64,
-    takes: Annotated[int, typer.Option(min=2, help="GRPO takes of each prompt.")] = 24,
-    grpo_steps: Annotated[int, typer.Option(min=1, help="GRPO steps.")] = 1000,
-    peak_tflops: Annotated[float, typer.Option(help="Of one GPU, bfloat16.")] = 989.0,
-    utilisation: Annotated[float, typer.Option(help="Part of the peak that is reached.")] = 0.35,
-    memory_gb: Annotated[float, typer.Option(help="Of one GPU.")] = 80.0,
-    network_gb_s: Annotated[float, typer.Option(help="Between nodes, for one GPU.")] = 40.0,
+    batch: Annotated[
+        int, typer.Option(min=1, max=1_000_000_000, help="Pre-training clips an update.")
+    ] = 256,
+    steps: Annotated[
+        int, typer.Option(min=1, max=1_000_000_000, help="Pre-training updates.")
+    ] = 500_000,
+    prompts: Annotated[
+        int, typer.Option(min=1, max=1_000_000_000, help="GRPO prompts a step.")
+    ] = 64,
+    takes: Annotated[int, typer.Option(min=2, max=10_000, help="GRPO takes of each prompt.")] = 24,
+    grpo_steps: Annotated[int, typer.Option(min=1, max=1_000_000_000, help="GRPO steps.")] = 1000,
+    peak_tflops: Annotated[
+        float, typer.Option(min=0.001, max=1e9, help="Of one GPU, bfloat16.")
+    ] = 989.0,
+    utilisation: Annotated[
+        float, typer.Option(min=0.001, max=1, help="Part of the peak that is reached.")
+    ] = 0.35,
+    memory_gb: Annotated[float, typer.Option(min=0.001, max=1e9, help="Of one GPU.")] = 80.0,
+    network_gb_s: Annotated[
+        float, typer.Option(min=0.001, max=1e9, help="Between nodes, for one GPU.")
+    ] = 40.0,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
 ) -> None:
     """Hours, memory and bytes of pre-training and GRPO on any number of GPUs.
@@ -174,8 +189,8 @@ def _counts(text: str) -> list[int]:
         counts = [int(part) for part in text.split(",")]
     except ValueError:
         counts = []
-    if not counts or min(counts) < 1:
-        raise InputError(f"--gpus {text}: expected numbers of GPUs such as 1,8,64")
+    if not counts or min(counts) < 1 or max(counts) > MOST_GPUS:
+        raise InputError(f"--gpus {text}: expected numbers of GPUs such as 1,8,64, to a million")
     return counts
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from resonate_audio.core.documents.json_text import MAX_DEPTH
 from resonate_audio.core.documents.yaml_text import parse_yaml, read_yaml
 from resonate_audio.core.errors import ConfigError, ResonateError
 from resonate_audio.core.files import name_inside
+from resonate_audio.core.paths import given_path
 
 
 class FrozenConfig(BaseModel):
@@ -18,12 +20,65 @@ class FrozenConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_bool_is_a_number(cls, values: Any) -> Any:
+        for name in number_fields(cls) if isinstance(values, dict) else ():
+            given = values.get(name)
+            if isinstance(given, bool) or (
+                isinstance(given, list | tuple) and any(isinstance(one, bool) for one in given)
+            ):
+                raise ValueError(f"{name}: expected a number, got {str(given).lower()}")
+        return values
+
+
+LARGEST_SIZE, DEEPEST, LONGEST_LIST = 1_000_000, 1_000, 64
+"""Of a network: any size, layers on each other, and sizes in a list."""
+_DEPTHS = ("layers", "blocks", "mixers", "refine")
+
+
+class NetworkConfig(FrozenConfig):
+    """Base of the sizes of a network; whether it fits into the machine is seen when it is built."""
+
+    @model_validator(mode="after")
+    def _within_reason(self) -> NetworkConfig:
+        for name in number_fields(type(self)):
+            value = getattr(self, name)
+            sizes = value if isinstance(value, tuple) else (value,)
+            most = DEEPEST if name.endswith(_DEPTHS) else LARGEST_SIZE
+            if len(sizes) > LONGEST_LIST:
+                raise ValueError(f"{name}: {len(sizes)} sizes; expected {LONGEST_LIST} at most")
+            if any(isinstance(size, int) and size > most for size in sizes):
+                raise ValueError(f"{name}: {max(sizes)} is too large; expected {most:,} at most")
+        return self
+
+
+@cache
+def number_fields(cls: type[BaseModel]) -> tuple[str, ...]:
+    """Fields that hold numbers, or lists of them, and no truth value."""
+    kinds = {name: _kinds(field.annotation) for name, field in cls.model_fields.items()}
+    return tuple(name for name, kind in kinds.items() if kind & {int, float} and bool not in kind)
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    inside = [_kinds(part) for part in get_args(annotation)]
+    own = {annotation} if isinstance(annotation, type) else set[Any]()
+    return own.union(*inside)
+
 
 PROBLEMS_SHOWN = 8
+LARGEST = 1_000_000_000
+"""The largest number of a recipe: what is more means another unit, or nothing that ends."""
+LARGEST_SEED = 2**63 - 1
 
 NameInside = Annotated[str, AfterValidator(name_inside)]
 """The name of a file in the folder that a list lies in: one that was copied from elsewhere leads to
 nothing beside it."""
+GivenPath = Annotated[Path, AfterValidator(given_path)]
+"""A path of a recipe: relative to the folder that one is in, ``~`` the home folder."""
+WRITTEN = "written"
+WrittenPath = Annotated[Path, AfterValidator(given_path), WRITTEN]
+"""The same of what is written and not read: nothing depends on where it lies."""
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
@@ -82,7 +137,27 @@ def apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, A
 
 def load_config(cls: type[ConfigT], path: Path, overrides: list[str] | None = None) -> ConfigT:
     """Read a recipe file, apply overrides, check every field once."""
-    return parse_config(cls, apply_overrides(read_yaml(path), overrides or []), str(path))
+    values = apply_overrides(read_yaml(path), overrides or [])
+    check_numbers(values, str(path))
+    return parse_config(cls, values, str(path))
+
+
+def check_numbers(values: Any, source: str, name: str = "") -> None:
+    """Refuse numbers beyond `LARGEST`, whatever the field; seeds may be as large as they come.
+
+    Raises:
+        ConfigError: names the field and the number.
+    """
+    if isinstance(values, dict):
+        for key, value in values.items():
+            check_numbers(value, source, f"{name}.{key}" if name else str(key))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            check_numbers(value, source, name)
+    elif isinstance(values, int | float) and not isinstance(values, bool):
+        largest = LARGEST_SEED if name.rpartition(".")[2].startswith("seed") else LARGEST
+        if abs(values) > largest:
+            raise ConfigError(f"{source}: {name}: {values:g} is more than {largest:,}")
 
 
 def _copy_tree(values: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ SolverName = Literal["euler", "heun", "midpoint", "ab2"]
 MAX_STEPS, MAX_GUIDANCE = 10_000, 1000.0
 NO_GUIDANCE = 1.0
 """The guidance scale that adds nothing to what a network predicts."""
+MAX_ROWS = 1024
+"""Sounds that are computed together at most: a recipe lists them all."""
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,8 @@ class Recipe:
     """CPU threads it was computed with, which decide how sums are split; 0: not recorded."""
     in_blocks: bool = field(default=False, compare=False)
     """Whether the file was written block by block; recipes of older versions do not say so."""
+    one_branch: bool = field(default=False, compare=False)
+    """Whether a guidance scale of 1 left the empty prompt out; older versions computed it."""
     edit: Edit | None = None
     """What it was made of besides the prompt."""
     finish: Finish | None = None

@@ -143,7 +143,7 @@ def check_manifest(
     found = CheckReport(str(path), config.model_dump(mode="json"))
     tally = _Tally(found)
     batches = _batches(_fresh_clips(path, found))
-    for facts in chain.from_iterable(_inspect(path.parent, batches, config, num_workers)):
+    for facts in chain.from_iterable(_inspect(path, batches, config, num_workers)):
         tally.add(facts)
         if report:
             report(found.num_clips + found.num_repeats, total)
@@ -154,13 +154,14 @@ def check_manifest(
 
 
 def _fresh_clips(path: Path, found: CheckReport) -> Iterator[Clip]:
-    """Clips but for the repeats of a mixture."""
-    seen: set[str] = set()
+    """Clips but for the repeats of a mixture: of another's id and ``~2``, and else the same."""
+    seen: dict[str, int] = {}
     for place, clip in stream_manifest(path):
         if clip.audio_id in seen:
             raise ManifestError(f"{place}: audio_id {clip.audio_id} was used before")
-        seen.add(clip.audio_id)
-        if REPEATED.sub("", clip.audio_id) in seen - {clip.audio_id}:
+        seen[clip.audio_id] = said = hash(clip.model_dump_json(exclude={"audio_id"}))
+        first = REPEATED.sub("", clip.audio_id)
+        if first != clip.audio_id and seen.get(first) == said:
             found.num_repeats += 1
         else:
             yield clip
@@ -179,17 +180,17 @@ def _batches(clips: Iterable[Clip]) -> Iterator[list[list[Clip]]]:
 
 
 def _inspect(
-    folder: Path, batches: Iterator[list[list[Clip]]], config: CheckConfig, num_workers: int
+    manifest: Path, batches: Iterator[list[list[Clip]]], config: CheckConfig, num_workers: int
 ) -> Iterator[list[ClipFacts]]:
     if num_workers <= 1:
-        yield from (inspect_files(folder, batch, config) for batch in batches)
+        yield from (inspect_files(manifest, batch, config) for batch in batches)
         return
     spawn = multiprocessing.get_context("spawn")  # forks of a threaded process may hang
     with ProcessPoolExecutor(num_workers, spawn) as pool:
         waiting: deque[Future[list[ClipFacts]]] = deque()
         try:
             for batch in batches:
-                waiting.append(pool.submit(inspect_files, folder, batch, config))
+                waiting.append(pool.submit(inspect_files, manifest, batch, config))
                 if len(waiting) >= BATCHES_AHEAD * num_workers:
                     yield waiting.popleft().result()
             while waiting:

@@ -226,9 +226,8 @@ def classes(files: SoundFiles) -> Iterator[Entry]:
         folder = PurePosixPath(path).parent
         label = re.sub(r"[_\s]+", " ", folder.name).strip()
         split = next((part for part in folder.parts[:-1] if part in SPLIT_FOLDERS), None)
-        yield Entry(
-            path, _path_id(path), (), (label,), path, split=split, label=label, phrases=(label,)
-        )
+        name = files.id_of(path)
+        yield Entry(path, name, (), (label,), path, split=split, label=label, phrases=(label,))
 
 
 def folder(files: SoundFiles) -> Iterator[Entry]:
@@ -237,19 +236,20 @@ def folder(files: SoundFiles) -> Iterator[Entry]:
     for path in told:
         inside = path.parent.relative_to(files.root)
         for row, name, captions in captioned_rows(path, FILE_FIELDS, sure=True):
-            yield _in_folder(row, (inside / name).as_posix(), captions)
+            yield _in_folder(files, row, (inside / name).as_posix(), captions)
     for path in files.sidecars:
         stem = path.relative_to(files.root).with_suffix("").as_posix()
         row = _read_sidecar(path)
-        yield _in_folder(row, files.beside(stem) or stem, captions_of(row) or ())
+        for sound in files.beside(stem) or [stem]:
+            yield _in_folder(files, row, sound, captions_of(row) or ())
 
 
-def _in_folder(row: Row, path: str, captions: tuple[str, ...]) -> Entry:
-    return Entry(row.place, _path_id(path), (), captions, path, **_extras(row))
+def _in_folder(files: SoundFiles, row: Row, path: str, captions: tuple[str, ...]) -> Entry:
+    return Entry(row.place, files.id_of(path), (), captions, path, **_extras(row))
 
 
 def _read_sidecar(path: Path) -> Row:
-    if path.suffix == ".txt":
+    if path.suffix.lower() == ".txt":
         lines = (line.strip() for line in read_text(path).split("\n"))
         return Row(str(path), {"captions": [line for line in lines if line]})
     return Row(str(path), read_object(path))
@@ -265,10 +265,6 @@ def _extras(row: Row) -> dict[str, Any]:
         "group": pick(row, ("group",)),
         "licence": pick(row, LICENCE_FIELDS),
     }
-
-
-def _path_id(path: str) -> str:
-    return PurePosixPath(path).with_suffix("").as_posix().replace("/", "-")
 
 
 def captioned_rows(
@@ -345,7 +341,7 @@ def tables_with(files: SoundFiles, columns: Sequence[str]) -> list[Path]:
     return [
         path
         for path in files.tables
-        if path.suffix == ".csv" and set(columns) <= set(header_of(path))
+        if path.suffix.lower() == ".csv" and set(columns) <= set(header_of(path))
     ]
 
 
@@ -354,12 +350,13 @@ def read_table(path: Path) -> Iterator[Row]:
 
     A JSON file is a list of objects, an object with ``data``, or texts by their ids.
     """
-    if path.suffix == ".jsonl":
+    kind = path.suffix.lower()
+    if kind == ".jsonl":
         yield from _read_jsonl(path)
-    elif path.suffix == ".json":
+    elif kind == ".json":
         yield from read_json(path)
     else:
-        yield from read_csv(path, delimiter="\t" if path.suffix == ".tsv" else ",")
+        yield from read_csv(path, delimiter="\t" if kind == ".tsv" else ",")
 
 
 def read_csv(

@@ -16,7 +16,7 @@ from resonate_audio.core.config import parse_config
 from resonate_audio.core.documents.text import read_bytes, read_lines
 from resonate_audio.core.documents.yaml_text import read_yaml
 from resonate_audio.core.errors import ManifestError, ShardError
-from resonate_audio.core.files import atomic_path, open_regular
+from resonate_audio.core.files import alone_in, atomic_path, open_regular
 from resonate_audio.core.threads import cpu_threads
 from resonate_audio.data.manifest import Clip, parse_line
 from resonate_audio.data.ray_map import RayConfig, map_with_ray
@@ -69,6 +69,18 @@ def encode_manifest(
     """
     jobs, sha256 = plan_jobs(manifest, output, config.clips_per_shard)
     settings = describe_settings(config, sha256)
+    with alone_in(output):
+        return _encode(jobs, settings, output, config, ray, say)
+
+
+def _encode(
+    jobs: Sequence[Job],
+    settings: ShardSettings,
+    output: Path,
+    config: EncodeConfig | AudioConfig,
+    ray: RayConfig | None,
+    say: Say,
+) -> ShardIndex:
     if (output / INDEX).exists():
         return finished_before(output, settings, say)
     begin(output, settings)
@@ -104,7 +116,7 @@ def plan_jobs(manifest: Path, output: Path, clips_per_shard: int) -> tuple[list[
     Raises:
         ManifestError: a line is broken or repeats an ``audio_id``, or there is none.
     """
-    manifest, output = manifest.resolve(), output.resolve()
+    manifest, output = manifest.absolute(), output.absolute()  # a link's own folder counts
     digest, known, jobs = hashlib.sha256(), set[int](), list[Job]()
     clips, start, first, position, number = 0, 0, 1, 0, 0
     for raw, number, text in manifest_lines(manifest):

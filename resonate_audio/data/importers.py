@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from resonate_audio.core.errors import ManifestError
@@ -135,20 +135,25 @@ def import_corpus(
 def found_entries(
     entries: Iterator[Entry], files: SoundFiles, report: ImportReport
 ) -> Iterator[tuple[Entry, str]]:
-    """Entries that have words and a file, each id once; the others are counted."""
-    seen: set[str] = set()
+    """Entries that have words and a file, each file once under its id; the others are counted.
+
+    Where a list gives one id to two files, the later is called by its path, too.
+    """
+    seen: dict[str, str] = {}
     for entry in entries:
         path = files.find(entry.names, entry.folder, entry.path, entry.place)
         if not any(caption.strip() for caption in entry.captions):
             report.wordless.add(f"{entry.id} ({entry.place})")
         elif path is None:
             report.absent.add(f"{entry.id} ({entry.place})")
-        elif entry.id in seen:
-            report.repeated.add(f"{entry.id} ({entry.place})")
         else:
-            seen.add(entry.id)
+            name = entry.id if seen.get(entry.id, path) == path else f"{entry.id}/{path}"
+            if name in seen:
+                report.repeated.add(f"{entry.id} ({entry.place})")
+                continue
+            seen[name] = path
             report.kept += 1
-            yield entry, path
+            yield replace(entry, id=name), path
 
 
 def make_clip(entry: Entry, path: str, source: str, licence: str | None) -> Clip:

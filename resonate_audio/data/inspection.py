@@ -16,8 +16,9 @@ from jaxtyping import Float32
 from pydantic import Field
 
 from resonate_audio.audio.io import read_audio
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import FrozenConfig, GivenPath
 from resonate_audio.core.errors import AudioError
+from resonate_audio.core.paths import listed_path
 from resonate_audio.data.fingerprint import fingerprint
 from resonate_audio.data.manifest import Clip
 
@@ -36,16 +37,16 @@ WRONG_ENCODING = re.compile("\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac|[
 class CheckConfig(FrozenConfig):
     """What counts as a problem."""
 
-    sample_rate_hz: int = Field(44_100, ge=1)
+    sample_rate_hz: int = Field(44_100, ge=1, le=1_000_000)
     """Of the model; a lower rate lacks the upper part of the spectrum."""
     min_s: float = Field(0.5, ge=0)
     silence_db: float = -60.0
     """A clip is silent if its loudest 50 ms lie below this, in dB re full scale."""
     clipped_share: float = Field(1e-3, gt=0, le=1)
     """Of the samples that may lie in flat tops at full scale."""
-    max_tokens: int = Field(77, ge=1)
+    max_tokens: int = Field(77, ge=1, le=1_000_000)
     """Of the text encoder."""
-    tokenizer: Path | None = None
+    tokenizer: GivenPath | None = None
     """Its ``tokenizer.json``; None does not count tokens."""
 
 
@@ -69,21 +70,21 @@ class ClipFacts:
 
 
 def inspect_files(
-    folder: Path, files: Sequence[Sequence[Clip]], config: CheckConfig
+    manifest: Path, files: Sequence[Sequence[Clip]], config: CheckConfig
 ) -> list[ClipFacts]:
     """Inspect the clips of some files, in their order.
 
     Args:
-        folder: of the manifest.
+        manifest: which lists them.
         files: the clips of each file.
         config: what counts as a problem.
     """
-    return [facts for clips in files for facts in inspect_file(folder, clips, config)]
+    return [facts for clips in files for facts in inspect_file(manifest, clips, config)]
 
 
-def inspect_file(folder: Path, clips: Sequence[Clip], config: CheckConfig) -> Iterator[ClipFacts]:
+def inspect_file(manifest: Path, clips: Sequence[Clip], config: CheckConfig) -> Iterator[ClipFacts]:
     """Inspect clips of one file, which is decoded once."""
-    path = folder / clips[0].audio_path
+    path = listed_path(manifest, clips[0].audio_path)
     try:
         audio = read_audio(path)
     except AudioError as error:

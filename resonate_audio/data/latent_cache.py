@@ -221,8 +221,8 @@ def pad_lists(
 
 
 def cache_key(*parts: str) -> str:
-    """Short name of everything that an encoding depends on."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    """Short name of everything that an encoding depends on; a part may hold line feeds."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _parts(items: Sequence[ItemT], size: int) -> Iterator[Sequence[ItemT]]:

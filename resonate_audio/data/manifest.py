@@ -18,6 +18,7 @@ from resonate_audio.core.documents.json_text import json_line, parse_object
 from resonate_audio.core.documents.text import read_lines
 from resonate_audio.core.errors import AudioError, ManifestError
 from resonate_audio.core.files import atomic_path
+from resonate_audio.core.paths import listed_path
 
 NOT_HEARD = {"phrases", "group"}
 """Fields that change neither sound nor text; the fingerprint is older than they are."""
@@ -30,7 +31,7 @@ class Clip(FrozenConfig):
 
     audio_id: str = Field(min_length=1)
     audio_path: str = Field(min_length=1)
-    """File, relative to the manifest's folder."""
+    """File, relative to the manifest's folder; see `core.paths.listed_path`."""
     caption: str = Field(min_length=1)
     duration: float | None = Field(None, gt=0)
     """Seconds, as the maker of the manifest saw it; never trusted for slicing."""
@@ -64,7 +65,7 @@ class Manifest:
 
     def audio_file(self, clip: Clip) -> Path:
         """Where the clip's file lies."""
-        return self.path.parent / clip.audio_path
+        return listed_path(self.path, clip.audio_path)
 
     def fingerprint(self) -> str:
         """Changes when a clip or the size or date of an audio file changes."""
@@ -72,7 +73,7 @@ class Manifest:
         for clip in self.clips:
             digest.update(clip.model_dump_json(exclude=NOT_HEARD).encode())
         for name in sorted({clip.audio_path for clip in self.clips}):
-            digest.update(f"{name} {_file_state(self.path.parent / name)}".encode())
+            digest.update(f"{name} {_file_state(listed_path(self.path, name))}".encode())
         return digest.hexdigest()[:16]
 
 
@@ -154,7 +155,7 @@ def decode_clips(
     """
     for name, clips in groupby(_by_file(manifest.clips), key=lambda clip: clip.audio_path):
         try:
-            whole = read_audio(manifest.path.parent / name)
+            whole = read_audio(listed_path(manifest.path, name))
         except AudioError as error:
             yield from ((clip, error) for clip in clips)
             continue

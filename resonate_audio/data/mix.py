@@ -19,6 +19,7 @@ from pydantic import Field
 
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import InputError, ManifestError
+from resonate_audio.core.paths import listed_path
 from resonate_audio.data.manifest import Clip, stream_manifest, write_manifest
 
 REPEATED = re.compile(r"~\d+$")
@@ -30,9 +31,9 @@ class MixConfig(FrozenConfig):
 
     weights: tuple[float, ...] | None = None
     """Times that each manifest occurs, in their order: 5 is five times, 0.5 a random half."""
-    temperature: float = Field(1.0, ge=1.0)
+    temperature: float = Field(1.0, ge=1.0, le=1000.0)
     """Without weights, a corpus of n clips is drawn in proportion to n^(1/temperature)."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=9_223_372_036_854_775_807)
     """Of the choice where a weight is no whole number."""
 
 
@@ -121,13 +122,24 @@ def mixed_clips(shares: Sequence[Share], output: Path, seed: int) -> Iterator[Cl
 
 def _placed(share: Share, output: Path, seed: int) -> Iterator[tuple[float, Clip]]:
     """A manifest's lines and where each stands in the mixture, from 0 to 1."""
-    folder = os.path.relpath(share.path.parent.resolve(), output.parent.resolve())
+    here = output.parent.resolve()
     for number, clip in enumerate(_repeated(share, seed)):
         moved = {
-            "audio_path": Path(os.path.normpath(os.path.join(folder, clip.audio_path))).as_posix(),
+            "audio_path": _moved(share.path, clip.audio_path, here),
             "source": clip.source or share.path.stem,
         }
         yield (number + 0.5) / share.num_lines, clip.model_copy(update=moved)
+
+
+def _moved(manifest: Path, name: str, folder: Path) -> str:
+    """What a manifest calls ``name``, as seen from a folder; full paths stay what they are.
+
+    The sound of ``a/../x.wav`` lies where the link ``a`` leads to.
+    """
+    file = listed_path(manifest, name)
+    if Path(name).is_absolute():
+        return file.as_posix()
+    return Path(os.path.relpath(file.parent.resolve(), folder), file.name).as_posix()
 
 
 def _repeated(share: Share, seed: int) -> Iterator[Clip]:

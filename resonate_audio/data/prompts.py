@@ -12,6 +12,7 @@ from resonate_audio.core.documents.csv_text import csv_rows
 from resonate_audio.core.documents.json_text import parse_json, parse_object
 from resonate_audio.core.documents.text import STDIN, read_text
 from resonate_audio.core.errors import ManifestError
+from resonate_audio.core.paths import input_path
 
 FIELDS = ("prompt", "prompt_text", "caption", "text")
 """Names under which an object or a table may hold its text, the first found is taken."""
@@ -48,13 +49,14 @@ def read_prompt_rows(path: Path) -> list[PromptRow]:
             object a line. ``.csv`` and ``.tsv``: a table with a header. Anything else: one prompt
             a line. Empty lines and lines that begin with ``#`` are passed. Objects and tables have
             ``prompt``, ``prompt_text``, ``caption`` or ``text``. ``-`` reads what is piped in and
-            finds out which of these it is.
+            finds out which of these it is. What comes with the package is found by its name,
+            ``practice.jsonl``, from anywhere.
 
     Raises:
         ManifestError: the file cannot be read, looks like another format than its name says, or
             holds no prompt; a line is broken; a prompt is empty or no text. Names the line.
     """
-    text = read_text(path)
+    text = read_text(input_path(path))
     looks = guess_format(text)
     said = _said_format(path) or looks
     says_something = any(map(_says_something, text.split("\n")))

@@ -34,10 +34,10 @@ class RayConfig(FrozenConfig):
 
     address: str = LOCAL
     """``local`` starts Ray on this machine and stops it afterwards; ``host:port`` is a cluster."""
-    workers: int = Field(1, ge=1)
+    workers: int = Field(1, ge=1, le=100_000)
     """Processes, each with networks of its own."""
     gpus_per_worker: float = Field(0.0, ge=0)
-    store_mb: int = Field(200, ge=80)
+    store_mb: int = Field(200, ge=80, le=100_000_000)
     """Memory for what travels between processes, on this machine only."""
     timeout_s: float = Field(60.0, gt=0)
     """Patience with a cluster that does not answer."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from resonate_audio.core.errors import ManifestError
+from resonate_audio.core.paths import same_name, slashed, walk
 
 SUFFIXES = frozenset(
     [".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".caf", ".w64"]
@@ -37,39 +40,52 @@ class SoundFiles:
         """Every ``.txt``, and each ``.json`` that shares the name of a sound."""
         self.num_unreadable = 0
         self._by_key: dict[str, list[str]] = {}
-        self._by_stem: dict[str, str] = {}
+        self._by_stem: dict[str, list[str]] = {}
+        """Sounds by their path without suffix, as both spellings of it share it."""
         self._listed: set[str] = set()
-        for folder, inner, names in os.walk(root):
-            inner.sort()
-            self._add_folder(Path(folder), sorted(names))
+        for folder, names in walk(root):
+            self._add_folder(folder, names)
+        paths = chain.from_iterable(self._by_stem.values())
+        self._ids = Counter(_plain_id(path) for path in paths)
 
     def _add_folder(self, folder: Path, names: Sequence[str]) -> None:
         stems = set()
         inside = "" if folder == self.root else folder.relative_to(self.root).as_posix() + "/"
-        for name in names:
-            stem, suffix = os.path.splitext(name)
+        parts = [(name, *os.path.splitext(name)) for name in names]
+        for name, stem, suffix in parts:
             if suffix.lower() in SUFFIXES:
-                stems.add(stem)
-                self._by_key.setdefault(self._key(stem), []).append(inside + name)
-                self._by_stem[inside + stem] = inside + name
+                stems.add(same_name(stem))
+                self._by_key.setdefault(self._key(same_name(stem)), []).append(inside + name)
+                self._by_stem.setdefault(same_name(inside + stem), []).append(inside + name)
             self.num_unreadable += suffix.lower() in UNREADABLE
-        for name in names:
-            stem, suffix = os.path.splitext(name)
-            if suffix == ".txt" or (suffix == ".json" and stem in stems):
+        for name, stem, suffix in parts:
+            kind = suffix.lower()
+            if kind == ".txt" or (kind == ".json" and same_name(stem) in stems):
                 self.sidecars.append(folder / name)
-            elif suffix in TABLES:
+            elif kind in TABLES:
                 self.tables.append(folder / name)
 
     def __len__(self) -> int:
-        return len(self._by_stem)
+        return sum(map(len, self._by_stem.values()))
 
     def paths(self) -> Iterator[str]:
         """Every sound, folder by folder."""
-        yield from self._by_stem.values()
+        yield from chain.from_iterable(self._by_stem.values())
 
-    def beside(self, stem: str) -> str | None:
-        """The sound whose path is ``stem`` and a suffix."""
-        return self._by_stem.get(stem)
+    def beside(self, stem: str) -> list[str]:
+        """The sounds whose path is ``stem`` and a suffix; those spelt as it is, if there are."""
+        alike = self._by_stem.get(same_name(stem), [])
+        return [path for path in alike if os.path.splitext(path)[0] == stem] or alike
+
+    def id_of(self, path: str) -> str:
+        """What no other sound of the tree is called: ``dog-1`` for ``dog/1.wav``.
+
+        Where two would share it, as ``dog-1.wav`` does, each is called by its whole path, which
+        holds a slash.
+        """
+        plain = _plain_id(path)
+        whole = path if "/" in path else f"./{path}"
+        return plain if self._ids[plain] < 2 else whole
 
     def unlisted(self) -> Iterator[str]:
         """Sounds that were never found by ``find``."""
@@ -88,19 +104,25 @@ class SoundFiles:
             ManifestError: two files fit equally well.
         """
         if path is not None:
-            stem = os.path.normpath(os.path.splitext(path)[0]).replace(os.sep, "/")
-            found = [x for x in [self._by_stem.get(stem)] if x == os.path.normpath(path)]
+            found = self._at(path) or self._at(slashed(path))
         else:
+            names = [same_name(name) for name in names]
             keys = dict.fromkeys(self._key(name) for name in names)
             found = [x for key in keys for x in self._by_key.get(key, ())]
         self._listed.update(found)
-        found = _prefer(found, lambda x: PurePosixPath(x).stem in names)
+        found = _prefer(found, lambda x: _stem(x) in names)
         found = _prefer(found, lambda x: folder in PurePosixPath(x).parts)
-        first = [x for name in names for x in found if PurePosixPath(x).stem == name]
+        first = [x for name in names for x in found if _stem(x) == name]
         found = [x for x in found if not first or _same_name(x, first[0])]
         if len(found) > 1:
             raise ManifestError(f"{place}: {found[0]} and {found[1]} both fit; keep one of them")
         return found[0] if found else None
+
+    def _at(self, path: str) -> list[str]:
+        """The sound of a path, however its letters are put together; exactly so, if it is there."""
+        wanted = os.path.normpath(path)
+        alike = [x for x in self.beside(os.path.splitext(wanted)[0]) if _is_same(x, wanted)]
+        return [x for x in alike if x == wanted] or alike
 
 
 def _prefer(paths: list[str], wanted: Callable[[str], bool]) -> list[str]:
@@ -108,4 +130,16 @@ def _prefer(paths: list[str], wanted: Callable[[str], bool]) -> list[str]:
 
 
 def _same_name(one: str, other: str) -> bool:
-    return PurePosixPath(one).stem == PurePosixPath(other).stem
+    return _stem(one) == _stem(other)
+
+
+def _stem(path: str) -> str:
+    return same_name(PurePosixPath(path).stem)
+
+
+def _is_same(one: str, other: str) -> bool:
+    return same_name(one) == same_name(other)
+
+
+def _plain_id(path: str) -> str:
+    return same_name(PurePosixPath(path).with_suffix("").as_posix().replace("/", "-"))

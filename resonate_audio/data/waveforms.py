@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from resonate_audio.data.manifest import BrokenClip, Clip, Manifest, decode_clip
 
 FULL_SCALE = 32767.0
 NAMES_SHOWN = 20
+HASHED_TOGETHER = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,18 @@ class WaveformSet:
         end = min(begin + num_samples, int(self.starts[clip] + self.lengths[clip]))
         part = torch.from_numpy(self.samples[begin:end].astype(np.float32) / FULL_SCALE)
         return torch.nn.functional.pad(part, (0, num_samples - len(part)))
+
+    def content(self) -> str:
+        """Changes with a sample of a clip or a word about it, and with nothing else."""
+        digest = hashlib.sha256()
+        for clip in self.clips:
+            digest.update(
+                clip.model_dump_json(include={"audio_id", "caption", "captions"}).encode()
+            )
+        digest.update(self.starts.tobytes() + self.lengths.tobytes())
+        for start in range(0, len(self.samples), HASHED_TOGETHER):
+            digest.update(self.samples[start : start + HASHED_TOGETHER].tobytes())
+        return digest.hexdigest()[:16]
 
 
 class WaveformIndex(FrozenConfig):

@@ -20,33 +20,44 @@ class Joinable(Protocol):
         """These rows, then those of ``other``."""
 
 
+def needs_empty(scale: float, both_at_one: bool = False) -> bool:
+    """Whether the empty prompt, or what the sound should not be, has a part in guidance."""
+    return scale > 1 or (both_at_one and scale == 1)
+
+
 ConditionsT = TypeVar("ConditionsT", bound=Joinable)
 
 
 def guided(
     model: Callable[[Tensor, Tensor, ConditionsT], Tensor],
     prompt: ConditionsT,
-    empty: ConditionsT,
+    empty: ConditionsT | None,
     scale: float,
+    both_at_one: bool = False,
 ) -> Velocity:
     """Bind conditions to a model and steer it away from the empty prompt.
 
     v = w·v(prompt) + (1 − w)·v(empty)          [arXiv:2207.12598, eq. 6, with w one larger]
 
-    Both branches are one evaluation of twice the rows. Below w = 1 the empty branch is left out
-    and v = v(prompt), as in the published sampler.
+    Both branches are one evaluation of twice the rows. At w = 1, where the empty branch weighs
+    nothing, and below it is left out and v = v(prompt): half the work.
+    Differs from the published sampler, which computes both branches at w = 1.
 
     Args:
         model: velocity of (z, t, conditions).
         prompt: conditions, one per row.
-        empty: conditions of no prompt, or of what the sound should not be; one per row.
+        empty: conditions of no prompt, or of what the sound should not be; one per row. May be
+            left out where `needs_empty` says so.
         scale: w, the guidance scale.
+        both_at_one: compute both branches at w = 1, too, as sounds were made before: a batch of
+            twice the rows may be rounded otherwise.
 
     Returns:
         Velocity of (z, t) alone, for a solver.
     """
-    if scale < 1:
+    if not needs_empty(scale, both_at_one):
         return lambda z, t: model(z, t, prompt)
+    assert empty is not None, scale
     both = prompt.followed_by(empty)
 
     def velocity(z: Float[Tensor, "row ..."], t: Float[Tensor, " row"]) -> Float[Tensor, "row ..."]:

@@ -49,23 +49,25 @@ def in_steps(mean_velocity: MeanVelocity, times: Float[Tensor, " time"]) -> Velo
 def sampling_velocity(
     network: Callable[..., Tensor],
     prompt: Joinable,
-    empty: Joinable,
+    empty: Joinable | None,
     settings: SolverSettings,
     is_mean: bool,
     times: Float[Tensor, " time"] | None = None,
+    both_at_one: bool = False,
 ) -> Velocity:
     """What a solver follows: guided velocities, or mean ones, which have guidance inside.
 
     Args:
         network: of (z, t, conditions), and with ``is_mean`` of (z, t, conditions, r).
         prompt: conditions, one per row.
-        empty: conditions of no prompt.
+        empty: conditions of no prompt, where `guided` needs them.
         settings: number of steps and guidance.
         is_mean: whether the network predicts mean velocities.
         times: noise levels of the solver; equally spaced ones from 1 to 0 if None.
+        both_at_one: as of `guided`.
     """
     if not is_mean:
-        return guided(network, prompt, empty, settings.guidance_scale)
+        return guided(network, prompt, empty, settings.guidance_scale, both_at_one)
     levels = uniform_grid(settings.num_inference_steps) if times is None else times
     return in_steps(lambda z, t, r: network(z, t, prompt, r), levels)
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import NetworkConfig
 from resonate_audio.model.antialiased_snake import REACH_SAMPLES, AntialiasedSnake
 from resonate_audio.model.tiling import run_tiled
 
@@ -24,7 +24,7 @@ BUFFER_BYTES = 32 << 20
 which was half of the time of a 10 s clip."""
 
 
-class BigVGANConfig(FrozenConfig):
+class BigVGANConfig(NetworkConfig):
     """Sizes of a BigVGAN generator."""
 
     kind: Literal["bigvgan"] = "bigvgan"

@@ -62,7 +62,7 @@ def read_weights(path: Path, mapped: bool = False) -> State:
         if path.suffix == ".safetensors" and os.path.isfile(index):
             return find_weights(_read_shards(index), str(index))
         raise CheckpointError(f"{path}: no such weights file")
-    is_plain = path.suffix == ".safetensors"
+    is_plain = path.suffix.lower() == ".safetensors"
     content = _read_safetensors(path) if is_plain else _read_pickle(path, mapped)
     return find_weights(content, str(path))
 

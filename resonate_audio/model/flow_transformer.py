@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import NetworkConfig
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.model.blocks import (
@@ -27,7 +27,7 @@ from resonate_audio.model.embeddings import TimestepEmbedding, rotary_angles
 TIMESTEP_INIT_STD = 0.02
 
 
-class FlowTransformerConfig(FrozenConfig):
+class FlowTransformerConfig(NetworkConfig):
     """Sizes of the flow transformer."""
 
     latent_channels: int = Field(gt=0)

@@ -15,6 +15,7 @@ that differ from it.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,7 @@ from resonate_audio.core.config import FrozenConfig, parse_config
 from resonate_audio.core.documents.json_text import read_object
 from resonate_audio.core.errors import CheckpointError, OutputError
 from resonate_audio.core.files import output_error
+from resonate_audio.core.room import refuse_too_large
 from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig
 from resonate_audio.model.checkpoint import (
     State,
@@ -40,7 +42,7 @@ from resonate_audio.model.checkpoint import (
     read_weights,
     write_weights,
 )
-from resonate_audio.model.flow_transformer import FlowTransformer
+from resonate_audio.model.flow_transformer import FlowTransformer, FlowTransformerConfig
 from resonate_audio.model.istft_vocoder import ISTFTVocoder
 from resonate_audio.model.linear_vae import AnyVAE, build_vae
 from resonate_audio.model.parts_vocoder import PartsVocoder, PartsVocoderConfig
@@ -90,17 +92,33 @@ def build_networks(config: ModelConfig) -> Networks:
     """Make all networks with random weights, ready for inference."""
     return Networks(
         config,
-        FlowTransformer(config.transformer).eval(),
+        build_transformer(config.transformer).eval(),
         build_vae(config.vae).eval(),
         build_vocoder(config.vocoder).eval(),
     )
 
 
 def build_vocoder(config: VocoderConfig) -> Vocoder:
-    """Make the vocoder that a configuration names."""
-    if isinstance(config, PartsVocoderConfig):
-        return PartsVocoder(config)
-    return BigVGAN(config) if isinstance(config, BigVGANConfig) else ISTFTVocoder(config)
+    """Make the vocoder that a configuration names.
+
+    Raises:
+        ConfigError: this machine cannot hold it.
+    """
+    kinds: dict[type, Any] = {PartsVocoderConfig: PartsVocoder, BigVGANConfig: BigVGAN}
+    kind = kinds.get(type(config), ISTFTVocoder)
+    refuse_too_large(lambda: kind(config), "vocoder")
+    made: Vocoder = kind(config)
+    return made
+
+
+def build_transformer(config: FlowTransformerConfig) -> FlowTransformer:
+    """Make a flow transformer.
+
+    Raises:
+        ConfigError: this machine cannot hold it.
+    """
+    refuse_too_large(lambda: FlowTransformer(config), "transformer")
+    return FlowTransformer(config)
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -173,7 +191,7 @@ def read_part(folder: Path, config: ModelConfig, name: str) -> Any:
         CheckpointError: names the file and the first key that is missing, unexpected or misshapen.
     """
     builders: dict[str, Callable[[], nn.Module]] = {
-        "transformer": lambda: FlowTransformer(config.transformer),
+        "transformer": lambda: build_transformer(config.transformer),
         "vae": lambda: build_vae(config.vae),
         "vocoder": lambda: build_vocoder(config.vocoder),
     }
@@ -313,12 +331,13 @@ def writing_model(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         if not is_model_folder(folder):
             raise OutputError(f"{folder}: not a model folder, so it is not replaced")
     mark = secrets.token_hex(4)
-    temporary = folder.with_name(f".{folder.name}.{mark}.part")
-    replaced = folder.with_name(f".{folder.name}.{mark}.old")
+    folder = Path(os.path.realpath(folder))  # a link stays one
+    temporary = folder.with_name(f".{mark}.part")
+    replaced = folder.with_name(f".{mark}.old")
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        if folder.exists():
+        if overwrite and folder.exists():
             folder.rename(replaced)
         temporary.rename(folder)
     except OSError as error:

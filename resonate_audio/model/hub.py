@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from importlib.resources import files
 from pathlib import Path
 
 from resonate_audio.core.errors import ModelNotFoundError
+from resonate_audio.core.paths import given_path
 from resonate_audio.model.folder import (
     BUNDLED,
     INDEX_NAME,
@@ -63,10 +65,11 @@ def find_model(
     published = published_model(plain) if isinstance(name, str) else None
     if published is not None:
         return provide(published, revision or at or None, local_files_only)
-    if str(name) and Path(name).is_dir():
-        inside = (Path(name) / place for place in EXPORTS)
-        return next((folder for folder in inside if is_model_folder(folder)), Path(name))
-    if Path(name).is_file():
+    given = given_path(name)
+    if str(name) and os.path.isdir(given):
+        inside = (given / place for place in EXPORTS)
+        return next((folder for folder in inside if is_model_folder(folder)), given)
+    if os.path.isfile(given):
         raise ModelNotFoundError(
             f"{name}: is a file, expected a model folder; "
             "official checkpoints become one with `resonate convert`"

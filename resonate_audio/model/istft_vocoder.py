@@ -17,14 +17,14 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from resonate_audio.audio.mel import MelConfig, mel_basis
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import NetworkConfig
 from resonate_audio.model.tiling import run_tiled
 
 TAPS = 7
 """Reach of every convolution: three hops to each side."""
 
 
-class ISTFTVocoderConfig(FrozenConfig):
+class ISTFTVocoderConfig(NetworkConfig):
     """Sizes of the inverse-STFT vocoder."""
 
     kind: Literal["istft"] = "istft"

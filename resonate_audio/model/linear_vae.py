@@ -8,19 +8,20 @@ minutes on a CPU kept less of the harmonics than this does.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import NetworkConfig
 from resonate_audio.core.errors import ShapeError
+from resonate_audio.core.room import refuse_too_large
 from resonate_audio.model.vae import MelVAE, Posterior, VAEConfig
 
 
-class LinearVAEConfig(FrozenConfig):
+class LinearVAEConfig(NetworkConfig):
     """Sizes of the linear mel VAE."""
 
     kind: Literal["linear"] = "linear"
@@ -161,4 +162,7 @@ AnyVAEConfig = VAEConfig | LinearVAEConfig
 
 def build_vae(config: AnyVAEConfig) -> AnyVAE:
     """Make the VAE that a configuration names."""
-    return LinearVAE(config) if isinstance(config, LinearVAEConfig) else MelVAE(config)
+    kind: Any = LinearVAE if isinstance(config, LinearVAEConfig) else MelVAE
+    refuse_too_large(lambda: kind(config), "vae")
+    made: AnyVAE = kind(config)
+    return made

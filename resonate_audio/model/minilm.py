@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import NetworkConfig
 
 RENAMED = (
     ("encoder.layer.", "blocks."),
@@ -32,7 +32,7 @@ RENAMED = (
 """Published name → ours, applied in this order."""
 
 
-class MiniLMConfig(FrozenConfig):
+class MiniLMConfig(NetworkConfig):
     """Sizes, under the names of the published ``config.json``; other settings are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")

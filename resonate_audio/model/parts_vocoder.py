@@ -26,7 +26,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from resonate_audio.audio.mel import MelConfig, mel_edges
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import NetworkConfig
 from resonate_audio.model.istft_vocoder import envelope_guess
 
 MEL_CENTRE, MEL_SPREAD = -6.0, 4.0
@@ -46,7 +46,7 @@ NOISE_BLOCK = 128
 """Frames of noise drawn at a time, so that a longer sound begins with the noise of a shorter."""
 
 
-class PartsVocoderConfig(FrozenConfig):
+class PartsVocoderConfig(NetworkConfig):
     """Sizes of the vocoder of parts; its mels are natural logarithms up to half the rate."""
 
     kind: Literal["parts"] = "parts"

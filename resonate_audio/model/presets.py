@@ -120,9 +120,14 @@ class ModelConfig(FrozenConfig):
         """
         longest_s = self.max_duration_s if longest_s is None else longest_s
         if not self.min_duration_s <= duration_s <= longest_s:
+            way = ""
+            if duration_s > longest_s == self.max_duration_s:
+                way = " at once; `resonate generate` makes longer ones in windows, to ten minutes"
+            elif duration_s > longest_s:
+                way = "; make it in parts, and join them"
             raise InputError(
                 f"duration of {duration_s} s: {self.name} makes {self.min_duration_s:g} to "
-                f"{longest_s:g} s"
+                f"{longest_s:g} s{way}"
             )
 
     def sampling(

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int8
 from pydantic import Field
 from torch import Tensor, nn
 
-from resonate_audio.core.config import FrozenConfig, parse_config
+from resonate_audio.core.config import NetworkConfig, parse_config
 from resonate_audio.core.documents.json_text import read_object
 from resonate_audio.core.errors import CheckpointError, InputError
 from resonate_audio.core.types import TextFeatures
@@ -30,7 +30,7 @@ POOLED_FOLDER = "pooled"
 """Where, in an encoder's folder, the same files lie of the encoder that gives the pooled vector."""
 
 
-class PooledEncoderConfig(FrozenConfig):
+class PooledEncoderConfig(NetworkConfig):
     """The text tower of a LAION-CLAP, whose one vector stands for a whole prompt."""
 
     repo_id: str
@@ -41,7 +41,7 @@ class PooledEncoderConfig(FrozenConfig):
     """Width of the pooled vector."""
 
 
-class TextEncoderConfig(FrozenConfig):
+class TextEncoderConfig(NetworkConfig):
     """Which text encoder, from where, and how many tokens it sees."""
 
     kind: Literal["t5", "minilm"]

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import NetworkConfig
 from resonate_audio.core.errors import ShapeError
 from resonate_audio.model.tiling import run_tiled
 
@@ -30,7 +30,7 @@ ACTIVATION_LIMIT = 256.0
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
 
-class VAEConfig(FrozenConfig):
+class VAEConfig(NetworkConfig):
     """Sizes of the mel VAE."""
 
     kind: Literal["conv"] = "conv"

@@ -16,7 +16,7 @@ from resonate_audio.core.sampling import SolverName
 from resonate_audio.core.types import Audio, Recipe
 from resonate_audio.flow.ode import OnStep
 from resonate_audio.pipeline.remake import Work, remake
-from resonate_audio.pipeline.request import Batch, make_batch
+from resonate_audio.pipeline.request import Batch, make_batch, warn_of_idle_negatives
 from resonate_audio.pipeline.stations import Stations
 
 SEAM_S = 0.5
@@ -253,6 +253,7 @@ class Editing(Stations):
         self.config.check_negative(batch.negatives)
         texts = [part.prompt for part in edit.parts] or [prompt]
         self.warn_of_cut_prompts([*texts, *batch.negatives])
+        warn_of_idle_negatives(batch, sampling)
         return remake(self, Work(edit, batch, sampling, options.get("on_step")), source)
 
 

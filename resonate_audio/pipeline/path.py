@@ -6,6 +6,7 @@ Stations: texts → ``encode_text`` → ``TextFeatures`` → ``sample_latents`` 
 
 from __future__ import annotations
 
+import os
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -24,9 +25,11 @@ from resonate_audio.audio.mel import MelFrontEnd
 from resonate_audio.core.edit import LONGEST_S, Edit
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.noise import seeded_noise
-from resonate_audio.core.sampling import FurtherSettings, Sampling
+from resonate_audio.core.paths import given_path
+from resonate_audio.core.sampling import MAX_ROWS, FurtherSettings, Sampling
 from resonate_audio.core.threads import cpu_threads
 from resonate_audio.core.types import Audio, Latents, Mel, Recipe, TextFeatures, Waveform
+from resonate_audio.flow.guidance import needs_empty
 from resonate_audio.flow.mean_flow import sampling_velocity
 from resonate_audio.flow.ode import OnStep, solve
 from resonate_audio.flow.path import Velocity
@@ -53,7 +56,12 @@ from resonate_audio.model.text_encoder import BorrowedTextEncoder, TextEncoder
 from resonate_audio.pipeline.device import choose_device, choose_dtype, for_inference
 from resonate_audio.pipeline.edit import Editing, Source, replay_edit
 from resonate_audio.pipeline.remake import window_places
-from resonate_audio.pipeline.request import Batch, PromptCutWarning, make_batch
+from resonate_audio.pipeline.request import (
+    Batch,
+    PromptCutWarning,
+    make_batch,
+    warn_of_idle_negatives,
+)
 
 BATCH_SIZE = 16
 """Rows of one batch unless the caller says otherwise; twice that with guidance."""
@@ -193,7 +201,7 @@ class Resonate(Editing):
             add_adapters(networks.transformer, self.adapters, self.name)
             inside = part_folder(self._folder, TEXT_ENCODER)
             encoder = inside if inside.is_dir() else None
-        write_networks(Path(folder), networks, encoder, storage, overwrite)
+        write_networks(given_path(folder), networks, encoder, storage, overwrite)
 
     def push_to_hub(
         self,
@@ -256,9 +264,10 @@ class Resonate(Editing):
         sampling = self.config.sampling(duration_s, num_inference_steps, guidance_scale, **further)
         self.config.check_negative(batch.negatives)
         self.config.check_duration(sampling.duration_s, LONGEST_S)
-        if batch_size < 1:
-            raise InputError(f"batch size {batch_size}: expected 1 or more")
+        if not 1 <= batch_size <= MAX_ROWS:
+            raise InputError(f"batch size {batch_size}: expected 1 to {MAX_ROWS:,}")
         self.warn_of_cut_prompts(batch.prompts + batch.negatives)
+        warn_of_idle_negatives(batch, sampling)
         starts = range(0, len(batch.prompts), batch_size)
         sounds: list[Audio] = []
         for index, start in enumerate(starts):
@@ -307,7 +316,7 @@ class Resonate(Editing):
         sampling = recipe.sampling()
         self.config.check_sampling(sampling)
         self.config.check_duration(sampling.duration_s, LONGEST_S)
-        return self._generate(batch, sampling, on_step)[recipe.row]
+        return self._generate(batch, sampling, on_step, not recipe.one_branch)[recipe.row]
 
     def cut_prompts(self, prompts: Sequence[str]) -> list[str]:
         """The prompts that are longer than the text encoder reads."""
@@ -351,20 +360,24 @@ class Resonate(Editing):
             times: noise levels that the solver visits, where they are not those of ``sampling``;
                 mean velocities depend on them.
         """
-        features = self.encode_negative(batch.prompts), self.encode_negative(batch.negatives)
-        return self._velocity(*features, sampling, times)
+        negative = None
+        if needs_empty(sampling.guidance_scale):
+            negative = self.encode_negative(batch.negatives)
+        return self._velocity(self.encode_negative(batch.prompts), negative, sampling, times)
 
     def _velocity(
         self,
         features: TextFeatures,
-        negative: TextFeatures,
+        negative: TextFeatures | None,
         sampling: Sampling,
         times: Float[Tensor, " time"] | None = None,
+        both_at_one: bool = False,
     ) -> Velocity:
-        network = self.transformer
-        conditions = network.condition(features), network.condition(negative)
+        network, is_wanted = self.transformer, needs_empty(sampling.guidance_scale, both_at_one)
+        empty = network.condition(negative) if negative is not None and is_wanted else None
         is_mean = network.config.mean_velocity
-        return sampling_velocity(network, *conditions, sampling, is_mean, times)
+        prompt = network.condition(features)
+        return sampling_velocity(network, prompt, empty, sampling, is_mean, times, both_at_one)
 
     @torch.no_grad()
     def encode(self, wave: Waveform) -> Latents:
@@ -385,8 +398,11 @@ class Resonate(Editing):
         seeds: Sequence[int],
         sampling: Sampling,
         on_step: OnStep | None = None,
+        both_at_one: bool = False,
     ) -> Latents:
         """Station 3: noise of each seed, carried to data by a solver, with guidance.
+
+        ``both_at_one``: as in `guided`, to make older sounds again.
 
         Raises:
             InputError: a seed is out of range, or the latents became NaN.
@@ -395,7 +411,7 @@ class Resonate(Editing):
         self.config.check_duration(sampling.duration_s, LONGEST_S)
         num_frames = self.config.num_frames(sampling.duration_s)
         noise = seeded_noise(seeds, num_frames, self.config.vae.latent_channels)
-        velocity = self._velocity(features, negative, sampling)
+        velocity = self._velocity(features, negative, sampling, both_at_one=both_at_one)
         # A sound that the model takes at once is one window, and this the plain velocity.
         velocity = windowed(one_prompt(velocity), window_places(self.config, num_frames))
         z = solve(velocity, noise.to(self.device), sampling, on_step)
@@ -418,10 +434,14 @@ class Resonate(Editing):
             samples = self.vocoder.vocode_tiled(mel.values, TILE_HOPS)
         return Waveform(samples.float(), self.config.mel.sample_rate_hz)
 
-    def _generate(self, batch: Batch, sampling: Sampling, on_step: OnStep | None) -> list[Audio]:
+    def _generate(
+        self, batch: Batch, sampling: Sampling, on_step: OnStep | None, both_at_one: bool = False
+    ) -> list[Audio]:
         features = self.encode_text(batch.prompts)
         negative = self.encode_negative(batch.negatives)
-        latents = self.sample_latents(features, negative, batch.seeds, sampling, on_step)
+        latents = self.sample_latents(
+            features, negative, batch.seeds, sampling, on_step, both_at_one
+        )
         num_samples = round(sampling.duration_s * self.config.mel.sample_rate_hz)
         samples = self.to_waveform(latents).samples[:, :num_samples]
         return [
@@ -477,6 +497,7 @@ class Resonate(Editing):
             batch_seeds=batch.seeds,
             gain=gain,
             num_threads=torch.get_num_threads(),
+            one_branch=True,
             edit=edit,
             adapters=tuple(map(str, self.adapters)),
         )
@@ -517,9 +538,10 @@ def _check_finite(values: Float[Tensor, "row ..."], what: str) -> None:
 
 def _recorded_name(name: str | Path, revision: str | None) -> str:
     """How a recipe calls the model: folders in full, so that replay works from anywhere."""
+    given = given_path(name)
     is_name = str(name) in bundled_models() or published_model(str(name)) is not None
-    if not is_name and Path(name).is_dir():
-        return str(Path(name).resolve())
+    if not is_name and os.path.isdir(given):
+        return str(given.resolve())
     return str(name) if revision is None else f"{name}@{revision}"
 
 

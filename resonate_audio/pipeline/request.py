@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import secrets
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsIndex, cast
 
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.noise import MAX_SEED
-from resonate_audio.core.sampling import whole_number
+from resonate_audio.core.sampling import Sampling, whole_number
 
 RANDOM_SEEDS = 2**31
 """Drawn seeds stay short enough to be read aloud."""
 
 
-class PromptCutWarning(UserWarning):
+class RequestWarning(UserWarning):
+    """A part of what a caller wants has no effect."""
+
+
+class PromptCutWarning(RequestWarning):
     """A prompt is longer than the text encoder reads; its end was ignored."""
+
+
+class IdleNegativeWarning(RequestWarning):
+    """What not to hear is said, and no guidance leads away from it."""
+
+
+def idle_negative(negatives: Sequence[str], guidance_scale: float) -> str | None:
+    """What to say of a negative prompt that has no effect."""
+    if not any(negatives) or guidance_scale > 1:
+        return None
+    return (
+        f"the negative prompt does nothing at a guidance scale of {guidance_scale:g}: it needs "
+        "one above 1, such as 4.5"
+    )
+
+
+def warn_of_idle_negatives(batch: Batch, sampling: Sampling) -> None:
+    """Say that a negative prompt has no effect, if it has none."""
+    if (text := idle_negative(batch.negatives, sampling.guidance_scale)) is not None:
+        warnings.warn(text, IdleNegativeWarning, stacklevel=4)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class JudgeSpec:
 class LocalOptions(FrozenConfig):
     """What may follow ``#`` behind a judge that computes here, divided by ``&``."""
 
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(8, ge=1, le=100_000)
     """Rows in one forward pass."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from resonate_audio.core.errors import (
     ModelNotFoundError,
 )
 from resonate_audio.core.foreign import foreign_code
+from resonate_audio.core.paths import given_path
 from resonate_audio.model.hub_client import fetch
 
 PRETRAINED_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
@@ -34,8 +36,9 @@ def find_pretrained(source: str) -> Path:
     Raises:
         ModelNotFoundError: it is neither, or the hub does not give it.
     """
-    if Path(source).is_dir():
-        return Path(source)
+    given = given_path(source)
+    if os.path.isdir(given):
+        return given
     repo_id, _, revision = source.partition("@")
     if not _REPO_ID.fullmatch(repo_id):
         raise ModelNotFoundError(
@@ -47,7 +50,8 @@ def find_pretrained(source: str) -> Path:
 
 def short_name(source: str) -> str:
     """A model's name without its owner or the folders above it."""
-    return Path(source).resolve().name if Path(source).is_dir() else source.rpartition("/")[2]
+    given = given_path(source)
+    return given.resolve().name if os.path.isdir(given) else source.rpartition("/")[2]
 
 
 def choose_judge_dtype(dtype: str | None, device: torch.device) -> torch.dtype:

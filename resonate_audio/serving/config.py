@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from pydantic import Field, SecretStr, field_validator
 
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import FrozenConfig, GivenPath
 from resonate_audio.serving.keys import Key
 
 NAME = re.compile(r"[A-Za-z0-9][\w.@/-]{0,199}")
@@ -63,7 +62,7 @@ class EdgeConfig(FrozenConfig):
 class ServeConfig(EdgeConfig):
     """Settings of `resonate serve`."""
 
-    home: Path
+    home: GivenPath
     """Folder of jobs, made sounds and listening tests; made when it is not there."""
     models: dict[str, str] = Field(default_factory=lambda: {"nano": "nano"}, min_length=1)
     """Name that clients use → bundled name, folder or hub id; the first is the default."""
@@ -71,7 +70,7 @@ class ServeConfig(EdgeConfig):
     """One worker each."""
     dtype: str | None = None
     """Number format of flow transformers; by default what the device does well."""
-    runs: Path | None = None
+    runs: GivenPath | None = None
     """Folder of training runs that the studio shows."""
     memory_budget_mb: float = Field(8000.0, gt=0)
     """Estimated room of the models that stay loaded on one device."""

@@ -397,7 +397,7 @@ def _inspected(path: Path) -> Any:
     from resonate_audio.data.manifest import Clip
 
     clip = Clip(audio_id="a", audio_path=path.name, caption="a dog")
-    return list(inspect_file(path.parent, [clip], CheckConfig()))
+    return list(inspect_file(path.with_name("clips.jsonl"), [clip], CheckConfig()))
 
 
 def _shard_member(path: Path) -> Any:

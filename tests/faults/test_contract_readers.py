@@ -56,13 +56,14 @@ COVERED_BY = {
     "evaluation/people/rated_clips.py": "rated clips",
     "evaluation/people/ratings.py": "ratings",
     "evaluation/report/clips.py": "a sound",
-    "evaluation/scores/fingerprints.py": "weights",
+    "rewards/fingerprints.py": "weights",
     "model/text_encoder.py": "a tokenizer",
     "nano/bundle.py": "weights",
     "nano/text_encoder.py": "a tokenizer",
     "parity/flow.py": "a golden file",
     "rewards/clap/microsoft.py": "weights",
     "serving/sounds/routes.py": "an upload to the judge",
+    "training/loop/contents.py": "weights",
     "training/loop/start.py": "a recipe",
     "training/recipes/model.py": "weights",
     "training/recipes/distil.py": "weights",
@@ -124,6 +125,7 @@ COVERED_BY = {
     "training/reinforce/run_log.py": "metrics of a run",
 }
 NO_INPUT = {
+    "core/room.py",  # a file of the system
     "pipeline/edit.py",  # opens sounds through read_audio, which has a row
     "cli/data/mix.py",  # an option that is called as a reader is
     "cli/demo/teach.py",

@@ -433,11 +433,11 @@ def test_a_temporary_folder_too_long_for_sockets_is_passed_by(
 
 
 def test_a_home_of_a_user_without_one_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    from resonate_audio.cli.serve import home_folder
+    from resonate_audio.core.paths import given_path
 
     def nobody(self: Path) -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "expanduser", nobody)
     with pytest.raises(InputError, match="this user has no home folder"):
-        home_folder(Path("~/x"))
+        given_path(Path("~/x"))

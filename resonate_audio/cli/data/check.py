@@ -20,12 +20,18 @@ def check(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The page; the JSON of its name is written, too.")
     ] = Path("check.html"),
-    rate: Annotated[int, typer.Option(min=1, help="The model's sample rate in Hz.")] = 44_100,
+    rate: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="The model's sample rate in Hz.")
+    ] = 44_100,
     least: Annotated[
-        float, typer.Option("--min", min=0, help="Least seconds; the paper's trainer takes 2.")
+        float,
+        typer.Option(
+            "--min", min=0, max=86_400, help="Least seconds; the paper's trainer takes 2."
+        ),
     ] = 0.5,
     silence: Annotated[
-        float, typer.Option(help="Silent if the loudest 50 ms are below this, in dB.")
+        float,
+        typer.Option(min=-1000, max=0, help="Silent if the loudest 50 ms are below this, in dB."),
     ] = -60.0,
     tokenizer: Annotated[
         Path | None,
@@ -33,9 +39,11 @@ def check(
             help="The text encoder's tokenizer.json.", show_default="of the bundled encoder"
         ),
     ] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens that the text encoder sees.")] = 77,
+    tokens: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Tokens that the text encoder sees.")
+    ] = 77,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes.", show_default="one a core")
+        int | None, typer.Option(min=1, max=4096, help="Processes.", show_default="one a core")
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 2 if there is any problem.")

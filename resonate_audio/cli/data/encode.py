@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from resonate_audio.cli.console import print_text, say
 from resonate_audio.cli.options import Ray, Workers
 from resonate_audio.core.errors import InputError
+from resonate_audio.core.paths import given_path
 
 if TYPE_CHECKING:
     from resonate_audio.data.ray_map import RayConfig
@@ -22,7 +24,7 @@ Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="JSONL file."
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="Folder of the shards; gone on with if begun.")
 ]
-ClipsPerShard = Annotated[int, typer.Option(min=1, help="Clips of one tar file.")]
+ClipsPerShard = Annotated[int, typer.Option(min=1, max=10_000_000, help="Clips of one tar file.")]
 
 
 def encode(
@@ -39,7 +41,7 @@ def encode(
     ] = "10",
     clips_per_shard: ClipsPerShard = 1000,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each process.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=4096, help="CPU threads of each process.")] = 1,
     ray: Ray = None,
     workers: Workers = None,
 ) -> None:
@@ -59,7 +61,7 @@ def encode(
     from resonate_audio.data.shards.workers import EncodeConfig
 
     values = {
-        "model": str(Path(model).resolve()) if Path(model).is_dir() else model,
+        "model": _recorded(model),
         "window_s": read_windows(windows),
         "clips_per_shard": clips_per_shard,
         "device": device,
@@ -68,6 +70,12 @@ def encode(
     config = parse_config(EncodeConfig, values, "resonate data encode")
     where = ray_config(ray, workers, gpus=1.0 if device.startswith("cuda") else 0.0)
     report(encode_manifest(manifest, output, config, where, say), output)
+
+
+def _recorded(model: str) -> str:
+    """A model's folder in full, as workers elsewhere find it, or its name."""
+    folder = given_path(model)
+    return str(folder.resolve()) if os.path.isdir(folder) else model
 
 
 def ray_config(address: str | None, workers: int | None, gpus: float = 0.0) -> RayConfig | None:

@@ -22,9 +22,15 @@ def mix(
     ] = None,
     temperature: Annotated[
         float,
-        typer.Option(help="Instead of weights: draw a corpus of n clips as n^(1/temperature)."),
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Instead of weights: draw a corpus of n clips as n^(1/temperature).",
+        ),
     ] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of a weight's fraction.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**62, help="Of the choice of a weight's fraction.")
+    ] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the mixture.")] = False,
 ) -> None:
     """One manifest of several corpora; clips of the small ones may occur more than once.

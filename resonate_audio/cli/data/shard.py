@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,12 +15,13 @@ from resonate_audio.cli.data.encode import (
     report,
 )
 from resonate_audio.cli.options import Ray, Workers
+from resonate_audio.core.paths import given_path
 
 
 def shard(
     manifest: Manifest,
     output: Output,
-    rate: Annotated[int, typer.Option(min=1000, help="Sample rate in Hz.")] = 16_000,
+    rate: Annotated[int, typer.Option(min=1000, max=1_000_000, help="Sample rate in Hz.")] = 16_000,
     clips_per_shard: ClipsPerShard = 1000,
     ray: Ray = None,
     workers: Workers = None,
@@ -60,7 +60,7 @@ def shards(
     if verify:
         if "://" in location:
             raise InputError(f"--verify: {location} is no folder of this machine")
-        found = list(verify_shards(Path(location)))
+        found = list(verify_shards(given_path(location)))
         for line in found:
             print_text(line)
         say(f"{len(found)} files differ from the index")

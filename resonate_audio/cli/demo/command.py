@@ -56,12 +56,14 @@ def demo(
     model: Model = "nano",
     device: Device = None,
     steps: Annotated[
-        int | None, typer.Option(help="Solver steps.", show_default="the model's own")
+        int | None,
+        typer.Option(min=1, max=10_000, help="Solver steps.", show_default="the model's own"),
     ] = None,
     learn: Annotated[
         int,
         typer.Option(
             min=0,
+            max=1_000_000,
             help="Steps of reinforcement, then a second page: the same noise before and after.",
         ),
     ] = 0,

@@ -52,13 +52,14 @@ def teach(model: str, folder: Path, num_steps: int, say: Callable[[str], None]) 
 def short_recipe(model: str, folder: Path, num_steps: int) -> ReinforceRecipe:
     """The recipe that made nano-grpo, with few prompts to judge; they go to ``folder``."""
     from resonate_audio.core.config import load_config
+    from resonate_audio.core.files import atomic_path
     from resonate_audio.data.prompts import read_prompts
     from resonate_audio.nano.bundle import PROMPTS_FOLDER, find_grpo_recipe
     from resonate_audio.training.recipes.reinforce import ReinforceRecipe
 
-    folder.mkdir(parents=True, exist_ok=True)
     new = read_prompts(PROMPTS_FOLDER / "held-out.jsonl")[:NUM_NEW]
-    (folder / "new.txt").write_text("".join(f"{text}\n" for text in new), encoding="utf-8")
+    with atomic_path(folder / "new.txt") as temporary:
+        temporary.write_text("".join(f"{text}\n" for text in new), encoding="utf-8")
     changes = {
         "model": model,
         "prompts": str(PROMPTS_FOLDER / "practice.jsonl"),

@@ -74,7 +74,7 @@ def bench(
     toxic: Annotated[
         str | None, typer.Option(help="Toxicity: column with the probability of toxic sound.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of the bootstrap.")] = 0,
     json: Annotated[
         Path | None, typer.Option("--json", help="Write everything here, with all names.")
     ] = None,

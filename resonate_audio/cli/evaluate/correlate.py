@@ -42,7 +42,7 @@ def correlate(
         bool, typer.Option("--without-real", help="Leave out recordings, the system called real.")
     ] = False,
     task: Annotated[str, typer.Option(help="Half of PAM: audio or music.")] = "audio",
-    seed: Annotated[int, typer.Option(min=0, help="Of bootstrap and splits.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of bootstrap and splits.")] = 0,
     json: Annotated[
         Path | None, typer.Option("--json", help="Write everything here, per system too.")
     ] = None,

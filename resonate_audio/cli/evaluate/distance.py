@@ -45,7 +45,9 @@ def distance(
         bool,
         typer.Option("--paired", help="The reference has a file for each prompt's id: KL, too."),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws of FAD∞ and the parts of IS.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**62, help="Of the draws of FAD∞ and the parts of IS.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
 ) -> None:
     """FAD, FAD∞, KAD and IS of whole sets, KL of each clip; added to the systems' scores.

@@ -84,7 +84,7 @@ def generate(
     ] = None,
     takes: Takes = 1,
     sample: Annotated[
-        int | None, typer.Option(min=1, help="So many prompts only, evenly spaced.")
+        int | None, typer.Option(min=1, max=1_000_000, help="So many prompts only, evenly spaced.")
     ] = None,
     name: Annotated[
         str, typer.Option(help="Of the system in tables.", show_default="the folder's")
@@ -95,7 +95,13 @@ def generate(
     ] = None,
     asked: Asked = SAMPLING,
     timeout: Annotated[
-        float, typer.Option(help="Seconds that --command has for a clip.", rich_help_panel=SETTINGS)
+        float,
+        typer.Option(
+            min=0.001,
+            max=1_000_000,
+            help="Seconds that --command has for a clip.",
+            rich_help_panel=SETTINGS,
+        ),
     ] = 600.0,
     keep_going: Annotated[
         bool,

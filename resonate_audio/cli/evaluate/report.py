@@ -31,7 +31,7 @@ def report(
     ] = None,
     title: Annotated[str, typer.Option(help="Headline.")] = "Evaluation",
     players: Annotated[
-        int, typer.Option(min=0, help="Best and worst clips of each system to hear.")
+        int, typer.Option(min=0, max=1000, help="Best and worst clips of each system to hear.")
     ] = 3,
     rank_by: Annotated[
         str | None,

@@ -17,6 +17,7 @@ from resonate_audio.cli.evaluate.processes import bulk_of, name_some, use_thread
 from resonate_audio.cli.options import Device, Ray, Threads, Workers
 from resonate_audio.cli.reward import notes_of_warnings
 from resonate_audio.core.errors import InputError
+from resonate_audio.core.sampling import MAX_ROWS
 
 if TYPE_CHECKING:
     from resonate_audio.evaluation.scores.metrics import Metric
@@ -67,7 +68,9 @@ def score(
     store: Annotated[
         Path, typer.Option(help="File that keeps every value; may serve many folders.")
     ] = DEFAULT_STORE,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips given to a judge at once.")] = 16,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=MAX_ROWS, help="Clips given to a judge at once.")
+    ] = 16,
     device: Device = None,
     ray: Ray = None,
     workers: Workers = None,
@@ -87,6 +90,7 @@ def score(
 
       resonate eval score /share/nano --metric nano-eval --ray 10.0.0.5:6379 --workers 64
     """
+    from resonate_audio.core.files import alone_in
     from resonate_audio.evaluation.clips.prompt_sets import read_prompt_set
     from resonate_audio.evaluation.scores.store import Store
     from resonate_audio.pipeline.device import choose_device
@@ -105,8 +109,9 @@ def score(
 
             with step_progress(str(folder)) as report:
                 fresh = score_system(folder, metrics, kept, asked, trained_on or [], report, where)
-            joined, dropped = join_earlier(folder, fresh)
-            write_scores(folder, joined)
+            with alone_in(folder, ".scores.lock", wait=True):  # others may score it, too
+                joined, dropped = join_earlier(folder, fresh)
+                write_scores(folder, joined)
             name_some(f"{folder}: dropped, as it was of other clips", dropped)
             say_failures(folder, fresh)
             scored.append(fresh)

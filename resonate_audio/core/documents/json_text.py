@@ -52,13 +52,24 @@ def _no_number(name: str) -> float:
     raise ValueError(f"{name} is not a number of JSON")
 
 
+def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(fields)
+    if len(found) < len(fields):
+        names = [name for name, _ in fields]
+        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        raise ValueError(f"the field {_shorten(twice)} stands there twice")
+    return found
+
+
 def _shorten(text: str) -> str:
     return text if len(text) <= 24 else f"{text[:20]}…"
 
 
-STRICT = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=_no_number)
+STRICT = json.JSONDecoder(
+    parse_int=_whole, parse_float=_real, parse_constant=_no_number, object_pairs_hook=_object
+)
 """Reads what others wrote."""
-_OWN = json.JSONDecoder(parse_int=_long_whole)
+_OWN = json.JSONDecoder(parse_int=_long_whole, object_pairs_hook=_object)
 
 
 def parse_json(text: str, place: str, error: ErrorType = ManifestError, finite: bool = True) -> Any:
@@ -73,7 +84,8 @@ def parse_json(text: str, place: str, error: ErrorType = ManifestError, finite: 
 
     Raises:
         ResonateError: of the type ``error``; it is not JSON, nested deeper than `MAX_DEPTH`, or
-            holds a number out of range, half a surrogate pair or a NUL; names ``place``.
+            holds a field twice, a number out of range, half a surrogate pair or a NUL; names
+            ``place``.
     """
     try:
         value = (STRICT if finite else _OWN).decode(text)

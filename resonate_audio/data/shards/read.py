@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import zlib
@@ -22,6 +23,7 @@ from resonate_audio.core.documents.arrays import read_array
 from resonate_audio.core.documents.text import one_line
 from resonate_audio.core.errors import ShardError
 from resonate_audio.core.files import open_regular
+from resonate_audio.core.paths import given_path
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.data.latents import CaptionTable, LatentBucket, LatentSet
 from resonate_audio.data.shards.write import (
@@ -168,6 +170,10 @@ class Shards:
         """Length of each clip, in the frames or samples of its kind."""
         return self.samples["num_frames"].astype(np.int64)
 
+    def content(self) -> str:
+        """Changes with any clip, since the index has a hash of each file."""
+        return hashlib.sha256(self.index.model_dump_json().encode()).hexdigest()[:16]
+
     def read(
         self, numbers: Int64[np.ndarray, " row"], decode: Decode[ItemT]
     ) -> tuple[list[int], list[ItemT]]:
@@ -286,7 +292,7 @@ def _reason(error: Exception) -> str:
 
 def open_place(location: str | Path) -> Folder | Remote:
     """A folder, or an address with ``://``."""
-    return Remote(str(location)) if "://" in str(location) else Folder(Path(location))
+    return Remote(str(location)) if "://" in str(location) else Folder(given_path(str(location)))
 
 
 # --- what is in a clip -------------------------------------------------------------------------

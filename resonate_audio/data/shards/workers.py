@@ -61,17 +61,17 @@ class EncodeConfig(FrozenConfig):
     """Bundled name, folder or hub id of the model whose VAE and text encoder are used."""
     window_s: tuple[float, ...] = Field((10.0,), min_length=1)
     """Lengths that clips are padded to; each clip takes the shortest that holds it."""
-    clips_per_shard: int = Field(1000, ge=1)
+    clips_per_shard: int = Field(1000, ge=1, le=10_000_000)
     device: str = "cpu"
-    num_threads: int = Field(1, ge=1)
+    num_threads: int = Field(1, ge=1, le=4_096)
     """CPU threads of one worker; another number may round sums differently."""
 
 
 class AudioConfig(FrozenConfig):
     """How clips become shards of sound."""
 
-    sample_rate_hz: int = Field(16_000, ge=1000)
-    clips_per_shard: int = Field(1000, ge=1)
+    sample_rate_hz: int = Field(16_000, ge=1000, le=1_000_000)
+    clips_per_shard: int = Field(1000, ge=1, le=10_000_000)
 
 
 @dataclass(frozen=True)

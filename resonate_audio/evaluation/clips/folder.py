@@ -20,7 +20,8 @@ from resonate_audio.core.config import FrozenConfig, parse_config
 from resonate_audio.core.documents.json_text import json_line, parse_object, read_object
 from resonate_audio.core.documents.text import read_bytes, read_text
 from resonate_audio.core.errors import ManifestError
-from resonate_audio.core.files import atomic_path, output_error
+from resonate_audio.core.files import append_text, atomic_path
+from resonate_audio.core.paths import files_in, same_name
 from resonate_audio.evaluation.clips.prompt_sets import PromptSet, read_prompt_set, write_prompt_set
 
 SYSTEM, MANIFEST, PROMPTS = "system.json", "manifest.jsonl", "prompts.jsonl"
@@ -86,15 +87,8 @@ class Manifest:
         Raises:
             OutputError: the disk is full, or the file cannot be written.
         """
-        path = self.folder / MANIFEST
         text = "".join(json_line(line, exclude_none=True) for line in lines)
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise output_error(path, error) from error
+        append_text(self.folder / MANIFEST, text)
         self.clips.update({line.key: line for line in lines})
 
     def file_of(self, line: ClipLine) -> Path:
@@ -202,13 +196,13 @@ def find_clips(folder: Path, prompts: PromptSet) -> FoundClips:
     """
     if not folder.is_dir():
         raise ManifestError(f"{folder}: no such folder; expected one of clips named by prompt id")
-    ids = {_plain(item.id): item.id for item in prompts.items} | {
-        item.id: item.id for item in prompts.items
+    ids = {same_name(_plain(item.id)): item.id for item in prompts.items} | {
+        same_name(item.id): item.id for item in prompts.items
     }
     named: dict[ClipKey, Path] = {}
     surplus = []
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES):
-        key = _match(path.stem, ids)
+    for path in files_in(folder, AUDIO_SUFFIXES):
+        key = _match(same_name(path.stem), ids)
         if key is None:
             surplus.append(path)
         elif key in named:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from resonate_audio.audio.decoding import read_length
 from resonate_audio.core.errors import AudioError, ConfigError, InputError, ManifestError
-from resonate_audio.core.files import atomic_path
+from resonate_audio.core.files import alone_in, atomic_path
 from resonate_audio.core.sampling import Sampling
 from resonate_audio.evaluation.clips.bulk import Bulk, Work, run_jobs
 from resonate_audio.evaluation.clips.folder import (
@@ -210,25 +210,26 @@ def generate_clips(
     system = _system(
         folder, prompts, num_takes, name, maker.source, {**maker.facts, **(facts or {})}
     )
-    manifest = open_manifest(folder, system, prompts)
-    missing = frozenset(take.key for take in takes if not manifest.is_done(take.key))
-    jobs = [
-        MakeJob(folder.absolute(), tuple(batch), missing & {t.key for t in batch}, keep_going)
-        for batch in _batches(takes, maker.batch_size)
-        if any(take.key in missing for take in batch)
-    ]
-    failures: dict[ClipKey, str] = {}
-    num_left = len(missing)
-    work = Work(do=make_batch, identify=_identify)
-    for job, made in run_jobs(jobs, work, maker, bulk):
-        manifest.append(made.lines)
-        if made.failure:
-            failures |= {take.key: made.failure for take in job.wanted}
-        num_left -= len(job.wanted)
-        if on_step is not None:
-            on_step(len(takes) - num_left, len(takes))
-    num_made = len(missing) - len(failures)
-    return Generated(manifest, num_made, len(takes) - len(missing), failures)
+    with alone_in(folder):
+        manifest = open_manifest(folder, system, prompts)
+        missing = frozenset(take.key for take in takes if not manifest.is_done(take.key))
+        jobs = [
+            MakeJob(folder.absolute(), tuple(batch), missing & {t.key for t in batch}, keep_going)
+            for batch in _batches(takes, maker.batch_size)
+            if any(take.key in missing for take in batch)
+        ]
+        failures: dict[ClipKey, str] = {}
+        num_left = len(missing)
+        work = Work(do=make_batch, identify=_identify)
+        for job, made in run_jobs(jobs, work, maker, bulk):
+            manifest.append(made.lines)
+            if made.failure:
+                failures |= {take.key: made.failure for take in job.wanted}
+            num_left -= len(job.wanted)
+            if on_step is not None:
+                on_step(len(takes) - num_left, len(takes))
+        num_made = len(missing) - len(failures)
+        return Generated(manifest, num_made, len(takes) - len(missing), failures)
 
 
 def list_clips(

@@ -19,12 +19,13 @@ from jaxtyping import Float, Float64
 
 from resonate_audio.core.errors import AudioError, ConfigError, RewardError
 from resonate_audio.core.foreign import foreign_code
+from resonate_audio.core.paths import given_path
 from resonate_audio.core.types import Waveform
-from resonate_audio.evaluation.scores.fingerprints import fingerprint, hash_code, hash_weights
 from resonate_audio.evaluation.scores.sounds import read_samples
 from resonate_audio.rewards.clap.laion import CLAPReward
 from resonate_audio.rewards.clap.microsoft import MSClapModel, choose_windows
 from resonate_audio.rewards.clap.microsoft_network import SAMPLE_RATE_HZ as MS_CLAP_RATE_HZ
+from resonate_audio.rewards.fingerprints import fingerprint, hash_code, hash_weights
 from resonate_audio.rewards.function import find_object
 from resonate_audio.rewards.hearing import hear
 from resonate_audio.rewards.pretrained import find_pretrained, load_complete, quiet_loading
@@ -233,7 +234,7 @@ def _open_nano_clap(source: str, device: torch.device) -> Listener:
     from resonate_audio.rewards.catalogue import open_judge, parse_spec
 
     if source:
-        judge = TwoTowerReward.from_folder(Path(source), device=device)
+        judge = TwoTowerReward.from_folder(given_path(source), device=device)
     else:
         opened = open_judge(parse_spec("nano-clap"), device)
         assert isinstance(opened, TwoTowerReward), f"nano-clap is a {type(opened)}"

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from resonate_audio.core.errors import InputError, ManifestError
+from resonate_audio.core.paths import files_below
 from resonate_audio.evaluation.clips.folder import (
     AUDIO_SUFFIXES,
     ClipKey,
@@ -34,9 +35,9 @@ from resonate_audio.evaluation.distances.formulas import (
     softmax,
     unbiased_fad,
 )
-from resonate_audio.evaluation.scores.fingerprints import fingerprint
 from resonate_audio.evaluation.scores.scored import MetricCard, SystemScores
 from resonate_audio.evaluation.scores.sounds import examine, failure_of
+from resonate_audio.rewards.fingerprints import fingerprint
 
 FEWEST_FAD_INF = 16
 """Clips from which on FAD is extrapolated."""
@@ -113,7 +114,7 @@ def hear_reference(
         ManifestError: there is no such folder, or no sound in it can be heard.
     """
     if prompts is None:
-        found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+        found = sorted(files_below(folder, AUDIO_SUFFIXES))
         files = {(path.relative_to(folder).as_posix(), 0): path for path in found}
     else:
         files = dict(find_clips(folder, prompts).files)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +23,7 @@ from pydantic import Field
 
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import ManifestError
+from resonate_audio.core.paths import slashed
 from resonate_audio.evaluation.people.correlation import JudgedClips
 from resonate_audio.evaluation.people.lines import read_lines, to_number
 from resonate_audio.evaluation.scores.scored import SCORES, SystemScores, read_scores
@@ -197,7 +199,7 @@ def rating_table(rated: Iterable[RatedClip], axis: str) -> Float[np.ndarray, "cl
 
 
 def _pam_line(fields: Mapping[str, Any], place: str) -> RatedClip:
-    name = str(fields["File Name"]).removesuffix(".wav")
+    name = re.sub(r"\.wav$", "", str(fields["File Name"]), flags=re.IGNORECASE)
     axes = {key: value for key, value in fields.items() if key and key not in WORDS}
     return RatedClip(
         system=fields["Model"],
@@ -239,5 +241,5 @@ def _key(fields: Mapping[str, Any], place: str) -> str:
 def _file(fields: Mapping[str, Any], place: str) -> str:
     for name in PATHS:
         if fields.get(name):
-            return str(fields[name])
+            return slashed(str(fields[name]))
     raise ManifestError(f"{place}: no file; expected one of the columns {', '.join(PATHS)}")

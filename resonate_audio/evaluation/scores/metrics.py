@@ -17,17 +17,17 @@ import torch
 
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.core.types import Waveform
-from resonate_audio.evaluation.scores.fingerprints import (
+from resonate_audio.evaluation.scores.scored import MetricCard, Mode
+from resonate_audio.evaluation.scores.sinc_resample import sinc_resample
+from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.catalogue import JUDGES, JudgeSpec, open_judge, parse_spec
+from resonate_audio.rewards.fingerprints import (
     fingerprint,
     hash_code,
     hash_folder,
     hash_weights,
     number_formats,
 )
-from resonate_audio.evaluation.scores.scored import MetricCard, Mode
-from resonate_audio.evaluation.scores.sinc_resample import sinc_resample
-from resonate_audio.rewards.base import Reward
-from resonate_audio.rewards.catalogue import JUDGES, JudgeSpec, open_judge, parse_spec
 from resonate_audio.rewards.pretrained import find_pretrained
 
 WINDOW_S = 10.0

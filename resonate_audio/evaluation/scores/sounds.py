@@ -15,11 +15,11 @@ from resonate_audio.audio.decoding import read_sound
 from resonate_audio.core.errors import AudioError, ManifestError
 from resonate_audio.core.types import Waveform
 from resonate_audio.evaluation.clips.folder import ClipLine, Manifest, file_sha256
-from resonate_audio.evaluation.scores.fingerprints import fingerprint
 from resonate_audio.evaluation.scores.scored import Failure
 from resonate_audio.evaluation.scores.store import Sound, Store, pcm_sha256
 from resonate_audio.rewards import detectors
 from resonate_audio.rewards.detectors import find_hack_signs
+from resonate_audio.rewards.fingerprints import fingerprint
 
 SILENT_PEAK = 1e-4
 """A sound whose largest sample is under this, -80 dB of full scale, counts as silent."""

@@ -21,7 +21,8 @@ from jaxtyping import Bool, Float, Int64
 from pydantic import Field
 from torch import Tensor, nn
 
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import NetworkConfig
+from resonate_audio.core.files import make_folder
 from resonate_audio.model.checkpoint import read_tokenizer, read_weights
 from resonate_audio.model.text_encoder import dequantize
 from resonate_audio.nano.judges.questions import Phrase
@@ -58,7 +59,7 @@ FIRST_WORD = 1996
 """MiniLM's ids from here on are words, the most frequent first."""
 
 
-class LalmConfig(FrozenConfig):
+class LalmConfig(NetworkConfig):
     """Sizes of nano-lalm."""
 
     num_bands: int = Field(64, ge=8)
@@ -252,7 +253,7 @@ def save_lalm(llm: AudioLLM, folder: Path) -> None:
     """Write a plain transformers folder, weights in half precision."""
     from transformers.utils import logging
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     model: Any = llm.model
     dtype, bars = next(model.parameters()).dtype, logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

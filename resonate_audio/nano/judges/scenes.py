@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32, Int64
 from pydantic import Field
 from torch import Tensor
 
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import FrozenConfig, GivenPath, WrittenPath
 from resonate_audio.data.mixing import fade_out, lay
 from resonate_audio.nano.judges.questions import (
     SCENES_FOR,
@@ -42,9 +42,9 @@ Samples = Float32[np.ndarray, "_"]
 class JudgeData(FrozenConfig):
     """Where the recordings are, and how scenes differ from them."""
 
-    corpus: Path
+    corpus: GivenPath
     """Folder with manifest.jsonl and shards, as ``recipes/nano/prepare`` writes it."""
-    cache: Path = Path("work/judges/cache")
+    cache: WrittenPath = Path("work/judges/cache")
     decoded_share: float = Field(0.5, ge=0, le=1)
     """Scenes made of recordings that went through nano's VAE and vocoder."""
     max_speed: float = Field(1.08, ge=1)
@@ -149,8 +149,8 @@ def open_scenes(data: JudgeData, split: str, say: Say) -> SceneSource:
     """Scenes of a split; which classes are alike is told by the training split's captions."""
     sounds = cached_sounds(data.corpus, data.cache, split, say)
     trained = sounds if split == "train" else cached_sounds(data.corpus, data.cache, "train", say)
-    path = data.cache / "similarity.npy"
-    return SceneSource(sounds, Classes(*class_similarity(trained, load_minilm(), path)), data)
+    classes = Classes(*class_similarity(trained, load_minilm(), data.cache))
+    return SceneSource(sounds, classes, data)
 
 
 def at_speed(samples: Samples, speed: float) -> Samples:

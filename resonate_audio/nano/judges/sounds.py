@@ -24,8 +24,10 @@ from resonate_audio.audio.decoding import read_sound
 from resonate_audio.core.documents.arrays import read_array
 from resonate_audio.core.documents.json_text import read_json, read_json_lines
 from resonate_audio.core.errors import ManifestError
-from resonate_audio.core.files import atomic_path
+from resonate_audio.core.files import atomic_path, file_sha256
+from resonate_audio.model.folder import WEIGHTS_NAME
 from resonate_audio.model.istft_vocoder import ISTFTVocoder
+from resonate_audio.nano.bundle import BUNDLED_FOLDER
 from resonate_audio.nano.judges.questions import Source
 
 if TYPE_CHECKING:
@@ -79,7 +81,8 @@ def cached_sounds(corpus: Path, cache: Path, split: str, say: Say) -> SoundSet:
         ManifestError: no corpus is there, or a shard of it is missing.
     """
     clips = read_clips(corpus, split)
-    listing = json.dumps([VERSION, [[clip["id"], clip["frames"]] for clip in clips]])
+    codec = [file_sha256(BUNDLED_FOLDER / part / WEIGHTS_NAME) for part in ("vae", "vocoder")]
+    listing = json.dumps([VERSION, codec, clips], sort_keys=True)
     folder = cache / f"sounds-{split}-{hashlib.sha1(listing.encode()).hexdigest()[:10]}"
     if not (folder / "sources.json").is_file():
         _write_sounds(folder, corpus, clips, say)
@@ -111,7 +114,6 @@ def _write_sounds(folder: Path, corpus: Path, clips: list[dict[str, Any]], say: 
     say(f"decoding {len(clips)} recordings")
     sounds = decode_clips(corpus, clips)
     say("passing them through nano's VAE and vocoder")
-    from resonate_audio.nano.bundle import BUNDLED_FOLDER
     from resonate_audio.pipeline.path import Resonate
 
     decoded = through_decoder(Resonate.from_pretrained(BUNDLED_FOLDER, device="cpu"), sounds)
@@ -225,26 +227,27 @@ def to_int16(samples: Samples) -> Int16[np.ndarray, " sample"]:
 
 
 def class_similarity(
-    sounds: SoundSet, encoder: TextEncoder, path: Path
+    sounds: SoundSet, encoder: TextEncoder, cache: Path
 ) -> tuple[tuple[str, ...], Float32[np.ndarray, "label label"]]:
     """Cosine between the mean caption of each class and of each other, by MiniLM.
 
     Args:
         sounds: whose captions; recordings of other splits have no other classes.
         encoder: reads the captions.
-        path: where the result is kept.
+        cache: folder where the result is kept, under the hash of the captions.
 
     Returns:
         The classes, sorted, and the matrix.
     """
     labels = sounds.labels
-    if path.is_file():
-        kept: Float32[np.ndarray, "label label"] = np.array(read_array(path, str(path)))
-        if len(kept) == len(labels):
-            return labels, kept
     captions: dict[str, list[str]] = defaultdict(list)
     for source in sounds.sources:
         captions[source.label] += source.captions
+    said = json.dumps([captions[label] for label in labels])
+    path = cache / f"similarity-{hashlib.sha256(said.encode()).hexdigest()[:16]}.npy"
+    if path.is_file():
+        kept: Float32[np.ndarray, "label label"] = np.array(read_array(path, str(path)))
+        return labels, kept
     means = []
     for label in labels:
         texts = list(dict.fromkeys(captions[label]))[:12]

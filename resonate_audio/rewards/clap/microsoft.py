@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import threading
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from resonate_audio.core.errors import CheckpointError, ModelNotFoundError
+from resonate_audio.core.paths import given_path
 from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.model.checkpoint import fingerprint_weights, read_weights
 from resonate_audio.model.hub_client import fetch
@@ -242,11 +244,11 @@ def find_weights(source: str) -> Path:
         ModelNotFoundError: there is no such file or folder, and the hub does not give it.
         CheckpointError: the folder holds none.
     """
-    path = Path(source)
-    if path.is_file():
+    path = given_path(source)
+    if os.path.isfile(path):
         return path
-    if not path.is_dir():
-        if source.count("/") != 1 or path.suffix in (".pth", ".safetensors"):
+    if not os.path.isdir(path):
+        if source.count("/") != 1 or path.suffix.lower() in (".pth", ".safetensors"):
             raise ModelNotFoundError(
                 f"{source}: no such weights; expected CLAP_weights_2023.pth, a folder with it, or "
                 f"a Hugging Face id such as {DEFAULT_SOURCE}"

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from resonate_audio.audio.mel import MelConfig, MelFrontEnd
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import NetworkConfig
 from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.rewards.base import make_rewards
 from resonate_audio.rewards.small.judge import (
@@ -30,7 +30,7 @@ from resonate_audio.rewards.small.judge import (
 )
 
 
-class MatcherConfig(FrozenConfig):
+class MatcherConfig(NetworkConfig):
     """Sizes of the matcher."""
 
     mel: MelConfig = MelConfig(

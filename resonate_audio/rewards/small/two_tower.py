@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from resonate_audio.audio.mel import MelConfig, MelFrontEnd
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import NetworkConfig
 from resonate_audio.core.types import Rewards, TextFeatures, Waveform
 from resonate_audio.rewards.base import make_rewards
 from resonate_audio.rewards.small.judge import (
@@ -29,7 +29,7 @@ from resonate_audio.rewards.small.judge import (
 )
 
 
-class TwoTowerConfig(FrozenConfig):
+class TwoTowerConfig(NetworkConfig):
     """Sizes of the two towers."""
 
     mel: MelConfig = MelConfig(

@@ -22,6 +22,7 @@ from resonate_audio.core.config import FrozenConfig, load_config, parse_config
 from resonate_audio.core.documents.yaml_text import format_yaml
 from resonate_audio.core.errors import InputError, ManifestError, OutputError
 from resonate_audio.core.files import atomic_path, file_inside, output_error
+from resonate_audio.core.paths import files_in, given_path, listed_path, same_name
 from resonate_audio.core.types import Audio
 from resonate_audio.data.prompts import read_prompt_rows
 from resonate_audio.evaluation.clips.folder import AUDIO_SUFFIXES
@@ -284,14 +285,14 @@ def read_systems(
     for system, folder in systems.items():
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; expected the clips of {system}")
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
+        files = files_in(folder, AUDIO_SUFFIXES)
         if not files:
             raise InputError(f"{folder}: no sound in it; expected the clips of {system}")
         for path in files:
             audio = read_audio(path)
             own = audio.recipe.prompt if audio.recipe else ""
-            text = (prompts or {}).get(path.stem, own)
-            given.append(GivenClip(system, path.stem, text, audio))
+            name = same_name(path.stem)
+            given.append(GivenClip(system, name, (prompts or {}).get(name, own), audio))
     return given
 
 
@@ -312,7 +313,7 @@ def read_clip_list(path: Path) -> list[GivenClip]:
         for name in ("file", "system", "prompt"):
             if not isinstance(fields.get(name), str) or not fields[name].strip():
                 raise ManifestError(f"{place}: {name} is empty or no text")
-        file = path.parent / str(fields["file"])
+        file = listed_path(path, str(fields["file"]))
         name = str(fields.get("name") or file.stem)
         audio = read_audio(file)
         given.append(GivenClip(str(fields["system"]), name, str(fields["prompt"]), audio))
@@ -330,9 +331,10 @@ def read_prompts(path: Path) -> dict[str, str]:
         name = row.fields.get("name", row.fields.get("id"))
         if not isinstance(name, str | int) or name == "":
             raise ManifestError(f"{row.place}: no name; expected the name of a clip and its prompt")
-        if str(name) in prompts:
+        name = same_name(str(name))
+        if name in prompts:
             raise ManifestError(f"{row.place}: {name} stands there twice")
-        prompts[str(name)] = row.prompt
+        prompts[name] = row.prompt
     return prompts
 
 
@@ -352,7 +354,7 @@ def read_probe(text: str) -> GivenClip:
         raise InputError(
             f"probe {text!r}: expected FILE=LOW,HIGH, such as noise.wav=1,2"
         ) from error
-    path = Path(found["file"])  # type: ignore[index]
+    path = given_path(found["file"])  # type: ignore[index]
     audio = read_audio(path)
     prompt = audio.recipe.prompt if audio.recipe else path.stem.replace("_", " ")
     return GivenClip(TTA_PROBE, path.stem, prompt, audio, (low, high))
@@ -380,7 +382,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that becomes ``folder`` if the block succeeds."""
     if folder.exists():
         raise OutputError(f"{folder}: exists already; choose another name")
-    place = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    place = folder.with_name(f".{secrets.token_hex(4)}.part")
     try:
         (place / CLIP_FOLDER).mkdir(parents=True)
         yield place

@@ -22,6 +22,7 @@ from resonate_audio.core.errors import Cancelled
 from resonate_audio.core.noise import seeded_noise
 from resonate_audio.core.sampling import Sampling
 from resonate_audio.core.types import Audio, Latents, TextFeatures
+from resonate_audio.flow.guidance import needs_empty
 from resonate_audio.flow.mean_flow import in_steps
 from resonate_audio.flow.ode import solve
 from resonate_audio.flow.path import Velocity
@@ -172,7 +173,7 @@ class _Conditions:
         if model.config.transformer.mean_velocity:
             self._times = uniform_grid(sampling.num_inference_steps)
         self._prompts = self._project(_encode(model, batch.prompts), len(batch.prompts))
-        if self._scale >= 1 and self._times is None:
+        if needs_empty(self._scale) and self._times is None:
             empty = _encode_negatives(model, batch.negatives)
             self._empty = self._project(empty, len(batch.prompts))
 
@@ -181,7 +182,7 @@ class _Conditions:
         num_rows, prompts = len(rows), _rows_of(self._prompts, rows)
         if self._times is not None:
             return in_steps(lambda z, t, r: self._run(z, t, prompts, num_rows, r), self._times)
-        if self._scale < 1:
+        if not needs_empty(self._scale):
             return lambda z, t: self._run(z, t, prompts, num_rows)
         pair = (prompts, _rows_of(self._empty, rows))
         both = Conditions(

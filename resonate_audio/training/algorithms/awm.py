@@ -27,7 +27,7 @@ class AWMConfig(FrozenConfig):
     """ε around 1; wide, as pseudo-likelihoods move little."""
     velocity_kl: float = Field(0.003, ge=0)
     """Weight of ``velocity_distance`` to the reference."""
-    times_per_take: int = Field(2, ge=1)
+    times_per_take: int = Field(2, ge=1, le=1_000)
     """Noise levels at which each take is learnt from in one update."""
 
 

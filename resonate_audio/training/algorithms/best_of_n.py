@@ -27,7 +27,7 @@ class RWRConfig(FrozenConfig):
     kind: Literal["rwr"] = "rwr"
     temperature: float = Field(0.1, gt=0)
     """Reward difference that changes a weight by the factor e; in units of the reward."""
-    times_per_take: int = Field(2, ge=1)
+    times_per_take: int = Field(2, ge=1, le=1_000)
     """Noise levels at which each take is learnt from in one update."""
 
 
@@ -35,9 +35,9 @@ class RAFTConfig(FrozenConfig):
     """How many takes are learnt from."""
 
     kind: Literal["raft"] = "raft"
-    keep: int = Field(1, ge=1)
+    keep: int = Field(1, ge=1, le=10_000)
     """Best takes of each prompt."""
-    times_per_take: int = Field(2, ge=1)
+    times_per_take: int = Field(2, ge=1, le=1_000)
     """Noise levels at which each take is learnt from in one update."""
 
 

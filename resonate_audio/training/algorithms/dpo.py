@@ -32,7 +32,7 @@ class DPOConfig(FrozenConfig):
     number of dimensions."""
     online: bool = False
     """Compare takes of the policy as it is; otherwise those of the model before training."""
-    times_per_take: int = Field(2, ge=1)
+    times_per_take: int = Field(2, ge=1, le=1_000)
     """Noise levels at which each take is learnt from in one update."""
 
 

@@ -35,7 +35,7 @@ class NFTConfig(FrozenConfig):
     """Weight of ``velocity_distance`` to the reference."""
     old_decay: float = Field(0.0, ge=0, lt=1)
     """How much of the older weights the old policy keeps at each rollout; 0: it is the policy."""
-    times_per_take: int = Field(2, ge=1)
+    times_per_take: int = Field(2, ge=1, le=1_000)
     """Noise levels at which each take is learnt from in one update."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from resonate_audio.core.documents.json_text import parse_object
 from resonate_audio.core.documents.text import read_lines
 from resonate_audio.core.errors import AudioError, ManifestError
 from resonate_audio.core.files import file_sha256
+from resonate_audio.core.paths import listed_path
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.model.linear_vae import AnyVAE
 from resonate_audio.training.algorithms.dpo import PairedLatents
@@ -48,7 +50,7 @@ class PairList:
     def files(self) -> tuple[Path, ...]:
         """Every sound once, in the order of the list."""
         names = [name for pair in self.pairs for name in (pair.chosen, pair.rejected)]
-        return tuple(self.path.parent / name for name in dict.fromkeys(names))
+        return tuple(listed_path(self.path, name) for name in dict.fromkeys(names))
 
     def fingerprint(self) -> int:
         """Hash of the list and of every sound; fits into a signed 64-bit integer."""
@@ -66,7 +68,7 @@ def read_pairs(path: Path) -> PairList:
             missing; names the line.
     """
     pairs = [
-        parse_pair(text, f"{path}:{number}", path.parent)
+        parse_pair(text, f"{path}:{number}", path)
         for number, text in read_lines(path)
         if text.strip()
     ]
@@ -75,7 +77,7 @@ def read_pairs(path: Path) -> PairList:
     return PairList(path, tuple(pairs))
 
 
-def parse_pair(line: str, place: str, folder: Path) -> PreferencePair:
+def parse_pair(line: str, place: str, listing: Path) -> PreferencePair:
     """Read one line of a list of pairs.
 
     Raises:
@@ -84,14 +86,27 @@ def parse_pair(line: str, place: str, folder: Path) -> PreferencePair:
     pair = parse_config(PreferencePair, parse_object(line, place), place, ManifestError)
     if not pair.prompt.strip():
         raise ManifestError(f"{place}: prompt is empty; a pair needs the text of both its sounds")
-    if pair.chosen == pair.rejected:
-        raise ManifestError(f"{place}: chosen and rejected are the same file, {pair.chosen}")
-    for field in ("chosen", "rejected"):
-        if not (folder / getattr(pair, field)).is_file():
-            raise ManifestError(
-                f"{place}: {field}: there is no file {folder / getattr(pair, field)}"
-            )
+    files = {name: listed_path(listing, getattr(pair, name)) for name in ("chosen", "rejected")}
+    for name, file in files.items():
+        if not os.path.isfile(file):
+            raise ManifestError(f"{place}: {name}: there is no file {file}")
+    refuse_one_sound(files["chosen"], files["rejected"], place)
     return pair
+
+
+def refuse_one_sound(chosen: Path, rejected: Path, place: str) -> None:
+    """Refuse two paths that lead to one file, or to two of the same content.
+
+    Raises:
+        ManifestError: nothing can be learnt from such a pair.
+    """
+    if os.path.samefile(chosen, rejected):
+        raise ManifestError(f"{place}: chosen and rejected are the same file, {chosen}")
+    is_alike = chosen.stat().st_size == rejected.stat().st_size
+    if is_alike and file_sha256(chosen) == file_sha256(rejected):
+        raise ManifestError(
+            f"{place}: chosen and rejected are the same sound, in {chosen} and {rejected}"
+        )
 
 
 @dataclass(frozen=True)
@@ -207,7 +222,7 @@ def make_pair_set(
 
     Texts are encoded one by one: a text's features must not depend on its company.
     """
-    device, folder = sounds.mean.device, listed.path.parent
+    device = sounds.mean.device
     numbers = {path: number for number, path in enumerate(listed.files())}
     texts = list(dict.fromkeys(pair.prompt for pair in listed.pairs))
     rows = [encode_text([text]) for text in texts]
@@ -219,8 +234,8 @@ def make_pair_set(
 
     return PairSet(
         sounds,
-        winners=column(numbers[folder / pair.chosen] for pair in listed.pairs),
-        losers=column(numbers[folder / pair.rejected] for pair in listed.pairs),
+        winners=column(numbers[listed_path(listed.path, pair.chosen)] for pair in listed.pairs),
+        losers=column(numbers[listed_path(listed.path, pair.rejected)] for pair in listed.pairs),
         texts=column(texts.index(pair.prompt) for pair in listed.pairs),
         features=TextFeatures(tokens, pooled),
         fingerprint=listed.fingerprint(),

@@ -16,9 +16,9 @@ from resonate_audio.training.loop.task import Draw, generator_for
 class CropConfig(FrozenConfig):
     """How much sound one batch holds."""
 
-    crop_s: float = Field(1.0, gt=0)
+    crop_s: float = Field(1.0, gt=0, le=600)
     """Length of a crop, rounded up to whole latent frames or hops."""
-    rows_per_batch: int = Field(32, ge=1)
+    rows_per_batch: int = Field(32, ge=1, le=100_000)
     gain_db: tuple[float, float] = (0.0, 0.0)
     """Each crop is made louder or softer by so much, uniformly."""
     mixed_share: float = Field(0.0, ge=0, le=1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from resonate_audio.audio.io import write_audio
 from resonate_audio.audio.mel import MelFrontEnd
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import FrozenConfig, NetworkConfig
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.core.types import Audio
 from resonate_audio.model.checkpoint import write_weights
@@ -32,7 +32,7 @@ from resonate_audio.training.loop.task import Draw, Losses, Task, full_precision
 CLIPS_HEARD = 4
 
 
-class AdversaryConfig(FrozenConfig):
+class AdversaryConfig(NetworkConfig):
     """The judges a vocoder is trained against."""
 
     sizes: tuple[int, ...] = Field((256, 1024, 4096), min_length=1)

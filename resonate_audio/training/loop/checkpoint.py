@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Checkpoint:
     """Modules, average, optimiser moments and generator states, by dotted prefix."""
     plain: dict[str, Any]
     """What is not a tensor, such as the optimisers' groups."""
+    contents: dict[str, str] = field(default_factory=dict)
+    """Hashes of what the recipe names, by field."""
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -52,6 +54,7 @@ class CheckpointHeader(FrozenConfig):
     step: int = Field(ge=0)
     config: dict[str, Any]
     plain: dict[str, Any]
+    contents: dict[str, str] = Field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
@@ -60,7 +63,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Pat
     Raises:
         OutputError: the folder cannot be written or the disk is full; older files stay.
     """
-    header = {"step": checkpoint.step, "config": checkpoint.config, "plain": checkpoint.plain}
+    header = {
+        "step": checkpoint.step,
+        "config": checkpoint.config,
+        "plain": checkpoint.plain,
+        "contents": checkpoint.contents,
+    }
     tensors = {
         name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()
     }
@@ -88,7 +96,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     place = f"{path}: its header"
     values = parse_object(text, place, TrainingError, finite=False)
     header = parse_config(CheckpointHeader, values, place, TrainingError)
-    return Checkpoint(header.step, header.config, tensors, header.plain)
+    return Checkpoint(header.step, header.config, tensors, header.plain, header.contents)
 
 
 def drop_unfinished(folder: Path) -> None:

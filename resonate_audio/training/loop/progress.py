@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from resonate_audio.core.documents.json_text import json_line, parse_object
 from resonate_audio.core.documents.text import read_text
 from resonate_audio.core.errors import TrainingError
-from resonate_audio.core.files import atomic_path
+from resonate_audio.core.files import append_text, atomic_path
 
 
 def keep_metrics_until(path: Path, step: int) -> None:
@@ -23,9 +23,12 @@ def keep_metrics_until(path: Path, step: int) -> None:
 
 
 def append_metrics(path: Path, values: dict[str, Any]) -> None:
-    """Add one JSON line."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json_line(values))
+    """Add one JSON line.
+
+    Raises:
+        OutputError: it cannot be written, or the disk is full.
+    """
+    append_text(path, json_line(values))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -9,8 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from resonate_audio.core.documents.yaml_text import format_yaml
-from resonate_audio.core.errors import OutputError, TrainingError
-from resonate_audio.core.files import atomic_path
+from resonate_audio.core.files import atomic_path, make_folder
 from resonate_audio.training.loop.checkpoint import (
     Checkpoint,
     drop_unfinished,
@@ -21,6 +20,7 @@ from resonate_audio.training.loop.checkpoint import (
     unpack,
     unpack_optimizer,
 )
+from resonate_audio.training.loop.contents import check_same_run, contents_of
 from resonate_audio.training.loop.distributed import current_ranks, like, load_whole, whole
 from resonate_audio.training.loop.ema import start_average
 from resonate_audio.training.loop.optim import make_optimizer
@@ -45,6 +45,7 @@ class RunState:
         }
         self.model = next(iter(task.phases.values()))
         self.average = None if config.ema.kind == "off" else start_average(self.model)
+        self.contents = contents_of(config) | dict(task.contents)
 
     @property
     def checkpoint_folder(self) -> Path:
@@ -92,17 +93,17 @@ class RunState:
         if not self.ranks.first:
             return
         config = self.config.model_dump(mode="json")
-        checkpoint = Checkpoint(self.step, config, tensors, plain)
+        checkpoint = Checkpoint(self.step, config, tensors, plain, self.contents)
         save_checkpoint(self.checkpoint_folder, checkpoint, self.run_config.keep_last)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to where a checkpoint was written.
 
         Raises:
-            TrainingError: the recipe changed in something other than ``run``.
+            TrainingError: the recipe changed in something other than ``run``, or what it names did.
         """
         saved = with_new_fields(type(self.config), checkpoint.config)
-        check_same_recipe(saved, self.config.model_dump(mode="json"))
+        check_same_run(saved, self.config, checkpoint.contents, self.contents)
         tensors = checkpoint.tensors
         for name, module in self.task.phases.items():
             load_whole(module, unpack(f"module.{name}", tensors))
@@ -125,10 +126,7 @@ def prepare_folder(config: TrainerConfig) -> None:
         OutputError: the folder cannot be made or written.
     """
     output = config.run.output
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{output}: cannot make the run's folder ({error.strerror})") from error
+    make_folder(output)
     with atomic_path(output / "recipe.yaml") as temporary:
         text = format_yaml(config.model_dump(mode="json"))
         temporary.write_text(text, encoding="utf-8")
@@ -140,33 +138,3 @@ def with_new_fields(cls: type[TrainerConfig], saved: dict[str, Any]) -> dict[str
         return cls.model_validate(saved).model_dump(mode="json")
     except ValidationError:
         return saved  # of a version that called things otherwise; the comparison names them
-
-
-def check_same_recipe(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Refuse to resume under another recipe; only ``run`` may change, and not its seed.
-
-    Raises:
-        TrainingError: names the fields that differ.
-    """
-    before, after = flatten(saved), flatten(current)
-    free = {name for name in before | after if name.startswith("run.") and name != "run.seed"}
-    names = sorted((before.keys() | after.keys()) - free - {"run.micro_batches"})
-    changed = [name for name in names if before.get(name) != after.get(name)]
-    if before.get("run.micro_batches") != after.get("run.micro_batches"):
-        changed.append("run.micro_batches")
-    if changed:
-        raise TrainingError(
-            f"{', '.join(changed)} changed since the last checkpoint; choose another run.output, "
-            "or set the old values again"
-        )
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested fields by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import FrozenConfig, WrittenPath
 from resonate_audio.training.loop.distributed import Parallel
 from resonate_audio.training.loop.ema import EmaConfig
 from resonate_audio.training.loop.optim import OptimConfig
@@ -16,13 +15,13 @@ from resonate_audio.training.loop.optim import OptimConfig
 class RunConfig(FrozenConfig):
     """Length, place and bookkeeping of a run."""
 
-    output: Path
+    output: WrittenPath
     """Folder of the run: checkpoints, metrics.jsonl, loss.png, recipe.yaml, samples."""
     num_steps: int = Field(500_000, ge=1)
     seed: int = Field(0, ge=0)
     device: str = "auto"
     """``auto`` takes cuda, then mps, then cpu."""
-    num_threads: int | None = Field(None, ge=1)
+    num_threads: int | None = Field(None, ge=1, le=4_096)
     """CPU threads of torch; None leaves them as they are."""
     precision: Literal["auto", "float32", "bf16"] = "float32"
     """Arithmetic of the forward pass; weights, moments and averages stay float32. ``auto`` is bf16
@@ -33,7 +32,7 @@ class RunConfig(FrozenConfig):
     the order of their sums."""
     parallel: Parallel = "ddp"
     """With several processes: ``ddp`` gives each all weights, ``fsdp`` its part of each."""
-    micro_batches: int = Field(1, ge=1)
+    micro_batches: int = Field(1, ge=1, le=100_000)
     """Batches whose gradients are averaged in one update."""
     log_every: int = Field(50, ge=1)
     save_every: int = Field(1000, ge=1)

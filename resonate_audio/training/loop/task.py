@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float
@@ -42,6 +43,8 @@ class Task:
     """
 
     phases: dict[str, nn.Module]
+    contents: Mapping[str, str] = MappingProxyType({})
+    """Hashes of what decides the run beside files that the recipe names, by field."""
 
     def loss(self, phase: str, draw: Draw) -> tuple[Float[Tensor, ""], Losses]:
         """Loss to minimise for one phase, and what to log beside it (detached)."""

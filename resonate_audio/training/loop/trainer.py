@@ -6,13 +6,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from resonate_audio.core.files import alone_in
 from resonate_audio.core.processor import slower_than_float32
 from resonate_audio.training.loop.distributed import GradientSum, unsharded, whole
 from resonate_audio.training.loop.ema import averaged_state, ema_decay, update_average
@@ -151,6 +152,10 @@ class Trainer(RunState):
         Raises:
             TrainingError: a loss was not finite, or the last checkpoint is of another recipe.
         """
+        with alone_in(self.run_config.output) if self.ranks.first else nullcontext():
+            return self._fit()
+
+    def _fit(self) -> RunResult:
         checkpoint = self.open_folder()
         silent = ProgressLine(self.run_config.num_steps, self.step, Silence())
         self.progress = progress = self.open_progress() if self.ranks.first else silent

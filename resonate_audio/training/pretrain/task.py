@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.room import IN_TRAINING, refuse_too_large
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.data.batches import BatchPlan
 from resonate_audio.data.latents import LatentBucket, LatentSet
@@ -27,7 +28,7 @@ from resonate_audio.training.loop.task import Draw, Losses, Task
 class FlowConfig(FrozenConfig):
     """What the flow-matching loss is taken over."""
 
-    frames_per_batch: int = Field(10_000, ge=1)
+    frames_per_batch: int = Field(10_000, ge=1, le=100_000_000)
     """Latent frames of one batch, over all processes: short windows get more rows."""
     condition_dropout: float = Field(0.1, ge=0, le=1)
     """Share of rows trained with the empty prompt (tokens and pooled together)."""
@@ -179,6 +180,7 @@ def build_transformer(
         channel_scales: standard deviation that each channel of the normalised latents gets; 1 for
             all of them if None.
     """
+    refuse_too_large(lambda: FlowTransformer(config), "model.transformer in training", IN_TRAINING)
     model = FlowTransformer(config)
     set_latent_statistics(model, data, channel_scales)
     empty = data.empty_prompt()

@@ -6,6 +6,8 @@ import torch
 from pydantic import Field
 
 from resonate_audio.audio.mel import MelFrontEnd
+from resonate_audio.core.files import alone_in
+from resonate_audio.core.room import IN_TRAINING, refuse_too_large
 from resonate_audio.model.checkpoint import write_weights
 from resonate_audio.model.folder import build_vocoder
 from resonate_audio.model.linear_vae import LinearVAE, LinearVAEConfig
@@ -26,7 +28,7 @@ class VAERecipe(ModelRecipe):
 
     crops: CropConfig = CropConfig()
     objective: VAEObjective = VAEObjective()
-    fit_clips: int = Field(8000, ge=1)
+    fit_clips: int = Field(8000, ge=1, le=100_000_000)
     """Clips that a linear VAE is fitted to."""
 
 
@@ -45,20 +47,24 @@ def train_vae(recipe: VAERecipe, say: Say) -> RunResult:
     source = open_crops(recipe, recipe.crops, say)
 
     def build(device: torch.device) -> Task:
+        refuse_too_large(lambda: MelVAE(config), "model.vae in training", IN_TRAINING)
         model = MelVAE(config).to(device)
         mel = MelFrontEnd(recipe.model.mel).to(device)
         set_mel_statistics(model, mel, source)
-        return VAETask(model, mel, source, recipe.objective)
+        task = VAETask(model, mel, source, recipe.objective)
+        task.contents = {"data.manifest": source.waves.content()}
+        return task
 
     return train(build, recipe)
 
 
 def fit_vae(recipe: VAERecipe, model: LinearVAE, say: Say) -> RunResult:
     """Fit the linear VAE to the recipe's clips and export it."""
-    prepare_folder(recipe)
-    waves = open_waves(recipe, say)
-    count = fit_linear_vae(model, clip_mels(waves, recipe.model.mel, recipe.fit_clips))
-    write_weights(recipe.run.output / "export" / "model.safetensors", model.state_dict(), {})
+    with alone_in(recipe.run.output):
+        prepare_folder(recipe)
+        waves = open_waves(recipe, say)
+        count = fit_linear_vae(model, clip_mels(waves, recipe.model.mel, recipe.fit_clips))
+        write_weights(recipe.run.output / "export" / "model.safetensors", model.state_dict(), {})
     say(f"fitted to {count} patches")
     return RunResult(1, True)
 
@@ -68,12 +74,17 @@ def train_vocoder(recipe: VocoderRecipe, say: Say) -> RunResult:
     source = open_crops(recipe, recipe.crops, say)
 
     def build(device: torch.device) -> Task:
+        with torch.device("meta"):
+            shape = build_vocoder(recipe.model.vocoder)
+        refuse_too_large(lambda: shape, "model.vocoder in training", IN_TRAINING)
         model = build_vocoder(recipe.model.vocoder).to(device)
         mel = MelFrontEnd(recipe.model.mel).to(device)
         if recipe.weights.vocoder is not None:
             load_part(model, recipe.weights.vocoder)
         vae = load_vae(recipe, device) if recipe.objective.decoded_share else None
-        return VocoderTask(model, mel, source, recipe.objective, vae)
+        task = VocoderTask(model, mel, source, recipe.objective, vae)
+        task.contents = {"data.manifest": source.waves.content()}
+        return task
 
     return train(build, recipe)
 

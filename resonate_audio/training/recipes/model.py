@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import FrozenConfig, GivenPath, WrittenPath
 from resonate_audio.core.errors import ConfigError
+from resonate_audio.core.paths import input_path
 from resonate_audio.data.manifest import read_manifest
 from resonate_audio.data.shards.order import WINDOW
 from resonate_audio.data.waveforms import WaveformSet, cached_waveforms
@@ -28,14 +28,14 @@ Say = Callable[[str], None]
 class DataConfig(FrozenConfig):
     """Which clips to train on: those of a manifest, or of shards (pre-training only)."""
 
-    manifest: Path | None = None
+    manifest: GivenPath | None = None
     splits: tuple[str, ...] | None = None
     """Use only lines with one of these ``split`` values; None uses all."""
     shards: str | None = None
     """Folder or address of what ``resonate data encode`` wrote; it is read while training."""
     shuffle_window: int = Field(WINDOW, ge=1)
     """Clips that a clip of the shuffled shards may be moved by."""
-    cache: Path = Path("cache")
+    cache: WrittenPath = Path("cache")
     """Folder for decoded clips and encodings; it may be deleted at any time."""
 
     @model_validator(mode="after")
@@ -50,11 +50,11 @@ class DataConfig(FrozenConfig):
 class WeightsConfig(FrozenConfig):
     """Trained parts, each a weights file or a folder that holds ``model.safetensors``."""
 
-    vae: Path | None = None
-    vocoder: Path | None = None
-    text_encoder: Path | None = None
+    vae: GivenPath | None = None
+    vocoder: GivenPath | None = None
+    text_encoder: GivenPath | None = None
     """Folder with config.json, tokenizer.json and model.safetensors."""
-    transformer: Path | None = None
+    transformer: GivenPath | None = None
     """Weights to start from instead of fresh ones."""
 
 
@@ -116,7 +116,7 @@ def load_text_encoder(recipe: ModelRecipe, device: torch.device) -> TextEncoder:
         raise ConfigError(
             f"weights.text_encoder is not set: expected a folder with the files of {config.repo_id}"
         )
-    encoder = TextEncoder.from_folder(config, folder)
+    encoder = TextEncoder.from_folder(config, input_path(folder))
     return encoder.to(device).eval()
 
 
@@ -135,6 +135,7 @@ def load_part(module: nn.Module, path: Path) -> None:
 
 def weights_file(path: Path) -> Path:
     """The file of weights itself: ``model.safetensors`` where a folder is named."""
+    path = input_path(path)
     return path / "model.safetensors" if path.is_dir() else path
 
 

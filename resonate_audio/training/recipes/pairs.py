@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from resonate_audio.audio.mel import MelFrontEnd
+from resonate_audio.core.config import GivenPath
 from resonate_audio.core.errors import TrainingError
 from resonate_audio.data.batches import BatchPlan
 from resonate_audio.rewards.catalogue import open_reward
@@ -47,10 +47,10 @@ OF_TAKES = ("prompts", "prompts_per_step", "takes", "updates_per_step", "sampler
 class PairRecipe(PolicyRecipe):
     """Everything that a run on given pairs is made of."""
 
-    pairs: Path
+    pairs: GivenPath
     """``pairs.jsonl`` of a listening test; its sounds are cut or padded to ``duration_s``."""
-    pairs_per_step: int = Field(8, ge=1)
-    pairs_per_batch: int = Field(8, ge=1)
+    pairs_per_step: int = Field(8, ge=1, le=100_000)
+    pairs_per_batch: int = Field(8, ge=1, le=100_000)
     """Pairs that are computed together, over all processes."""
     algorithm: DPOConfig = DPOConfig()
     reward: str | None = None
@@ -175,8 +175,11 @@ def build_pair_task(
         f"{sounds.num_padded} shorter and followed by silence"
     )
     task = PairTask(pupil, make_pair_set(listed, sounds, resonate.encode_text), recipe)
+    task.contents = pupil.contents() | {"pairs": f"{task.pairs.fingerprint:x}"}
     if recipe.reward is not None:
         reward = open_reward(recipe.reward, device=device, timeout_s=recipe.reward_timeout_s)
         evaluator = make_evaluator(recipe, resonate, reward, pupil.duration_s, device)
-        task.evaluate = evaluator or task.evaluate
+        if evaluator is not None:
+            evaluator.tell = lambda text: task.tell(text)  # which the trainer sets later
+            task.evaluate = evaluator
     return task

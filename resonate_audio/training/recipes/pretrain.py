@@ -108,6 +108,7 @@ def _train_flow(recipe: PretrainRecipe, waves: WaveformSet, say: Say) -> RunResu
         export = prepare(recipe, model, vae)
         task = PretrainTask(model, data.to(device), recipe.flow, recipe.run.seed, listener)
         task.write, task.state = export, merged_state
+        task.contents = {"data.manifest": waves.content()}
         return task
 
     return train(build, recipe)
@@ -136,6 +137,7 @@ def train_on_shards(recipe: PretrainRecipe, location: str, say: Say) -> RunResul
             recipe.data.shuffle_window,
         )  # fmt: skip
         task.write, task.state = export, merged_state
+        task.contents = {"data.shards": data.shards.content()}
         return task
 
     return train(build, recipe)

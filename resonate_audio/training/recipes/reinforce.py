@@ -13,8 +13,10 @@ from jaxtyping import Float
 from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
 
+from resonate_audio.core.config import GivenPath
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.data.prompts import read_prompts
+from resonate_audio.model.checkpoint import fingerprint_weights
 from resonate_audio.model.folder import TEXT_ENCODER, Networks, part_folder, read_networks
 from resonate_audio.model.hub import find_model, find_text_encoder
 from resonate_audio.model.text_encoder import TextEncoder
@@ -22,6 +24,7 @@ from resonate_audio.pipeline.path import Resonate
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.catalogue import open_reward
 from resonate_audio.rewards.desk import JudgeDesk
+from resonate_audio.rewards.fingerprints import hash_judge
 from resonate_audio.training.algorithms.awm import AWMConfig, awm_step
 from resonate_audio.training.algorithms.best_of_n import RAFTConfig, RWRConfig, best_of_n_step
 from resonate_audio.training.algorithms.dpo import DPOConfig, dpo_step
@@ -82,12 +85,12 @@ class PolicyRecipe(TrainerConfig):
 class ReinforceRecipe(PolicyRecipe):
     """Everything that a reinforcement run is made of."""
 
-    prompts: Path
+    prompts: GivenPath
     """File of texts to practise on: one a line, or JSON lines."""
-    prompts_per_step: int = Field(4, ge=1)
-    takes: int = Field(8, ge=2)
+    prompts_per_step: int = Field(4, ge=1, le=100_000)
+    takes: int = Field(8, ge=2, le=10_000)
     """Takes of each prompt: the group that a take is compared with."""
-    updates_per_step: int = Field(1, ge=1)
+    updates_per_step: int = Field(1, ge=1, le=10_000)
     """Optimiser updates from one rollout, each from its share of the takes."""
     reward: str
     """Judge or judges, as `resonate_audio.rewards.open_reward` reads them."""
@@ -151,9 +154,11 @@ def build_task(
     config = pupil.networks.config.model_copy(update=taught)
     networks = replace(pupil.networks, config=config)
     task = ReinforceTask(maker, reward, plan, networks, pupil.text_encoder)
+    task.contents = pupil.contents() | {"reward (its code and weights)": hash_judge(reward)}
     task.observe = TakeKeeper(recipe.run.output, recipe.takes_every).keep
     evaluator = make_evaluator(recipe, pupil.resonate, reward, pupil.duration_s, device)
     if evaluator is not None:
+        evaluator.tell = lambda text: task.tell(text)  # which the trainer sets later
         task.evaluate = evaluator
     return task
 
@@ -174,6 +179,13 @@ class Pupil:
     def num_frames(self) -> int:
         """Latent frames of a sound."""
         return self.networks.config.num_frames(self.duration_s)
+
+    def contents(self) -> dict[str, str]:
+        """Hash of the model that the run starts from, whatever its name or place."""
+        parts = (self.networks.vae, self.networks.vocoder)
+        states = [part.state_dict() for part in parts]
+        others = fingerprint_weights([*states, *self.resonate.text_encoder.states()])
+        return {"model": f"{self.policy.start:x} {others}"}
 
 
 def load_pupil(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,25 +11,31 @@ import torch
 from pydantic import Field
 
 from resonate_audio.audio.io import write_audio
-from resonate_audio.core.config import FrozenConfig
+from resonate_audio.core.config import FrozenConfig, GivenPath
 from resonate_audio.core.sampling import OpenSettings
 from resonate_audio.core.types import Audio, Waveform
 from resonate_audio.pipeline.path import Resonate
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.desk import score_now
-from resonate_audio.training.loop.progress import append_metrics, keep_metrics_until
+from resonate_audio.training.loop.progress import (
+    append_metrics,
+    format_duration,
+    keep_metrics_until,
+)
 from resonate_audio.training.reinforce.experience import Experience, attenuate
 from resonate_audio.training.reinforce.trainer import TAKES_LOG
+
+TELL_EVERY_S = 10.0
 
 
 class EvaluationConfig(OpenSettings, FrozenConfig):
     """What is generated and judged every ``run.sample_every`` steps, and before the first."""
 
-    prompts: Path | None = None
+    prompts: GivenPath | None = None
     """File of prompts that are not trained on; None leaves evaluation out."""
     held_out: str | None = None
     """A judge that no training uses, beside the one that trains."""
-    rows_per_batch: int = Field(16, ge=1)
+    rows_per_batch: int = Field(16, ge=1, le=100_000)
 
 
 @dataclass
@@ -43,13 +50,22 @@ class Evaluator:
     duration_s: float
     log: Path
     """JSON lines: step, prompt, seed and every judge's score, for paired comparisons."""
+    tell: Callable[[str], None] = lambda text: None
+    """Is told what goes on: it may take longer than the steps do."""
 
     def __call__(self, folder: Path, step: int) -> dict[str, float]:
         """Judge the model as it is; the sounds stay in ``folder``."""
+        began = time.monotonic()
+        self.tell(
+            f"evaluation at step {step}: {len(self.prompts)} prompts are made and judged "
+            "(--set evaluation.prompts=null leaves it out)"
+        )
         audio = self.generate()
-        scores = {
-            name: score_now(judge, audio, self.prompts).total for name, judge in self.judges.items()
-        }
+        scores = {}
+        for name, judge in self.judges.items():
+            self.tell(f"evaluation: {len(self.prompts)} sounds go to {judge.name}")
+            scores[name] = score_now(judge, audio, self.prompts).total
+        self.tell(f"evaluation: {format_duration(time.monotonic() - began)} at step {step}")
         for row, samples in enumerate(audio.samples.numpy()):
             path = folder / f"step-{step:06d}-{row:03d}.flac"
             write_audio(path, Audio(samples, audio.sample_rate_hz), overwrite=True)
@@ -64,7 +80,7 @@ class Evaluator:
     def generate(self) -> Waveform:
         """One sound a prompt, attenuated to a peak of 1 where it is louder."""
         sampling = self.resonate.config.sampling(self.duration_s, **self.config.asked())
-        made = []
+        made, told = [], time.monotonic()
         for rows in torch.split(torch.arange(len(self.prompts)), self.config.rows_per_batch):
             texts = [self.prompts[row] for row in rows]
             latents = self.resonate.sample_latents(
@@ -74,6 +90,9 @@ class Evaluator:
                 sampling,
             )
             made.append(self.resonate.to_waveform(latents).samples)
+            if time.monotonic() - told > TELL_EVERY_S:
+                told = time.monotonic()
+                self.tell(f"evaluation: {int(rows[-1]) + 1} of {len(self.prompts)} sounds made")
         rate_hz = self.resonate.config.mel.sample_rate_hz
         return attenuate(Waveform(torch.cat(made), rate_hz))
 
@@ -102,7 +121,6 @@ class TakeKeeper:
         name = f"takes/{step:06d}-{kind}-{number}.flac"
         samples = experience.audio.samples[row].numpy()
         audio = Audio(samples, experience.audio.sample_rate_hz)
-        (self.folder / "takes").mkdir(parents=True, exist_ok=True)
         write_audio(self.folder / name, audio, overwrite=True)
         line = {
             "step": step,

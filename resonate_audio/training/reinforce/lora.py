@@ -24,7 +24,7 @@ ADAPTER = "default"
 class LoraSettings(FrozenConfig):
     """W + (α / r)·B·A with A (r, in) and B (out, r)          [arXiv:2106.09685, sec. 4.1]."""
 
-    rank: int = Field(16, ge=1)
+    rank: int = Field(16, ge=1, le=65_536)
     alpha: float = Field(32.0, gt=0)
     targets: str = r".*(qkv|modulation\.linear|linear)"
     """Regular expression that the whole name of an adapted linear map matches.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.core.types import TextFeatures
-from resonate_audio.flow.guidance import guided
+from resonate_audio.flow.guidance import guided, needs_empty
 from resonate_audio.flow.mean_flow import in_steps
 from resonate_audio.flow.path import Velocity
 from resonate_audio.model.checkpoint import fingerprint_weights
@@ -154,14 +154,13 @@ class Policy:
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
         with self._autocast():
             prompt = model.condition(features)
-            empty = prompt
-            if scale > 1:
+            empty = None
+            if needs_empty(scale):
                 empty = model.condition(model.empty_features(len(features.pooled)))
         if self.times is not None and guidance_scale is None:
             velocity = in_steps(lambda z, t, r: model(z, t, prompt, r), self.times)
         else:
-            # guided() leaves the empty branch out below 1, and at 1 it weighs nothing.
-            velocity = guided(model, prompt, empty, scale if scale > 1 else 0.0)
+            velocity = guided(model, prompt, empty, scale)
 
         def in_float32(
             z: Float[Tensor, "row frame channel"], t: Float[Tensor, " row"]

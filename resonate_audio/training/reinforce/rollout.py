@@ -28,8 +28,8 @@ class SamplerConfig(FrozenConfig):
     kind: SamplerKind = "ou"
     eta: float = 1.0
     """η, how noisy a step is."""
-    num_steps: int = Field(10, ge=1)
-    window: int | None = Field(2, ge=1)
+    num_steps: int = Field(10, ge=1, le=10_000)
+    window: int | None = Field(2, ge=1, le=10_000)
     """Stochastic steps in a row, the ones that are trained; None: every step is stochastic and all
     but the last are trained."""
     window_until: float = Field(0.5, gt=0, le=1)
@@ -38,7 +38,7 @@ class SamplerConfig(FrozenConfig):
     """w in rollout and training alike; 1 leaves guidance out."""
     same_noise: bool = False
     """Start all takes of a prompt from the same noise."""
-    rows_per_batch: int = Field(24, ge=1)
+    rows_per_batch: int = Field(24, ge=1, le=100_000)
     """Takes that are computed together, over all processes."""
 
     @model_validator(mode="after")

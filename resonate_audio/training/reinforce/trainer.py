@@ -103,6 +103,8 @@ class PolicyTask(Task):
         self.networks = networks
         self.text_encoder = text_encoder
         self.evaluate: Callable[[Path, int], Mapping[str, float]] = lambda folder, step: {}
+        self.tell: Callable[[str], None] = lambda text: None
+        """Is told what goes on beside the steps; a trainer puts its own words there."""
 
     def sample(self, folder: Path, step: int) -> Mapping[str, float]:
         """Generate the evaluation prompts and have them judged."""
@@ -169,10 +171,14 @@ class ReinforceTask(PolicyTask):
     def check_ranks(self, ranks: Ranks) -> None:
         """Refuse batches of takes that the processes cannot share evenly."""
         check_split(self.maker.sampler.rows_per_batch, ranks, "sampler.rows_per_batch")
-        rows = self.plan.prompts_per_step * self.plan.takes
-        if rows < ranks.world:
+        texts, takes = len(self.plan.texts), self.plan.takes
+        most = min(self.plan.prompts_per_step, texts)
+        fewest = texts % most or most  # the last batch of a pass over the prompts may be smaller
+        if fewest * takes < ranks.world:
+            where = "prompts_per_step" if fewest == most else f"the last batch of {texts} prompts"
             raise ConfigError(
-                f"prompts_per_step · takes is {rows}: fewer takes than the {ranks.world} processes"
+                f"{where} · takes is {fewest} · {takes}: fewer takes than the {ranks.world} "
+                "processes; make more takes, or start fewer processes"
             )
 
     def collect(self, step: int) -> Experience:
@@ -193,6 +199,8 @@ class ReinforceTask(PolicyTask):
 
 class PolicyTrainer(Trainer):
     """A `Trainer` that listens in from the start and draws a page of the run."""
+
+    task: PolicyTask
 
     @property
     def logs(self) -> tuple[Path, ...]:
@@ -226,6 +234,7 @@ class PolicyTrainer(Trainer):
         write_run_page(self.run_config.output)
 
     def _loop(self, progress: ProgressLine) -> dict[str, float]:
+        self.task.tell = progress.say
         if self.step == 0 and self.run_config.sample_every:
             self._sample()  # what there was before
         return super()._loop(progress)

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from resonate_audio.core.config import GivenPath
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.nano.judges.scenes import (
     ExamItem,
@@ -35,8 +36,8 @@ class JudgeRecipe(TrainerConfig):
     """The part of a recipe that every judge has."""
 
     data: JudgeData
-    scenes_per_batch: int = Field(32, ge=2)
-    exam_each: int = Field(40, ge=1)
+    scenes_per_batch: int = Field(32, ge=2, le=100_000)
+    exam_each: int = Field(40, ge=1, le=100_000)
     """Validation scenes of each kind that a judge is examined on while it learns."""
 
 
@@ -48,8 +49,8 @@ class ListenerRecipe(JudgeRecipe):
     """
 
     lesson: Literal["hearing", "answers"]
-    questions_per_scene: int = Field(16, ge=2)
-    start: Path | None = None
+    questions_per_scene: int = Field(16, ge=2, le=10_000)
+    start: GivenPath | None = None
     """Folder of the run in which it learnt to hear; its last weights are the first ones of this."""
 
 
