@@ -12,7 +12,7 @@ from torch import nn
 
 from resonate_audio.core.config import FrozenConfig, GivenPath, WrittenPath
 from resonate_audio.core.errors import ConfigError
-from resonate_audio.core.paths import input_path
+from resonate_audio.core.paths import PACKAGE, input_path
 from resonate_audio.data.manifest import read_manifest
 from resonate_audio.data.shards.order import WINDOW
 from resonate_audio.data.waveforms import WaveformSet, cached_waveforms
@@ -124,7 +124,7 @@ def text_encoder_folder(recipe: ModelRecipe) -> Path | None:
     """Where the text encoder's files lie; None where only the recipe could say it."""
     if recipe.weights.text_encoder is not None or recipe.model.text_encoder.kind != "minilm":
         return recipe.weights.text_encoder
-    return Path(str(files("resonate_audio"))) / "nano" / "weights" / "text_encoder"
+    return PACKAGE / "nano" / "weights" / "text_encoder"
 
 
 def load_part(module: nn.Module, path: Path) -> None:
