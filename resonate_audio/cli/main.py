@@ -87,7 +87,8 @@ def root(
 
 
 app.command(cls=TextCommand)(generate.generate)
-for _way in (edit.vary, edit.reword, edit.replace, edit.extend, edit.loop, edit.sequence):
+app.command()(edit.vary)
+for _way in (edit.reword, edit.replace, edit.extend, edit.loop, edit.sequence):
     app.command(cls=TextCommand)(_way)
 app.command()(replay.replay)
 app.command()(play.play)

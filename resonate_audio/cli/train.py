@@ -166,7 +166,9 @@ def sft(
             "--output", "-o", help="With --folder: of the run.", show_default="FOLDER-MODEL"
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="With --folder: updates.")] = 500,
+    steps: Annotated[
+        int, typer.Option(min=1, max=10_000_000, help="With --folder: updates.")
+    ] = 500,
 ) -> None:
     """Fine-tune a trained flow transformer on captioned recordings.
 

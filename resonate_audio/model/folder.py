@@ -318,6 +318,10 @@ def stored(state: Mapping[str, Tensor], storage: Storage, source: str) -> State:
     return small
 
 
+KEPT_OF_NAME = 50
+"""Characters of a folder's name in that of the temporary one, which has 255 bytes at most, too."""
+
+
 @contextmanager
 def writing_model(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside ``folder`` that takes its place if the block succeeds.
@@ -332,8 +336,8 @@ def writing_model(folder: Path, overwrite: bool = False) -> Iterator[Path]:
             raise OutputError(f"{folder}: not a model folder, so it is not replaced")
     mark = secrets.token_hex(4)
     folder = Path(os.path.realpath(folder))  # a link stays one
-    temporary = folder.with_name(f".{mark}.part")
-    replaced = folder.with_name(f".{mark}.old")
+    temporary = folder.with_name(f".{folder.name[:KEPT_OF_NAME]}.{mark}.part")
+    replaced = folder.with_name(f".{folder.name[:KEPT_OF_NAME]}.{mark}.old")
     try:
         temporary.mkdir(parents=True)
         yield temporary

@@ -171,12 +171,12 @@ def test_who_waits_goes_on_when_the_other_has_ended(tmp_path: Path) -> None:
 
 
 def test_a_model_that_another_saved_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    from resonate_audio.model.folder import atomic_folder
+    from resonate_audio.model.folder import writing_model
 
     def be_late() -> None:
-        with atomic_folder(tmp_path / "m", overwrite=False) as late:
+        with writing_model(tmp_path / "m", overwrite=False) as late:
             (late / "file").write_text("late")
-            with atomic_folder(tmp_path / "m", overwrite=False) as first:
+            with writing_model(tmp_path / "m", overwrite=False) as first:
                 (first / "file").write_text("first")
 
     with pytest.raises(OutputError, match="m: "):

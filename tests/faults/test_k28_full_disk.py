@@ -100,7 +100,6 @@ def test_a_full_disk_is_told_and_nothing_but_the_disk_stops(
         sent = {"files": {"audio": ("a.wav", wav(), "audio/wav")}}
         assert_full(client, "POST", "/v1/library", **sent)
         assert_full(client, "POST", f"/v1/library/{sound}/finish", json={"trim_db": -50})
-        assert client.patch(f"/v1/library/{sound}", json={"name": "a"}).status_code == 200
         assert_full(client, "POST", "/v1/listening/tests", **form())
         assert_full(client, "POST", "/v1/listening/tests/trees/raters")
         assert_full(client, "POST", "/v1/listening/tests/trees/invitations", json={"count": 1})
@@ -112,6 +111,7 @@ def test_a_full_disk_is_told_and_nothing_but_the_disk_stops(
         ):  # fmt: skip
             assert client.get(path).status_code == 200, path
         assert client.post("/v1/audio/generate", json=ASKED).status_code == 200
+        assert client.patch(f"/v1/library/{sound}", json={"name": "a"}).status_code == 200
         assert client.delete(f"/v1/jobs/{job}").status_code == 200
         assert client.delete(f"/v1/library/{sound}").status_code == 204
         assert client.get("/v1/library").json()["total"] == 0

@@ -196,8 +196,8 @@ def test_hours_say_how_many_steps_fit(capsys: pytest.CaptureFixture[str]) -> Non
         ("--gpus", "8,many", "--gpus 8,many: expected numbers of GPUs"),
         ("--gpus", "0", "--gpus 0: expected numbers of GPUs"),
         ("--preset", "huge", "--preset huge: expected one of resonate"),
-        ("--utilisation", "1.5", "--utilisation 1.5: Input should be less than or equal to 1"),
-        ("--memory-gb", "0", "--memory-gb 0"),
+        ("--utilisation", "1.5", "'--utilisation': Input should be less than or equal to 1"),
+        ("--memory-gb", "0", "'--memory-gb': Input should be greater than"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_in_one_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -143,11 +144,14 @@ def open_metrics(
 
 
 def check_folders(folders: Sequence[Path]) -> None:
-    """Refuse one folder twice.
+    """Refuse one folder twice, and one that is not there: before the store is made.
 
     Raises:
         InputError: names it.
     """
+    for folder in folders:
+        if not os.path.isdir(folder):  # says no to names that cannot be, too
+            raise InputError(f"{folder}: no such folder; expected one that `eval generate` made")
     twice = [path for path, number in Counter(f.resolve() for f in folders).items() if number > 1]
     if twice:
         raise InputError(f"{twice[0]}: given twice")

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from resonate_audio.core.config import parse_config
 from resonate_audio.core.errors import ConfigError, OutputError, TrainingError
 from resonate_audio.training.loop.checkpoint import list_checkpoints, load_checkpoint
+from resonate_audio.training.loop.contents import check_same_run
 from resonate_audio.training.loop.progress import read_metrics
-from resonate_audio.training.loop.resume import check_same_recipe, with_new_fields
+from resonate_audio.training.loop.resume import with_new_fields
 from resonate_audio.training.loop.run_config import RunConfig, TrainerConfig
 from resonate_audio.training.loop.start import resolve_device, train
 from resonate_audio.training.loop.task import Draw, Losses, Task, generator_for
@@ -125,12 +126,12 @@ def test_another_recipe_is_refused_by_field(tmp_path: Path) -> None:
 
 def test_a_field_that_the_older_version_did_not_know_does_not_stop_a_run() -> None:
     config = TrainerConfig(run=RunConfig(output=Path("x")))
-    now, saved = config.model_dump(mode="json"), config.model_dump(mode="json")
+    saved = config.model_dump(mode="json")
     del saved["optim"]["clip_norm"]
-    check_same_recipe(with_new_fields(TrainerConfig, saved), now)
+    check_same_run(with_new_fields(TrainerConfig, saved), config, {}, {})
     saved["optim"]["learning_rate"] = 3.0
     with pytest.raises(TrainingError, match=r"^optim\.learning_rate changed"):
-        check_same_recipe(with_new_fields(TrainerConfig, saved), now)
+        check_same_run(with_new_fields(TrainerConfig, saved), config, {}, {})
 
 
 def test_a_finished_run_may_be_made_longer(tmp_path: Path) -> None:
@@ -198,5 +199,5 @@ def test_a_device_that_is_not_there_is_one_clear_error() -> None:
 
 def test_an_output_that_is_a_file_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot make the run's folder"):
+    with pytest.raises(OutputError, match="is a file, expected a folder"):
         fit(tmp_path / "file")

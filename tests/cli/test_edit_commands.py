@@ -107,7 +107,7 @@ def test_a_sound_is_finished_to_the_sample_and_at_one_loudness(
         (["replace", "take.wav", "dog", "--span", "1-9"], "within the source's 0 to 2 s"),
         (["replace", "take.wav", "dog", "--span", "0-1", "--span", "0.5-2"], "overlap"),
         (["extend", "take.wav"], "seconds to add at either end"),
-        (["extend", "take.wav", "--after", "700"], "after_s 700"),
+        (["extend", "take.wav", "--after", "700"], "'--after': Input should be less than"),
         (["loop", "dog", "--duration", "0.01"], "tiny makes 0.1 to 600 s"),
         (["loop", "dog", "--seam", "1"], "--seam 1"),
         (["loop", "take.wav", "--duration", "3"], "--duration 3"),
