@@ -149,12 +149,12 @@ def check_folders(folders: Sequence[Path]) -> None:
     Raises:
         InputError: names it.
     """
-    for folder in folders:
-        if not os.path.isdir(folder):  # says no to names that cannot be, too
-            raise InputError(f"{folder}: no such folder; expected one that `eval generate` made")
     twice = [path for path, number in Counter(f.resolve() for f in folders).items() if number > 1]
     if twice:
         raise InputError(f"{twice[0]}: given twice")
+    for folder in folders:
+        if not os.path.isdir(folder):  # says no to names that cannot be, too
+            raise InputError(f"{folder}: no such folder; expected one that `eval generate` made")
 
 
 def say_failures(folder: Path, scores: SystemScores) -> None:
