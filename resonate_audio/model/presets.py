@@ -355,7 +355,7 @@ NANO2 = ModelConfig(
     max_duration_s=10.0,
     licence="CC BY-SA 4.0",
 )
-"""The embedded model to come: 44.1 kHz, up to 10 s. Only its VAE and vocoder are trained so far."""
+"""The embedded model to come: 44.1 kHz, up to 10 s; `recipes/nano/nano2` makes a folder of it."""
 
 PRESETS = {preset.name: preset for preset in (RESONATE, RESONATE_16K, *MEANAUDIO, NANO, NANO2)}
 """Every family by name."""
