@@ -140,13 +140,12 @@ def test_clips_that_cannot_be_scored_are_counted_and_never_scored(
 
 def test_a_clip_of_no_prompt_and_a_changed_file_are_refused(tmp_path: Path, judge: str) -> None:
     folder = made(tmp_path / "s", 3)
-    extra = (folder / "manifest.jsonl").read_text().replace('"0002"', '"0009"')
     with Store(tmp_path / "s.db") as store:
         soundfile.write(folder / "0001.wav", np.full(4000, 0.9), 16_000, subtype="FLOAT")
         with pytest.raises(ManifestError, match=r"1 of 3 files are not those .*0001\.wav"):
             score_system(folder, [open_metric(judge)], store)
-        made(tmp_path / "t", 3)
-        (tmp_path / "t" / "manifest.jsonl").write_text(extra)
+        listed = made(tmp_path / "t", 3) / "manifest.jsonl"
+        listed.write_text(listed.read_text().replace('"0002"', '"0009"'))
         with pytest.raises(ManifestError, match="1 clips are of no prompt"):
             score_system(tmp_path / "t", [open_metric(judge)], store)
         with pytest.raises(ManifestError, match=r"prompt_set is prompts .* and made"):
