@@ -240,12 +240,15 @@ def test_what_elevenlabs_clients_send_by_themselves_is_taken(
 
 def test_elevenlabs_own_client_may_say_its_defaults(world: World) -> None:
     elevenlabs = pytest.importorskip("elevenlabs", reason="needs pip install elevenlabs")
+    httpx = pytest.importorskip("httpx", reason="needs pip install elevenlabs")
     base = f"http://{world.servers['sounds'].url}"
-    client = elevenlabs.ElevenLabs(base_url=base, api_key="none")
-    parts = client.text_to_sound_effects.convert(
-        text="rain", duration_seconds=0.5, loop=False, model_id="eleven_text_to_sound_v2"
-    )
-    assert decode_audio(b"".join(parts), "answer").duration_s == pytest.approx(0.5, abs=0.1)
+    with httpx.Client(timeout=60) as connection:
+        client = elevenlabs.ElevenLabs(base_url=base, api_key="none", httpx_client=connection)
+        parts = client.text_to_sound_effects.convert(
+            text="rain", duration_seconds=0.5, loop=False, model_id="eleven_text_to_sound_v2"
+        )
+        sound = decode_audio(b"".join(parts), "answer")
+    assert sound.duration_s == pytest.approx(0.5, abs=0.1)
 
 
 def test_what_openais_clients_send_by_themselves_is_taken_by_a_judge(world: World) -> None:
