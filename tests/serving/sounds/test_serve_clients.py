@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,10 @@ DESCRIPTION = Path(__file__).parents[3] / "docs" / "openapi.json"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     home = tmp_path_factory.mktemp("clients") / "home"
     with Running(home, "--set", "deadline_s=3", "--set", "max_duration_s=1", key=KEY) as running:
+        until_s = time.monotonic() + 120
+        while running.client.get("/ready").status_code != 200:  # loading is no part of a deadline
+            assert time.monotonic() < until_s
+            time.sleep(0.1)
         yield running
 
 
