@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from resonate_audio.serving.config import ServeConfig
+    from resonate_audio.serving.keys import Key
 
 PORT = 8123
 KEY_VARIABLE = "RESONATE_API_KEY"
@@ -104,8 +105,8 @@ def serve(
     run_server(app, host, port, config, open_page)
 
 
-def known_keys(file: Path) -> list[dict[str, Any]]:
-    """The keys of a file, as settings.
+def known_keys(file: Path) -> tuple[Key, ...]:
+    """The keys of a file.
 
     Raises:
         ConfigError: it is not there or not such a file.
@@ -116,7 +117,7 @@ def known_keys(file: Path) -> list[dict[str, Any]]:
     keys = read_keys(file)
     if not keys:
         raise InputError(f"--keys {file}: no key in it; resonate keys add NAME --file {file}")
-    return [key.model_dump() for key in keys]
+    return keys
 
 
 class JsonLines(logging.Formatter):

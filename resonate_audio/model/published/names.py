@@ -42,7 +42,7 @@ class PublishedModel:
     num_bytes: int
     """Size of the ready folder."""
     memory_bytes: int
-    """Memory that a sound of ten seconds takes on a CPU in float32, measured."""
+    """Memory that a sound of ten seconds takes on a CPU in float32: an estimate, not measured."""
     summary: str
 
     @property

@@ -68,15 +68,20 @@ class Task:
     steps: list[int] = field(default_factory=list)
     sounds: dict[int, Audio] = field(default_factory=dict)
     is_cut: bool = False
-    is_running: bool = False
     is_over: bool = False
     asked_s: float = field(default_factory=time.monotonic)
     begun_s: float | None = None
+    """When a worker began with its first row; None while it waits."""
 
     def __post_init__(self) -> None:
         """Every row starts at step 0; who waits for the end cannot call it off."""
         self.done.set_running_or_notify_cancel()
         self.steps = [0] * self.wanted.num_rows
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a worker has begun with it."""
+        return self.begun_s is not None
 
     @property
     def step(self) -> int:
@@ -309,7 +314,7 @@ class Engine:
         with self._ready:
             new = {row.task.id: row.task for row in rows if not row.task.is_running}
             for task in new.values():
-                task.is_running, task.begun_s = True, time.monotonic()
+                task.begun_s = time.monotonic()
         for task in new.values():
             if task.on_begin is not None:
                 task.on_begin(task)
