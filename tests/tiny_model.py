@@ -9,7 +9,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from resonate_audio.audio.mel import MelConfig
-from resonate_audio.model.checkpoint import write_weights
+from resonate_audio.model.adapter import write_adapter
+from resonate_audio.model.checkpoint import fingerprint_weights, write_weights
 from resonate_audio.model.flow_transformer import FlowTransformerConfig
 from resonate_audio.model.folder import Networks, build_networks
 from resonate_audio.model.istft_vocoder import ISTFTVocoderConfig
@@ -90,3 +91,18 @@ def write_text_encoder(folder: Path) -> None:
     torch.manual_seed(1)
     network = MiniLM(MiniLMConfig(**settings))
     write_weights(folder / "model.safetensors", network.state_dict(), {})
+
+
+def write_tiny_adapter(path: Path, base_seed: int = 0, base: str = "tiny", seed: int = 1) -> Path:
+    """An adapter of `random_networks(TINY, base_seed)`, strong enough to be heard."""
+    transformer = random_networks(TINY, base_seed).transformer
+    generator = torch.Generator().manual_seed(seed)
+    maps = {}
+    for place in ("joint_blocks.0.latents.heads.qkv", "joint_blocks.1.latents.heads.qkv"):
+        out, into = transformer.get_parameter(f"{place}.weight").shape
+        maps[place] = (
+            torch.randn(2, into, generator=generator),
+            torch.randn(out, 2, generator=generator),
+        )
+    write_adapter(path, maps, base, fingerprint_weights([transformer.state_dict()]))
+    return path

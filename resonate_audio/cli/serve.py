@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 PORT = 8123
 KEY_VARIABLE = "RESONATE_API_KEY"
 LogFormat = Literal["text", "json"]
+ServedAdapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        metavar="[NAME=]FILE[:WEIGHT]",
+        help="What clients may add to its model, as MODEL+NAME; repeat for more.",
+        show_default=False,
+    ),
+]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STANDARD_HOME = Path("~/.local/share/resonate")
 
@@ -42,6 +51,7 @@ def serve(
             show_default="nano",
         ),
     ] = None,
+    adapter: ServedAdapters = None,
     reward: Annotated[
         str | None,
         typer.Option("--reward", help="Serve this judge instead: nano-lalm, aqa:MODEL, …"),
@@ -81,6 +91,8 @@ def serve(
 
       resonate serve --model nano --model mine=checkpoints/mine
 
+      resonate serve --adapter rain=my_rain/export/adapter.safetensors:0.8
+
       RESONATE_API_KEY=… resonate serve --host 0.0.0.0
 
       resonate serve --reward nano-lalm --port 8000
@@ -98,6 +110,7 @@ def serve(
     values |= {"keys": known_keys(keys)} if keys is not None else {}
     values |= {"devices": tuple(device)} if device else {}
     values |= {"models": read_models(model)} if model else {}
+    values |= {"adapters": read_adapters(adapter)} if adapter else {}
     config = read_settings(values, limit or [])
     if config.runs is not None and not config.runs.is_dir():
         raise InputError(f"--runs {config.runs}: no such folder")
@@ -162,6 +175,28 @@ def read_models(texts: Sequence[str]) -> dict[str, str]:
             )
         models[name] = source
     return models
+
+
+def read_adapters(texts: Sequence[str]) -> dict[str, str]:
+    """Files of adapters by their names; a file without a name is called as it is.
+
+    Raises:
+        InputError: two have the same name, or a weight is out of range.
+    """
+    from resonate_audio.model.adapter import split_weight
+
+    adapters: dict[str, str] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not equals:
+            name, file = split_weight(text)[0].stem, text
+        if name in adapters:
+            raise InputError(
+                f"--adapter {name} is given twice, as {adapters[name]} and {file}; give one of "
+                "them another name: NAME=FILE"
+            )
+        adapters[name] = file
+    return adapters
 
 
 def split_model(text: str) -> tuple[str, str]:

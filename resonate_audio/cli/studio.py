@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from resonate_audio.cli.options import Devices, Host, Port
-from resonate_audio.cli.serve import PORT, STANDARD_HOME, serve
+from resonate_audio.cli.serve import PORT, STANDARD_HOME, ServedAdapters, serve
 
 
 def studio(
@@ -18,6 +18,7 @@ def studio(
             "--model", "-m", help="A name, folder or hub id; repeat for more.", show_default="nano"
         ),
     ] = None,
+    adapter: ServedAdapters = None,
     runs: Annotated[Path | None, typer.Option(help="Folder of training runs to look into.")] = None,
     home: Annotated[
         Path, typer.Option(help="Where sounds and listening tests are kept.")
@@ -39,6 +40,7 @@ def studio(
     """
     serve(
         model=model,
+        adapter=adapter,
         reward=None,
         host=host,
         port=port,

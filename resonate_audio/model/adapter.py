@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resonate_audio.core.errors import CheckpointError, InputError
+from resonate_audio.core.paths import given_path
 from resonate_audio.model.checkpoint import (
     fingerprint_weights,
     read_metadata,
@@ -55,6 +56,7 @@ def read_adapter(text: str | Path) -> Adapter:
         InputError: the weight is out of range.
     """
     path, weight = split_weight(str(text))
+    path = given_path(path)
     state = read_weights(path)
     names = {key.removesuffix(A_NAME) for key in state if key.endswith(A_NAME)}
     if not names or set(state) != {n + part for n in names for part in (A_NAME, B_NAME)}:
@@ -100,25 +102,48 @@ def add_adapters(transformer: FlowTransformer, adapters: Sequence[Adapter], name
         CheckpointError: an adapter is of another model, or does not fit; names both.
     """
     own = fingerprint_weights([transformer.state_dict()]) if adapters else ""
+    linears = linear_maps(transformer)
     for adapter in adapters:
-        if adapter.base_fingerprint not in ("", own):
-            raise CheckpointError(
-                f"{adapter.path}: an adapter of {adapter.base} ({adapter.base_fingerprint}), but "
-                f"the model is {name} ({own})"
-            )
-        linears = {n: m for n, m in transformer.named_modules() if isinstance(m, nn.Linear)}
+        check_fit(adapter, linears, own, name)
         for place, (a, b) in sorted(adapter.maps.items()):
-            linear = linears.get(place)
-            shape = (b.shape[0], b.shape[1], a.shape[0], a.shape[1])
-            if linear is None or shape[1] != shape[2]:
-                wrong = "is no linear map of" if linear is None else "has two ranks for"
-                raise CheckpointError(f"{adapter.path}: {place} {wrong} {name}")
-            if linear.weight.shape != (shape[0], shape[3]):
-                raise CheckpointError(
-                    f"{adapter.path}: {place} is {shape[0]} x {shape[3]}, but in {name} it is "
-                    f"{' x '.join(map(str, linear.weight.shape))}"
-                )
-            linear.weight += adapter.weight * (b @ a).to(linear.weight)
+            weight = linears[place].weight
+            weight += adapter.weight * (b @ a).to(weight)
+
+
+def linear_maps(transformer: FlowTransformer) -> dict[str, nn.Linear]:
+    """What adapters change, by name."""
+    return {n: m for n, m in transformer.named_modules() if isinstance(m, nn.Linear)}
+
+
+def check_fit(
+    adapter: Adapter, linears: Mapping[str, nn.Linear], own_fingerprint: str, name: str
+) -> None:
+    """Refuse an adapter of another model.
+
+    Args:
+        adapter: in memory.
+        linears: of the model, see `linear_maps`.
+        own_fingerprint: hash of the model's transformer without any adapter.
+        name: what the model is called.
+
+    Raises:
+        CheckpointError: it was trained beside other weights, or does not fit; names both.
+    """
+    if adapter.base_fingerprint not in ("", own_fingerprint):
+        raise CheckpointError(
+            f"{adapter.path}: an adapter of {adapter.base} ({adapter.base_fingerprint}), but "
+            f"the model is {name} ({own_fingerprint})"
+        )
+    for place, (a, b) in sorted(adapter.maps.items()):
+        linear, into, out = linears.get(place), a.shape[1], b.shape[0]
+        if linear is None or b.shape[1] != a.shape[0]:
+            wrong = "is no linear map of" if linear is None else "has two ranks for"
+            raise CheckpointError(f"{adapter.path}: {place} {wrong} {name}")
+        if linear.weight.shape != (out, into):
+            raise CheckpointError(
+                f"{adapter.path}: {place} is {out} x {into}, but in {name} it is "
+                f"{' x '.join(map(str, linear.weight.shape))}"
+            )
 
 
 def write_adapter(

@@ -10,6 +10,7 @@ from resonate_audio.core.config import FrozenConfig, GivenPath
 from resonate_audio.serving.keys import Key
 
 NAME = re.compile(r"[A-Za-z0-9][\w.@/-]{0,199}")
+ADAPTER = re.compile(r"[A-Za-z0-9][\w.-]{0,49}")
 MEGABYTE = 1_000_000
 
 
@@ -66,6 +67,8 @@ class ServeConfig(EdgeConfig):
     """Folder of jobs, made sounds and listening tests; made when it is not there."""
     models: dict[str, str] = Field(default_factory=lambda: {"nano": "nano"}, min_length=1)
     """Name that clients use → bundled name, folder or hub id; the first is the default."""
+    adapters: dict[str, str] = Field(default_factory=dict)
+    """Name that clients use → adapter file, ``FILE`` or ``FILE:weight``; each fits a model here."""
     devices: tuple[str, ...] = Field(default=("cpu",), min_length=1)
     """One worker each."""
     dtype: str | None = None
@@ -98,3 +101,11 @@ class ServeConfig(EdgeConfig):
             if not NAME.fullmatch(name):
                 raise ValueError(f"model name {name!r}: expected letters, digits, . _ - @ and /")
         return models
+
+    @field_validator("adapters")
+    @classmethod
+    def _check_adapters(cls, adapters: dict[str, str]) -> dict[str, str]:
+        for name in adapters:
+            if not ADAPTER.fullmatch(name):
+                raise ValueError(f"adapter name {name!r}: expected letters, digits, . _ and -")
+        return adapters

@@ -85,3 +85,10 @@ def check_access(page: Any) -> list[str]:
         if fault["impact"] in SERIOUS
         for node in fault["nodes"]
     ]
+
+
+def keep_picture(page: Any, name: str) -> None:
+    """Where RESONATE_PICTURES names a folder, what people see."""
+    folder = os.environ.get("RESONATE_PICTURES")
+    if folder:
+        page.screenshot(path=f"{folder}/{name}.png")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import time
 import urllib.request
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser_pages import Watch, check_access, chromium, served
+from browser_pages import Watch, check_access, chromium, keep_picture, served
 
 pytest.importorskip("fastapi", reason="needs the extra: pip install resonate-audio[serve]")
 
@@ -379,10 +378,3 @@ def test_no_tool_keeps_anybody_out(
     assert check_access(page) == []
     assert page.evaluate("() => document.documentElement.scrollWidth") <= size["width"]
     context.close()
-
-
-def keep_picture(page: Any, name: str) -> None:
-    """Where RESONATE_PICTURES names a folder, what people see."""
-    folder = os.environ.get("RESONATE_PICTURES")
-    if folder:
-        page.screenshot(path=f"{folder}/{name}.png")

@@ -15,6 +15,7 @@ from resonate_audio.cli.evaluate.processes import bulk_of, name_some, use_thread
 from resonate_audio.cli.options import (
     SAMPLING,
     SETTINGS,
+    Adapters,
     Asked,
     BatchSize,
     Device,
@@ -54,6 +55,7 @@ def generate(
             rich_help_panel=WHO,
         ),
     ] = None,
+    adapter: Adapters = None,
     clips: Annotated[
         Path | None,
         typer.Option(
@@ -139,6 +141,8 @@ def generate(
 
     baseline = None if preset is None else find_baseline(preset)
     model, clips, command, diffusers = choose_way(model, clips, command, diffusers, baseline)
+    if adapter and (clips or command or diffusers):
+        raise InputError("--adapter: changes a model of this package; give it with --model")
     prompt_set = read_prompt_set(prompts)
     prompt_set = prompt_set if sample is None else prompt_set.sample(sample)
     facts = read_facts(fact or []) | ({} if baseline is None else baseline.facts)
@@ -158,7 +162,8 @@ def generate(
     elif diffusers is not None:
         open_maker = partial(diffusers_maker, diffusers, asked, batch_size, dtype=dtype)
     else:
-        open_maker = partial(model_maker, model or "nano", asked, batch_size, dtype=dtype)
+        changed = partial(model_maker, adapters=tuple(adapter or ()))
+        open_maker = partial(changed, model or "nano", asked, batch_size, dtype=dtype)
     where = bulk_of(open_maker, ray, workers, threads, device)
     with use_threads(threads if where is None else where.num_threads):
         maker = open_maker(device=device)

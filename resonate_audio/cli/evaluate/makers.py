@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from resonate_audio.cli.console import say
@@ -31,12 +31,17 @@ def command_maker(
 
 
 def model_maker(
-    model: str, asked: Asked, batch_size: int, device: str | None, dtype: DType | None
+    model: str,
+    asked: Asked,
+    batch_size: int,
+    device: str | None,
+    dtype: DType | None,
+    adapters: Sequence[str] = (),
 ) -> ClipMaker:
-    """A model of this package."""
+    """A model of this package, with its adapters."""
     from resonate_audio.evaluation.clips.generate import ModelMaker
 
-    pipeline = load(model, device, None if dtype is None else dtype.value)
+    pipeline = load(model, device, None if dtype is None else dtype.value, adapters=adapters)
     sampling = pipeline.config.sampling(**asked)
     pipeline.config.check_duration(sampling.duration_s)
     return ModelMaker(pipeline, sampling, batch_size)

@@ -298,6 +298,7 @@ class ModelMaker:
     def facts(self) -> dict[str, str]:
         """Size and settings."""
         num_weights = count_weights(self.pipeline)
+        adapters = [str(adapter) for adapter in self.pipeline.adapters]
         plain, ours = Sampling(self.sampling.duration_s), self.sampling
         newer = {
             name: str(value)
@@ -312,6 +313,7 @@ class ModelMaker:
             "guidance": f"{ours.guidance_scale:g}",
             "duration_s": f"{ours.duration_s:g}",
             "dtype": str(self.pipeline.dtype).removeprefix("torch."),
+            **({"adapters": " ".join(adapters)} if adapters else {}),
             **newer,
         }
 

@@ -106,7 +106,11 @@ class PartRequest(Body):
 class SoundSettings(FinishSettings, OpenSettings):
     """How sounds are made, besides what they are made of."""
 
-    model: str | None = Field(None, max_length=200, description="As /v1/models lists it.")
+    model: str | None = Field(
+        None,
+        max_length=200,
+        description="As /v1/models lists it; with adapters: nano+rain, nano+rain:0.5+wind.",
+    )
     negative_prompt: Text | None = Field(
         None, max_length=MAX_PROMPT, description="What not to hear."
     )

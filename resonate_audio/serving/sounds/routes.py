@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from resonate_audio.audio.finish import finish_sound
 from resonate_audio.serving.errors import field_names
 from resonate_audio.serving.metrics import METRICS_TYPE
+from resonate_audio.serving.sounds.adapters import base_of
 from resonate_audio.serving.sounds.answers import HEARD, MADE, REFUSALS, Id
 from resonate_audio.serving.sounds.engine import Task
 from resonate_audio.serving.sounds.forms import form_schema, read_form
@@ -53,6 +54,14 @@ EDITS: dict[SourceKind, str] = {
 }
 
 
+class AdapterView(BaseModel):
+    """A small change of a model: ask for MODEL+ID, or MODEL+ID:WEIGHT."""
+
+    id: str
+    weight: float
+    """How strongly it counts unless the request says so."""
+
+
 class ModelView(BaseModel):
     """A model and what it makes."""
 
@@ -74,6 +83,7 @@ class ModelView(BaseModel):
     guidance_inside: bool
     """Whether the model takes neither a guidance scale nor a negative prompt."""
     max_sounds: int = MAX_N
+    adapters: list[AdapterView]
     licence: str
 
 
@@ -256,8 +266,13 @@ def models_router(service: Service) -> APIRouter:
             max_steps=min(found.config.max_steps, MAX_STEPS),
             default_guidance=found.config.default_guidance,
             guidance_inside=found.config.guidance_inside,
+            adapters=adapters_of(found),
             licence=found.config.licence,
         )
+
+    def adapters_of(found: Described) -> list[AdapterView]:
+        fitting = service.catalogue.adapters[base_of(found.name)]
+        return [AdapterView(id=name, weight=one.weight) for name, one in fitting.items()]
 
     @router.get("/v1/models")
     def list_models() -> ModelList:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import struct
 from collections import OrderedDict
@@ -16,6 +17,7 @@ from resonate_audio.core.edit import LONGEST_S
 from resonate_audio.core.errors import ConfigError, InputError
 from resonate_audio.core.files import open_regular
 from resonate_audio.core.types import Audio
+from resonate_audio.model.adapter import Adapter
 from resonate_audio.model.folder import PARTS, WEIGHTS_NAME, part_folder, read_config
 from resonate_audio.model.hub import find_model, find_text_encoder
 from resonate_audio.model.presets import ModelConfig
@@ -23,6 +25,12 @@ from resonate_audio.pipeline.path import Resonate
 from resonate_audio.pipeline.request import Batch
 from resonate_audio.serving.config import MEGABYTE, ServeConfig
 from resonate_audio.serving.errors import ApiError
+from resonate_audio.serving.sounds.adapters import (
+    base_of,
+    fitting_adapters,
+    name_adapted,
+    parse_adapted,
+)
 from resonate_audio.serving.sounds.edits import Bounds, subject_of
 from resonate_audio.serving.sounds.requests import JobRequest, Wanted
 from resonate_audio.serving.sounds.rowwise import can_batch
@@ -43,6 +51,8 @@ class Described:
     config: ModelConfig
     room_mb: float
     """Estimated memory when it is loaded."""
+    adapters: tuple[Adapter, ...] = ()
+    """Added to its weights."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,7 @@ class Loaded:
     model: Resonate
     max_rows: int
     """Rows that may be computed together; 1 where company would change bits."""
+    room_mb: float
 
 
 class Catalogue:
@@ -63,6 +74,7 @@ class Catalogue:
         Raises:
             ModelNotFoundError: one is not there.
             ConfigError: one is larger than the memory budget.
+            CheckpointError: an adapter is broken, or of none of the models.
         """
         self._max_duration_s, self._budget_mb = config.max_duration_s, config.memory_budget_mb
         self.models = {name: describe(name, source) for name, source in config.models.items()}
@@ -73,19 +85,27 @@ class Catalogue:
                     f"model {found.name}: takes about {found.room_mb:.0f} MB, but "
                     f"memory_budget_mb is {config.memory_budget_mb:g}"
                 )
+        folders = {x.name: (find_model(x.source), x.config) for x in self.models.values()}
+        self.adapters = fitting_adapters(config.adapters, folders)
+        """Those that each model takes, by name."""
 
     def find(self, name: str | None) -> Described:
-        """The model of that name, or the default one.
+        """The model of that name, or the default one; with the adapters that the name adds to it.
 
         Raises:
-            ApiError: there is none; lists those that exist.
+            ApiError: there is none, lists those that exist; or an adapter is not one of the model.
         """
-        found = self.models.get(name or self.default)
+        base = base_of(name or self.default)
+        found = self.models.get(base)
         if found is None:
             names = ", ".join(self.models)
             message = f"model: {str(name)[:100]!r} is not served here; there is {names}"
             raise ApiError(404, message, "model", "model_not_found")
-        return found
+        chosen = parse_adapted(name or base, self.adapters)
+        if not chosen:
+            return found
+        full_name, adapters = name_adapted(base, chosen), tuple(chosen.values())
+        return dataclasses.replace(found, name=full_name, adapters=adapters)
 
     def fitting(self) -> list[str]:
         """Names of the default model and of as many others as stay in memory beside it."""
@@ -170,22 +190,26 @@ class Shelf:
         return self._loaded[name]
 
     def _make_room(self, needed_mb: float) -> None:
-        models = self._catalogue.models
-        taken_mb = sum(models[name].room_mb for name in self._loaded)
+        taken_mb = sum(loaded.room_mb for loaded in self._loaded.values())
         while self._loaded and taken_mb + needed_mb > self._config.memory_budget_mb:
-            name, _ = self._loaded.popitem(last=False)
-            taken_mb -= models[name].room_mb
+            name, gone = self._loaded.popitem(last=False)
+            taken_mb -= gone.room_mb
             log.info("model %s leaves %s", name, self._device)
 
     def _load(self, described: Described) -> Loaded:
         log.info("model %s loads on %s", described.name, self._device)
         model = Resonate.from_pretrained(
-            described.source, self._device, self._config.dtype, local_files_only=True
+            described.source,
+            self._device,
+            self._config.dtype,
+            local_files_only=True,
+            adapters=[str(adapter) for adapter in described.adapters],
         )
         together = self._config.max_batch_rows > 1 and can_batch(model)
         if not together:
             log.info("model %s: one sound at a time, so that company changes none", described.name)
-        return Loaded(model, self._config.max_batch_rows if together else 1)
+        max_rows = self._config.max_batch_rows if together else 1
+        return Loaded(model, max_rows, described.room_mb)
 
 
 def describe(name: str, source: str) -> Described:

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from tiny_model import write_tiny_adapter
 
+from resonate_audio.cli.evaluate.makers import model_maker
 from resonate_audio.core.errors import ConfigError, InputError, ManifestError
 from resonate_audio.core.sampling import Sampling
 from resonate_audio.evaluation.clips.folder import read_manifest
@@ -123,6 +125,18 @@ def test_this_package_s_model_gives_each_clip_its_own_noise(
         weight.numel() for weight in read_networks(tiny_model).transformer.parameters()
     )
     assert (facts["nfe"], facts["guidance"]) == ("2", "4.5")
+
+
+def test_an_adapter_is_part_of_the_system(tmp_path: Path, tiny_model: Path) -> None:
+    adapter = write_tiny_adapter(tmp_path / "rain.safetensors")
+    some, quick = PromptSet("made", PROMPTS.items[:1]), {"num_inference_steps": 2}
+    plain = model_maker(str(tiny_model), quick, 1, "cpu", None)
+    maker = model_maker(str(tiny_model), quick, 1, "cpu", None, adapters=[f"{adapter}:0.5"])
+    generate_clips(tmp_path / "out", some, maker, name="s")
+    system = read_manifest(tmp_path / "out").system
+    assert system.facts["adapters"] == f"{adapter}:0.5"
+    with pytest.raises(ManifestError, match=r"there and .* now"):
+        generate_clips(tmp_path / "out", some, plain, name="s")
 
 
 PROGRAM = """

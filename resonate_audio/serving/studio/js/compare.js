@@ -4,7 +4,7 @@ import { listModels, makeSounds } from "./api.js";
 import { describeSound, editLink, factsOf } from "./card.js";
 import { el, empty, field, fileName, heading } from "./dom.js";
 import { Player } from "./player.js";
-import { loadSettings, modelField, number, randomSeed, solverFields, toRequest } from "./settings.js";
+import { adapterFields, loadSettings, modelField, modelOf, number, randomSeed, solverFields, toRequest } from "./settings.js";
 import { underBar } from "./work.js";
 
 const TALLY = "resonate-votes";
@@ -54,17 +54,18 @@ function sideFields(side, n, models) {
     { class: "stack" },
     el("legend", {}, name),
     modelField(models, side.model, other),
+    ...adapterFields(models, side.model, (value) => (side.model = value)),
     el(
       "div",
       { class: "pair" },
-      ...solverFields(side, (name) => (value) => (side[name] = value), models.find((model) => model.id === side.model)),
+      ...solverFields(side, (name) => (value) => (side[name] = value), modelOf(models, side.model)),
     ),
   );
   return fields;
 }
 
 async function makeBoth(common, sides, models) {
-  const chosen = sides.map((side) => models.find((model) => model.id === side.model));
+  const chosen = sides.map((side) => modelOf(models, side.model));
   const duration = Math.min(common.duration ?? Infinity, ...chosen.map((model) => model.default_duration_s));
   return underBar(common.prompt, async (onStep, signal) => {
     const sounds = [];

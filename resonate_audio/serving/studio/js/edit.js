@@ -4,7 +4,7 @@ import { findSound, finishSound, getJson, listModels, makeSounds, soundOf, takeI
 import { describeSound, factsOf, loopSwitch, marks, prependCards, soundCard, titleOf } from "./card.js";
 import { announce, el, empty, field, heading, loading, select, toggle } from "./dom.js";
 import { Player } from "./player.js";
-import { modelField, number, randomSeed, solverFields } from "./settings.js";
+import { adapterFields, knownModel, modelField, modelOf, number, randomSeed, solverFields } from "./settings.js";
 import { Timeline } from "./timeline.js";
 import { underBar } from "./work.js";
 
@@ -71,12 +71,12 @@ function fileButton(label) {
 function take(state, sound) {
   state.sound = sound;
   state.prompt = "";
-  if (state.models.some((model) => model.id === sound.model)) state.model = sound.model;
+  state.model = knownModel(state.models, sound.model, state.model);
   const third = sound.duration / 3;
   Object.assign(state.times, { from: third, to: 2 * third, before: 0, after: Math.min(2, Math.max(0, longest(state) - sound.duration)), seam: Math.min(0.5, sound.duration / 2) });
 }
 
-const longest = (state) => state.models.find((model) => model.id === state.model).max_duration_s;
+const longest = (state) => modelOf(state.models, state.model).max_duration_s;
 
 function bench(state, player, results) {
   const { sound } = state;
@@ -129,8 +129,9 @@ function common(state, draw) {
     el(
       "div",
       { class: "pair" },
-      ...solverFields(state, (name) => (value) => (state[name] = value), state.models.find((model) => model.id === state.model)),
+      ...solverFields(state, (name) => (value) => (state[name] = value), modelOf(state.models, state.model)),
     ),
+    ...adapterFields(state.models, state.model, (value) => (state.model = value)),
     toggle("Same noise as before", state.isSame, (isOn) => (state.isSame = isOn)),
   ];
 }

@@ -3,7 +3,7 @@
 import { listModels, makeSounds } from "./api.js";
 import { describeSound, prependCards, reuse, soundCard } from "./card.js";
 import { el, empty, field, heading } from "./dom.js";
-import { durationField, keepSettings, loadSettings, modelField, number, randomSeed, solverFields, toRequest } from "./settings.js";
+import { adapterFields, durationField, keepSettings, knownModel, loadSettings, modelField, modelOf, number, randomSeed, solverFields, toRequest } from "./settings.js";
 import { underBar } from "./work.js";
 
 const EXAMPLES = ["a dog barks twice, then rain starts", "a church bell rings once", "thunder rolls far away"];
@@ -11,7 +11,7 @@ const EXAMPLES = ["a dog barks twice, then rain starts", "a church bell rings on
 export async function generate(screen) {
   const models = await listModels();
   const settings = loadSettings();
-  if (!models.some((model) => model.id === settings.model)) settings.model = models[0].id;
+  settings.model = knownModel(models, settings.model);
   const results = el("div", { class: "stack", "aria-label": "Made just now", role: "region" });
   const form = el("form", { class: "panel", "aria-label": "Settings" });
   const blank = empty("Nothing made yet", "Write what you want to hear, or begin with one of these.", examples(form));
@@ -47,7 +47,8 @@ function fill(form, text) {
 }
 
 function controls(settings, models, draw) {
-  const model = models.find((one) => one.id === settings.model);
+  settings.model = knownModel(models, settings.model);
+  const model = modelOf(models, settings.model);
   settings.duration = Math.min(model.max_duration_s, Math.max(model.min_duration_s, settings.duration ?? model.default_duration_s));
   if (model.guidance_inside) Object.assign(settings, { guidance: null, negative: "" });
   if (settings.steps > model.max_steps) settings.steps = null;
@@ -73,6 +74,7 @@ function controls(settings, models, draw) {
       number("Sounds", settings.takes, { min: 1, max: 8, oninput: set("takes") }),
       modelField(models, settings.model, (value) => (openAll(settings), set("model")(value), draw())),
     ),
+    ...adapterFields(models, settings.model, set("model")),
     el("label", { class: "check" }, el("input", { type: "checkbox", checked: settings.loop, onchange: (event) => set("loop")(event.target.checked) }), "Loop: the end goes on into the beginning"),
     el("div", { class: "actions" }, el("button", { class: "main" }, "Generate")),
   ];

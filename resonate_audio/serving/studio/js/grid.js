@@ -10,7 +10,8 @@ import { underBar } from "./work.js";
 const MAX_CELLS = 60;
 
 export async function grid(screen) {
-  const models = await listModels();
+  // A model with an adapter is one more column.
+  const models = (await listModels()).flatMap((model) => [model, ...model.adapters.map(({ id }) => ({ ...model, id: `${model.id}+${id}` }))]);
   const kept = loadSettings();
   const state = { prompts: kept.prompt || "a dog barks twice\nrain on a roof", seeds: "1 2 3", models: new Set([models[0].id]), steps: null, guidance: null };
   const place = el("div", { class: "stack" }, empty("An empty grid", "Every prompt is made with every seed by every model you choose: a quick way to see what a model can do."));

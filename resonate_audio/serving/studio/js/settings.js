@@ -48,9 +48,39 @@ export function number(label, value, { min, max, step = 1, hint = "", oninput = 
 
 /** Which model; tells when it changes. */
 export function modelField(models, value, onchange, label = "Model") {
-  const control = select(models.map((model) => [model.id, model.id]), value);
+  const control = select(models.map((model) => [model.id, model.id]), modelOf(models, value)?.id);
   control.addEventListener("change", () => onchange(control.value));
   return field(label, control);
+}
+
+/** The model in a name that may add adapters to it: `nano+rain:0.5`. */
+export const modelOf = (models, name) => models.find((model) => model.id === String(name).split("+")[0]);
+
+const adaptersIn = (name) => new Map(String(name).split("+").slice(1).map((text) => [text.split(":")[0], Number(text.split(":")[1] ?? 1)]));
+const withAdapters = (id, chosen) => [id, ...[...chosen].map(([adapter, weight]) => `${adapter}:${weight}`)].join("+");
+
+/** A name without what this server does not have. */
+export function knownModel(models, name, otherwise = models[0].id) {
+  const model = modelOf(models, name);
+  if (!model) return otherwise;
+  const known = [...adaptersIn(name)].filter(([id]) => model.adapters.some((one) => one.id === id));
+  return withAdapters(model.id, known);
+}
+
+/** Which of the model's adapters are added to it, how strongly; tells the name of the whole. */
+export function adapterFields(models, name, onchange) {
+  const model = modelOf(models, name);
+  const chosen = adaptersIn(name);
+  const tell = () => onchange(withAdapters(model.id, chosen));
+  const rows = model.adapters.map(({ id, weight }) => {
+    const heard = (value) => chosen.has(id) && value !== null && (chosen.set(id, value), tell());
+    const amount = number(`Weight of ${id}`, chosen.get(id) ?? weight, { min: -10, max: 10, step: "any", oninput: heard });
+    const given = () => amount.querySelector("input").valueAsNumber;
+    const turn = (isOn) => (isOn ? chosen.set(id, Number.isNaN(given()) ? weight : given()) : chosen.delete(id));
+    const box = el("input", { type: "checkbox", checked: chosen.has(id), onchange: (event) => (turn(event.target.checked), tell()) });
+    return el("div", { class: "pair" }, el("label", { class: "check" }, box, id), amount);
+  });
+  return rows.length ? [el("fieldset", { class: "stack" }, el("legend", {}, "Adapters"), ...rows)] : [];
 }
 
 /** Seconds on a slider, with the stretch that the model was trained on marked. */
@@ -78,17 +108,23 @@ export function durationField(model, value, oninput) {
 const quote = (text) => `'${String(text).replaceAll("'", `'\\''`)}'`;
 const python = (text) => JSON.stringify(text);
 
+/** Files of the adapters in a model's name, as they are called here. */
+const filesOf = (name) => [...adaptersIn(name)].map(([id, weight]) => `${id}.safetensors:${weight}`);
+const baseOf = (name) => String(name).split("+")[0];
+
 /** The same sound from elsewhere. */
 export function asCommand(sound) {
   const negative = sound.negative ? ` --negative ${quote(sound.negative)}` : "";
-  return `resonate ${sound.made === "loop" ? "loop" : "generate"} ${quote(sound.prompt)}${negative} --model ${quote(sound.model)} --duration ${sound.duration} --steps ${sound.steps} --guidance ${sound.guidance} --seed ${sound.seed}`;
+  const adapters = filesOf(sound.model).map((file) => ` --adapter ${quote(file)}`).join("");
+  return `resonate ${sound.made === "loop" ? "loop" : "generate"} ${quote(sound.prompt)}${negative} --model ${quote(baseOf(sound.model))}${adapters} --duration ${sound.duration} --steps ${sound.steps} --guidance ${sound.guidance} --seed ${sound.seed}`;
 }
 
 export function asPython(sound) {
   const negative = sound.negative ? `\n    negative_prompt=${python(sound.negative)},` : "";
+  const files = filesOf(sound.model);
   return `from resonate_audio import Resonate
 
-resonate = Resonate.from_pretrained(${python(sound.model)})
+resonate = Resonate.from_pretrained(${python(baseOf(sound.model))}${files.length ? `, adapters=${python(files)}` : ""})
 [audio] = resonate.${sound.made === "loop" ? "loop" : "generate"}(
     ${python(sound.prompt)},${negative}
     duration_s=${sound.duration},
