@@ -69,10 +69,9 @@ class DistilRecipe(PretrainRecipe):
     def _starts_from_a_flow(self) -> DistilRecipe:
         if self.weights.transformer is None:
             raise ValueError("weights.transformer is not set: a flow that was trained before")
-        if self.channel_exponent is not None:
-            raise ValueError(
-                "channel_exponent: the latents keep the statistics of weights.transformer"
-            )
+        for name in ("channel_exponent", "latent_scale"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name}: the latents keep the statistics of weights.transformer")
         if self.lora is not None:
             raise ValueError("lora: a student is trained whole")
         return self

@@ -158,3 +158,21 @@ def test_channels_can_be_scaled_only_where_they_have_gains(settings: dict[str, A
     recipe = PretrainRecipe.model_validate(settings | {"channel_exponent": 0.5})
     with pytest.raises(ConfigError, match="channel_exponent: needs a linear VAE"):
         channel_scales(recipe, build_vae(recipe.model.vae))
+
+
+def test_a_latent_scale_is_the_deviation_of_normalised_latents(settings: dict[str, Any]) -> None:
+    recipe = PretrainRecipe.model_validate(settings | {"latent_scale": 0.25})
+    scales = channel_scales(recipe, None)
+    assert scales is not None
+    assert scales.tolist() == [0.25] * recipe.model.vae.latent_channels
+    assert channel_scales(PretrainRecipe.model_validate(settings), None) is None
+
+
+def test_a_latent_scale_multiplies_the_scales_of_channels() -> None:
+    recipe = load_config(PretrainRecipe, RECIPES / "nano" / "flow2.yaml")
+    vae = build_vae(recipe.model.vae)
+    plain = channel_scales(recipe.model_copy(update={"latent_scale": None}), vae)
+    scaled = channel_scales(recipe.model_copy(update={"latent_scale": 0.25}), vae)
+    assert plain is not None
+    assert scaled is not None
+    torch.testing.assert_close(scaled, 0.25 * plain)
