@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from resonate_audio.cli import train_plan
+
+RecipeT = TypeVar("RecipeT")
 
 app = typer.Typer(
     help="Train a part of a model from a recipe; started again, a run goes on where it stopped.",
@@ -29,10 +31,9 @@ def vae(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
       resonate train vae --recipe recipes/nano/vae.yaml --set run.num_steps=2000
     """
-    from resonate_audio.core.config import load_config
     from resonate_audio.training.recipes.codec import VAERecipe, train_vae
 
-    train_vae(load_config(VAERecipe, recipe, overrides), _say)
+    train_vae(_load(VAERecipe, recipe, overrides), _say)
 
 
 @app.command()
@@ -43,10 +44,9 @@ def vocoder(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
       resonate train vocoder --recipe recipes/nano/vocoder.yaml --set run.num_steps=2000
     """
-    from resonate_audio.core.config import load_config
     from resonate_audio.training.recipes.codec import VocoderRecipe, train_vocoder
 
-    train_vocoder(load_config(VocoderRecipe, recipe, overrides), _say)
+    train_vocoder(_load(VocoderRecipe, recipe, overrides), _say)
 
 
 @app.command()
@@ -57,10 +57,9 @@ def pretrain(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
       resonate train pretrain --recipe recipes/nano/flow.yaml --set run.num_steps=2000
     """
-    from resonate_audio.core.config import load_config
     from resonate_audio.training.recipes.pretrain import PretrainRecipe, train_flow
 
-    train_flow(load_config(PretrainRecipe, recipe, overrides), _say)
+    train_flow(_load(PretrainRecipe, recipe, overrides), _say)
 
 
 @app.command()
@@ -73,10 +72,9 @@ def distil(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
       resonate train distil --recipe recipes/nano/distil.yaml --set objective=meanflow
     """
-    from resonate_audio.core.config import load_config
     from resonate_audio.training.recipes.distil import DistilRecipe, train_distil
 
-    train_distil(load_config(DistilRecipe, recipe, overrides), _say)
+    train_distil(_load(DistilRecipe, recipe, overrides), _say)
 
 
 @app.command()
@@ -122,7 +120,7 @@ def dpo(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
       resonate train dpo --recipe recipes/nano/dpo-pairs.yaml --set pairs=preferences/pairs.jsonl
     """
-    from resonate_audio.core.config import apply_overrides, load_config
+    from resonate_audio.core.config import apply_overrides
     from resonate_audio.core.documents.yaml_text import read_yaml
 
     if "pairs" not in apply_overrides(read_yaml(recipe), overrides or []):
@@ -130,7 +128,7 @@ def dpo(recipe: RecipeFile, overrides: Overrides = None) -> None:
         return
     from resonate_audio.training.recipes.pairs import PairRecipe, train_on_pairs
 
-    train_on_pairs(load_config(PairRecipe, recipe, overrides), _say)
+    train_on_pairs(_load(PairRecipe, recipe, overrides), _say)
 
 
 @app.command()
@@ -178,7 +176,6 @@ def sft(
 
       resonate train sft --recipe recipes/nano/sft.yaml --set run.num_steps=500
     """
-    from resonate_audio.core.config import load_config
     from resonate_audio.core.errors import ConfigError
     from resonate_audio.training.recipes.pretrain import PretrainRecipe, train_flow
 
@@ -188,7 +185,7 @@ def sft(
         _learn_folder(folder, model, output, lora, steps, overrides)
         return
     assert recipe is not None
-    config = load_config(PretrainRecipe, recipe, overrides)
+    config = _load(PretrainRecipe, recipe, overrides)
     if config.weights.transformer is None:
         raise ConfigError(f"{recipe}: weights.transformer is not set: fine-tuning starts from it")
     train_flow(config, _say)
@@ -207,6 +204,7 @@ def _learn_folder(
 
     from resonate_audio.core.config import apply_overrides, parse_config
     from resonate_audio.model.adapter import ADAPTER_NAME
+    from resonate_audio.training.loop.track import check_tracker
     from resonate_audio.training.recipes.own_sounds import recipe_for
     from resonate_audio.training.recipes.pretrain import MODEL_NAME, PretrainRecipe, train_flow
 
@@ -214,6 +212,7 @@ def _learn_folder(
     config = recipe_for(folder, model, output, lora, steps, _say)
     values = apply_overrides(config.model_dump(mode="json"), overrides or [])
     config = parse_config(PretrainRecipe, values, f"a recipe for {folder}")
+    check_tracker(config.run.track)
     result = train_flow(config, _say)
     if not result.finished:
         _say("the same command goes on")
@@ -228,16 +227,27 @@ def _learn_folder(
 
 
 def _reinforce(recipe: Path, overrides: list[str] | None, kinds: tuple[str, ...]) -> None:
-    from resonate_audio.core.config import load_config
     from resonate_audio.core.errors import ConfigError
     from resonate_audio.training.recipes.reinforce import ReinforceRecipe, train_reinforce
 
-    config = load_config(ReinforceRecipe, recipe, overrides)
+    config = _load(ReinforceRecipe, recipe, overrides)
     if config.algorithm.kind not in kinds:
         raise ConfigError(
             f"{recipe}: algorithm.kind is {config.algorithm.kind}; expected {' or '.join(kinds)}"
         )
     train_reinforce(config, _say)
+
+
+def _load(cls: type[RecipeT], recipe: Path, overrides: list[str] | None) -> RecipeT:
+    """A recipe, whose tracker can be spoken to."""
+    from resonate_audio.core.config import load_config
+    from resonate_audio.training.loop.track import check_tracker
+
+    kind: Any = cls  # a TrainerConfig, which takes long to import
+    loaded = load_config(kind, recipe, overrides)
+    check_tracker(loaded.run.track)
+    config: RecipeT = loaded
+    return config
 
 
 def _say(text: str) -> None:

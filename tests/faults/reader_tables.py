@@ -208,6 +208,12 @@ def _config(path: Path) -> Any:
     return load_config(MetricCard, path)
 
 
+def _track_id(path: Path) -> Any:
+    from resonate_audio.training.loop.track import read_id
+
+    return read_id(path)
+
+
 def _override(path: Path) -> Any:
     from resonate_audio.core.config import apply_overrides
 
@@ -322,6 +328,7 @@ CSV_READERS = [
 TEXT_READERS = [
     Member("prompts of text", _prompts, "p.txt"),
     Member("prompts of a file without suffix", _prompts, "prompts"),
+    Member("a run's id at its tracker", _track_id, "track-id.txt"),
     Member("a caption of text", of_folder(_sidecar, dog__wav=""), "dog.txt", forgives=True),
 ]
 

@@ -127,6 +127,7 @@ COVERED_BY = {
     "training/algorithms/pairs.py": "pairs",
     "training/loop/checkpoint.py": "a checkpoint of a run",
     "training/loop/progress.py": "metrics of a training",
+    "training/loop/track.py": "a run's id at its tracker",
     "training/reinforce/run_log.py": "metrics of a run",
 }
 NO_INPUT = {

@@ -10,6 +10,7 @@ from resonate_audio.core.config import FrozenConfig, WrittenPath
 from resonate_audio.training.loop.distributed import Parallel
 from resonate_audio.training.loop.ema import EmaConfig
 from resonate_audio.training.loop.optim import OptimConfig
+from resonate_audio.training.loop.track import TrackerName
 
 
 class RunConfig(FrozenConfig):
@@ -40,6 +41,9 @@ class RunConfig(FrozenConfig):
     sample_every: int = Field(0, ge=0)
     """Updates between audio samples; 0 makes them only at the end."""
     plot_every: int = Field(1000, ge=1)
+    track: TrackerName | None = None
+    """Send the numbers of ``metrics.jsonl`` to a tracker, too; its library is an extra of that
+    name."""
     max_hours: float | None = Field(None, gt=0)
     """Stop with a checkpoint after this long; the next start goes on."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -28,6 +28,7 @@ from resonate_audio.training.loop.progress import (
 from resonate_audio.training.loop.resume import RunState
 from resonate_audio.training.loop.run_config import RunConfig, TrainerConfig
 from resonate_audio.training.loop.task import Draw, Losses, Task, generator_for
+from resonate_audio.training.loop.track import Tracking
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Trainer(RunState):
         super().__init__(task, config, device)
         self.sums = {name: GradientSum(module, self.ranks) for name, module in task.phases.items()}
         self.pending = PendingLosses()
+        self.tracking = Tracking(lambda text: self.progress.say(text))
         self._stop = threading.Event()
 
     # --- one update ---------------------------------------------------------------------------
@@ -114,14 +116,25 @@ class Trainer(RunState):
             elapsed = time.monotonic() - progress.started
             speed = (self.step - progress.start_step) / max(elapsed, 1e-9)
             line = {"step": self.step, **losses, "learning_rate": rate, "steps_per_s": speed}
-            if self.ranks.first:
-                append_metrics(self.metrics_path, line)
+            self.keep(line)
             progress.show(self.step, losses | {"steps/s": speed})
         return losses
+
+    def keep(self, line: Mapping[str, float | int]) -> None:
+        """Put a step's numbers where they stay; of several processes, the first does."""
+        if self.ranks.first:
+            append_metrics(self.metrics_path, dict(line))
+            self.tracking.log(line)
 
     def open_progress(self) -> ProgressLine:
         """What follows the run on the terminal."""
         return ProgressLine(self.run_config.num_steps, self.step)
+
+    def open_tracking(self) -> None:
+        """Tell the recipe's tracker of the run."""
+        if self.ranks.first:
+            run = self.run_config
+            self.tracking.open(run.track, run.output, self.step, self.config)
 
     def draw(self) -> None:
         """Draw what the metrics file holds."""
@@ -133,7 +146,7 @@ class Trainer(RunState):
             if self.ranks.first:
                 values = self.task.sample(self.run_config.output / "samples", self.step)
                 if values:
-                    append_metrics(self.metrics_path, {"step": self.step, **values})
+                    self.keep({"step": self.step, **values})
             self.ranks.wait()
 
     def _finish(self) -> None:
@@ -163,11 +176,16 @@ class Trainer(RunState):
             progress.say(f"resumed {self.run_config.output} at step {self.step}")
         note = emulation_note(self.run_config, self.device)
         progress.say(note) if note else None
-        with stop_on_signal(self._stop):
-            losses = self._loop(progress)
-        finished = self.step >= self.run_config.num_steps
-        if finished:
-            self._finish()
+        finished = False
+        self.open_tracking()
+        try:
+            with stop_on_signal(self._stop):
+                losses = self._loop(progress)
+            if self.step >= self.run_config.num_steps:
+                self._finish()
+                finished = True
+        finally:
+            self.tracking.close(finished)
         progress.close()
         progress.say(f"{'finished' if finished else 'stopped'} at step {self.step}")
         return RunResult(self.step, finished, losses)
