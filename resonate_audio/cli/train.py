@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from resonate_audio.cli import train_plan
+from resonate_audio.core.paths import recipe_path
 
 RecipeT = TypeVar("RecipeT")
 
@@ -16,7 +17,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-RecipeFile = Annotated[Path, typer.Option("--recipe", help="YAML file that holds every setting.")]
+RECIPE = typer.Option("--recipe", help="YAML file with every setting, or a name: nano/grpo.")
+RecipeFile = Annotated[Path, RECIPE]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=VALUE", help="Replace one setting; may be repeated."),
@@ -29,7 +31,7 @@ def vae(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
     [bold]Example[/bold]
 
-      resonate train vae --recipe recipes/nano/vae.yaml --set run.num_steps=2000
+      resonate train vae --recipe nano/vae --set run.num_steps=2000
     """
     from resonate_audio.training.recipes.codec import VAERecipe, train_vae
 
@@ -42,7 +44,7 @@ def vocoder(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
     [bold]Example[/bold]
 
-      resonate train vocoder --recipe recipes/nano/vocoder.yaml --set run.num_steps=2000
+      resonate train vocoder --recipe nano/vocoder --set run.num_steps=2000
     """
     from resonate_audio.training.recipes.codec import VocoderRecipe, train_vocoder
 
@@ -55,7 +57,7 @@ def pretrain(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
     [bold]Example[/bold]
 
-      resonate train pretrain --recipe recipes/nano/flow.yaml --set run.num_steps=2000
+      resonate train pretrain --recipe nano/flow --set run.num_steps=2000
     """
     from resonate_audio.training.recipes.pretrain import PretrainRecipe, train_flow
 
@@ -68,9 +70,9 @@ def distil(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
     [bold]Examples[/bold]
 
-      resonate train distil --recipe recipes/nano/distil.yaml
+      resonate train distil --recipe nano/distil
 
-      resonate train distil --recipe recipes/nano/distil.yaml --set objective=meanflow
+      resonate train distil --recipe nano/distil --set objective=meanflow
     """
     from resonate_audio.training.recipes.distil import DistilRecipe, train_distil
 
@@ -83,7 +85,7 @@ def grpo(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
     [bold]Example[/bold]
 
-      resonate train grpo --recipe recipes/nano/grpo.yaml --set run.num_steps=50
+      resonate train grpo --recipe nano/grpo --set run.num_steps=50
     """
     _reinforce(recipe, overrides, ("grpo", "guard", "dppo"))
 
@@ -94,7 +96,7 @@ def nft(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
     [bold]Example[/bold]
 
-      resonate train nft --recipe recipes/nano/nft.yaml --set run.num_steps=50
+      resonate train nft --recipe nano/nft --set run.num_steps=50
     """
     _reinforce(recipe, overrides, ("nft",))
 
@@ -105,7 +107,7 @@ def awm(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
     [bold]Example[/bold]
 
-      resonate train awm --recipe recipes/nano/awm.yaml --set run.num_steps=50
+      resonate train awm --recipe nano/awm --set run.num_steps=50
     """
     _reinforce(recipe, overrides, ("awm",))
 
@@ -116,14 +118,14 @@ def dpo(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
     [bold]Examples[/bold]
 
-      resonate train dpo --recipe recipes/nano/dpo.yaml --set algorithm.online=true
+      resonate train dpo --recipe nano/dpo --set algorithm.online=true
 
-      resonate train dpo --recipe recipes/nano/dpo-pairs.yaml --set pairs=preferences/pairs.jsonl
+      resonate train dpo --recipe nano/dpo-pairs --set pairs=preferences/pairs.jsonl
     """
     from resonate_audio.core.config import apply_overrides
     from resonate_audio.core.documents.yaml_text import read_yaml
 
-    if "pairs" not in apply_overrides(read_yaml(recipe), overrides or []):
+    if "pairs" not in apply_overrides(read_yaml(recipe_path(recipe)), overrides or []):
         _reinforce(recipe, overrides, ("dpo",))
         return
     from resonate_audio.training.recipes.pairs import PairRecipe, train_on_pairs
@@ -137,16 +139,14 @@ def bon(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
     [bold]Example[/bold]
 
-      resonate train bon --recipe recipes/nano/bon.yaml --set run.num_steps=50
+      resonate train bon --recipe nano/bon --set run.num_steps=50
     """
     _reinforce(recipe, overrides, ("rwr", "raft"))
 
 
 @app.command()
 def sft(
-    recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="YAML file that holds every setting.")
-    ] = None,
+    recipe: Annotated[Path | None, RECIPE] = None,
     overrides: Overrides = None,
     folder: Annotated[
         Path | None,
@@ -174,7 +174,7 @@ def sft(
 
       resonate train sft --folder my_sounds/ --lora
 
-      resonate train sft --recipe recipes/nano/sft.yaml --set run.num_steps=500
+      resonate train sft --recipe nano/sft --set run.num_steps=500
     """
     from resonate_audio.core.errors import ConfigError
     from resonate_audio.training.recipes.pretrain import PretrainRecipe, train_flow
@@ -239,12 +239,12 @@ def _reinforce(recipe: Path, overrides: list[str] | None, kinds: tuple[str, ...]
 
 
 def _load(cls: type[RecipeT], recipe: Path, overrides: list[str] | None) -> RecipeT:
-    """A recipe, whose tracker can be spoken to."""
+    """A recipe, which may be one of ours by its name; its tracker can be spoken to."""
     from resonate_audio.core.config import load_config
     from resonate_audio.training.loop.track import check_tracker
 
     kind: Any = cls  # a TrainerConfig, which takes long to import
-    loaded = load_config(kind, recipe, overrides)
+    loaded = load_config(kind, recipe_path(recipe), overrides)
     check_tracker(loaded.run.track)
     config: RecipeT = loaded
     return config

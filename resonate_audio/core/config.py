@@ -6,13 +6,19 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    model_validator,
+)
 
 from resonate_audio.core.documents.json_text import MAX_DEPTH
 from resonate_audio.core.documents.yaml_text import parse_yaml, read_yaml
 from resonate_audio.core.errors import ConfigError, ResonateError
 from resonate_audio.core.files import name_inside
-from resonate_audio.core.paths import given_path
+from resonate_audio.core.paths import beside, given_path
 
 
 class FrozenConfig(BaseModel):
@@ -74,8 +80,17 @@ LARGEST_SEED = 2**63 - 1
 NameInside = Annotated[str, AfterValidator(name_inside)]
 """The name of a file in the folder that a list lies in: one that was copied from elsewhere leads to
 nothing beside it."""
-GivenPath = Annotated[Path, AfterValidator(given_path)]
-"""A path of a recipe: relative to the folder that one is in, ``~`` the home folder."""
+RECIPE_FOLDER = "recipe_folder"
+
+
+def _beside_recipe(path: Path, info: Any) -> Path:
+    folder = (info.context or {}).get(RECIPE_FOLDER)
+    return path if folder is None else beside(path, folder)
+
+
+GivenPath = Annotated[Path, AfterValidator(given_path), AfterValidator(_beside_recipe)]
+"""A path of a recipe: relative to the folder that one is in, else to that of the recipe, ``~`` the
+home folder."""
 WRITTEN = "written"
 WrittenPath = Annotated[Path, AfterValidator(given_path), WRITTEN]
 """The same of what is written and not read: nothing depends on where it lies."""
@@ -83,16 +98,27 @@ ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
 def parse_config(
-    cls: type[ConfigT], values: Any, source: str, error: type[ResonateError] = ConfigError
+    cls: type[ConfigT],
+    values: Any,
+    source: str,
+    error: type[ResonateError] = ConfigError,
+    folder: Path | None = None,
 ) -> ConfigT:
     """Build ``cls`` from plain values, or say in one line which field is wrong.
+
+    Args:
+        cls: what to build.
+        values: by the names of its fields.
+        source: what they come from, for errors.
+        error: what is raised.
+        folder: that of the file they come from, where what is read may lie, too.
 
     Raises:
         ResonateError: of the type ``error``; a field is missing, unknown or out of range; names
             ``source`` and the field.
     """
     try:
-        return cls.model_validate(values)
+        return cls.model_validate(values, context={RECIPE_FOLDER: folder})
     except ValidationError as failure:
         raise error(f"{source}: {describe_problems(failure)}") from failure
     except RecursionError as failure:
@@ -139,7 +165,7 @@ def load_config(cls: type[ConfigT], path: Path, overrides: list[str] | None = No
     """Read a recipe file, apply overrides, check every field once."""
     values = apply_overrides(read_yaml(path), overrides or [])
     check_numbers(values, str(path))
-    return parse_config(cls, values, str(path))
+    return parse_config(cls, values, str(path), folder=path.parent)
 
 
 def check_numbers(values: Any, source: str, name: str = "") -> None:

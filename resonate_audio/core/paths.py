@@ -1,9 +1,11 @@
 """What a path means: one rule for what a person gives, one for what a list names, one for folders.
 
 - An option, a field of a recipe or an argument of a function is relative to the folder that one is
-  in, wherever the recipe lies; ``~`` is the home folder (`given_path`).
+  in, wherever the recipe lies; ``~`` is the home folder (`given_path`). What a recipe reads and is
+  not there may lie beside the recipe (`beside`); what it writes is written where one is.
 - What comes with the package is found from anywhere: ``resonate_audio/nano/prompts/practice.jsonl``
-  as recipes have it, or ``practice.jsonl`` alone, unless there is such a file here (`input_path`).
+  as recipes have it, or ``practice.jsonl`` alone, unless there is such a file here (`input_path`);
+  a recipe as ``nano/grpo`` (`recipe_path`).
 - A manifest, or any list of files, names them relative to the folder that it is named in; where it
   is a link and they are not there, to the folder that it leads to (`listed_path`).
 - A folder is walked through its links, each folder once; hidden names and what macOS leaves beside
@@ -21,6 +23,8 @@ from resonate_audio.core.errors import InputError, ManifestError
 
 PACKAGE = Path(__file__).parents[1]
 BUNDLED_PROMPTS = PACKAGE / "nano" / "prompts"
+RECIPES = "recipes"
+"""Folder of recipes: in the package where it is installed, beside it in a checkout."""
 LITTER = "__MACOSX"
 """Folder of resource forks that macOS packs into archives."""
 
@@ -50,6 +54,40 @@ def input_path(path: str | Path) -> Path:
     bundled = PACKAGE.parent / given if inside else BUNDLED_PROMPTS / given
     is_named = inside or len(given.parts) == 1
     return bundled if is_named and os.path.exists(bundled) else given
+
+
+def beside(path: Path, folder: Path) -> Path:
+    """A path to read from: where one is, or else, if it lies there, in a folder; then in full."""
+    if path.is_absolute() or os.path.lexists(path):
+        return path
+    there = Path(os.path.abspath(folder / path))
+    return there if os.path.lexists(there) else path
+
+
+def bundled_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name: ``pretrain``, ``nano/grpo``."""
+    folder = next(at / RECIPES for at in (PACKAGE, PACKAGE.parent) if (at / RECIPES).is_dir())
+    files = sorted([*folder.glob("*.yaml"), *folder.glob("*/*.yaml")])
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+
+
+def recipe_path(path: str | Path) -> Path:
+    """A recipe to read: a file, or one that comes with the package under that name.
+
+    Raises:
+        InputError: a name without a suffix that is neither; lists the names.
+    """
+    given = given_path(path)
+    if given.is_absolute() or os.path.lexists(given):
+        return given
+    bundled = bundled_recipes()
+    name = given.with_suffix("") if given.suffix == ".yaml" else given
+    parts = name.parts[1:] if name.parts[:1] == (RECIPES,) else name.parts
+    found = bundled.get("/".join(parts))
+    if found is None and not given.suffix:
+        names = ", ".join(bundled)
+        raise InputError(f"{given}: no such recipe; expected a YAML file, or one of {names}")
+    return found or given
 
 
 def listed_path(listing: Path, name: str) -> Path:

@@ -14,6 +14,7 @@ from torch import nn
 
 from resonate_audio.core.errors import CheckpointError, ResonateError
 from resonate_audio.core.files import atomic_path
+from resonate_audio.core.paths import bundled_recipes
 from resonate_audio.model.checkpoint import load_strict, read_weights, write_weights
 from resonate_audio.model.folder import (
     INDEX_NAME,
@@ -34,14 +35,13 @@ BUNDLED_FOLDER = Path(__file__).parent / "weights"
 TAUGHT_FOLDER = Path(__file__).parent / "grpo"
 PROMPTS_FOLDER = Path(__file__).parent / "prompts"
 """What nano is reinforced with and measured on; recipes/nano/write_prompts drew them."""
-GRPO_RECIPE = "recipes/nano/grpo.yaml"
-"""What made nano-grpo; pyproject.toml says where a wheel carries it."""
+GRPO_RECIPE = "nano/grpo"
+"""What made nano-grpo."""
 
 
 def find_grpo_recipe() -> Path:
-    """The recipe that made nano-grpo: beside nano in an installed package, else in the checkout."""
-    carried = TAUGHT_FOLDER / "recipe.yaml"
-    return carried if carried.is_file() else Path(__file__).parents[2] / GRPO_RECIPE
+    """The recipe that made nano-grpo: in an installed package, else in the checkout."""
+    return bundled_recipes()[GRPO_RECIPE]
 
 
 def bundle_nano(

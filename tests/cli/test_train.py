@@ -1,10 +1,16 @@
+import json
+import os
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from resonate_audio.cli.main import run
 from resonate_audio.cli.train import app
-from resonate_audio.core.errors import ConfigError
+from resonate_audio.core.config import load_config
+from resonate_audio.core.errors import ConfigError, InputError
+from resonate_audio.core.paths import bundled_recipes, recipe_path
+from resonate_audio.training.recipes.codec import VAERecipe
 
 KINDS = ["vae", "vocoder", "pretrain"]
 
@@ -28,3 +34,50 @@ def test_an_override_without_a_value_is_refused(tmp_path: Path) -> None:
     arguments = ["vae", "--recipe", str(tmp_path / "r.yaml"), "--set", "run.seed"]
     result = CliRunner().invoke(app, arguments)
     assert "expected field.subfield=value" in str(result.exception)
+
+
+def test_a_recipe_of_ours_trains_by_its_name_in_an_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = {
+        **{"model": tiny_model, "reward": "nano-clap", "prompts_per_step": 1, "takes": 2},
+        **{"train_only": "null", "sampler.window": 1, "evaluation.prompts": "null"},
+        **{"run.num_steps": 1, "run.output": "taught", "run.num_threads": 1, "run.sample_every": 0},
+    }
+    settings = [word for name, value in small.items() for word in ("--set", f"{name}={value}")]
+    assert run(["train", "grpo", "--recipe", "nano/grpo", *settings]) == 0
+    assert (tmp_path / "taught" / "export").is_dir()
+
+
+def test_a_recipe_is_found_by_its_name_unless_a_file_is_called_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ours = bundled_recipes()["nano/grpo"]
+    for name in ("nano/grpo", "nano/grpo.yaml", "recipes/nano/grpo.yaml"):
+        assert recipe_path(name) == ours
+    (tmp_path / "nano").mkdir()
+    (tmp_path / "nano" / "grpo").write_text("model: mine\n")
+    assert recipe_path("nano/grpo") == Path("nano/grpo")
+    with pytest.raises(InputError, match=r"nano/gropo: no such recipe; .* nano/grpo"):
+        recipe_path("nano/gropo")
+
+
+def test_what_a_recipe_reads_may_lie_beside_it_and_what_it_writes_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    values = {"preset": "nano", "data": {"manifest": "list.jsonl", "cache": "cache"}}
+    values |= {"run": {"output": "out", "num_steps": 1}}
+    recipe = tmp_path / "mine" / "vae.yaml"
+    recipe.write_text(json.dumps(values))
+    (tmp_path / "mine" / "list.jsonl").touch()
+    (tmp_path / "mine" / "cache").mkdir()
+    found = load_config(VAERecipe, Path(os.path.relpath(recipe)))
+    assert found.data.manifest == tmp_path / "mine" / "list.jsonl"
+    assert (found.data.cache, found.run.output) == (Path("cache"), Path("out"))
+    Path("list.jsonl").touch()
+    assert load_config(VAERecipe, recipe).data.manifest == Path("list.jsonl")

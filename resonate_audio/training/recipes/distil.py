@@ -72,6 +72,8 @@ class DistilRecipe(PretrainRecipe):
         for name in ("channel_exponent", "latent_scale"):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name}: the latents keep the statistics of weights.transformer")
+        if self.mean_flow is not None:
+            raise ValueError("mean_flow: put it into objective, with kind: meanflow")
         if self.lora is not None:
             raise ValueError("lora: a student is trained whole")
         return self

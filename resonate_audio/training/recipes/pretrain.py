@@ -34,6 +34,7 @@ from resonate_audio.training.loop.start import train
 from resonate_audio.training.loop.task import Task
 from resonate_audio.training.loop.trainer import RunResult
 from resonate_audio.training.pretrain.listen import ListenConfig, Listener
+from resonate_audio.training.pretrain.mean_flow import MeanFlowConfig, MeanFlowTask
 from resonate_audio.training.pretrain.shards import ShardPretrainTask
 from resonate_audio.training.pretrain.task import (
     FlowConfig,
@@ -76,6 +77,9 @@ class PretrainRecipe(ModelRecipe):
     noise hides more of small latents: level t of latents scaled by s is level t / (t + s (1 - t))
     of the others. For s < 1 drawn times and equal steps stay longer where text decides."""
     flow: FlowConfig = FlowConfig()
+    mean_flow: MeanFlowConfig | None = None
+    """Objective of a network of mean velocities, which is trained by no other; None is the
+    published one. Plain networks have none."""
     listen: ListenConfig = ListenConfig()
     lora: LoraSettings | None = None
     """Train adapters beside the weights of ``weights.transformer`` instead of the weights."""
@@ -84,6 +88,15 @@ class PretrainRecipe(ModelRecipe):
     def _lora_has_a_base(self) -> PretrainRecipe:
         if self.lora is not None and self.weights.transformer is None:
             raise ValueError("lora: needs weights.transformer, which the adapters change")
+        return self
+
+    @model_validator(mode="after")
+    def _mean_flow_has_mean_velocities(self) -> PretrainRecipe:
+        if self.mean_flow is not None and not self.model.transformer.mean_velocity:
+            raise ValueError(
+                f"mean_flow: {self.model.name} has no mean velocities; `resonate train distil` "
+                "makes a network of them"
+            )
         return self
 
 
@@ -110,10 +123,10 @@ def _train_flow(recipe: PretrainRecipe, waves: WaveformSet, say: Say) -> RunResu
         start_from(recipe, model, data, scales)
         listener = make_listener(recipe, encoder, vae, device)
         export = prepare(recipe, model, vae)
-        task = PretrainTask(model, data.to(device), recipe.flow, recipe.run.seed, listener)
+        flow = flow_of(recipe)
+        task = PretrainTask(model, data.to(device), flow, recipe.run.seed, listener)
         task.write, task.state = export, merged_state
-        task.contents = {"data.manifest": waves.content()}
-        return task
+        return with_objective(recipe, task, {"data.manifest": waves.content()})
 
     return train(build, recipe)
 
@@ -137,14 +150,36 @@ def train_on_shards(recipe: PretrainRecipe, location: str, say: Say) -> RunResul
             listener = make_listener(recipe, load_text_encoder(recipe, device), vae, device)
         export = prepare(recipe, model, vae)
         task = ShardPretrainTask(
-            model, data, recipe.flow, recipe.run.seed, current_ranks(), listener,
+            model, data, flow_of(recipe), recipe.run.seed, current_ranks(), listener,
             recipe.data.shuffle_window,
         )  # fmt: skip
         task.write, task.state = export, merged_state
-        task.contents = {"data.shards": data.shards.content()}
-        return task
+        return with_objective(recipe, task, {"data.shards": data.shards.content()})
 
     return train(build, recipe)
+
+
+def flow_of(recipe: PretrainRecipe) -> FlowConfig:
+    """The flow's settings; the MeanFlow objective drops prompts itself."""
+    if not recipe.model.transformer.mean_velocity:
+        return recipe.flow
+    return recipe.flow.model_copy(update={"condition_dropout": 0.0})
+
+
+def with_objective(recipe: PretrainRecipe, task: PretrainTask, contents: dict[str, str]) -> Task:
+    """Flow matching, or MeanFlow for a network that predicts mean velocities.
+
+    Args:
+        recipe: says which network it is.
+        task: draws the batches and computes flow matching.
+        contents: hashes of what decides the run.
+    """
+    whole: Task = task
+    if recipe.model.transformer.mean_velocity:
+        objective = recipe.mean_flow or MeanFlowConfig()
+        whole = MeanFlowTask(task, recipe.flow.condition_dropout, objective)
+    whole.contents = contents
+    return whole
 
 
 Export = Callable[[FlowTransformer, Path], None]

@@ -19,8 +19,9 @@ from resonate_audio.cli.demo.teach import (
     short_recipe,
 )
 from resonate_audio.core.config import load_config
+from resonate_audio.core.paths import PACKAGE, bundled_recipes
 from resonate_audio.data.prompts import read_prompts
-from resonate_audio.nano.bundle import GRPO_RECIPE, TAUGHT_FOLDER, find_grpo_recipe
+from resonate_audio.nano.bundle import find_grpo_recipe
 from resonate_audio.training.recipes.reinforce import ReinforceRecipe
 
 ROOT = Path(__file__).parents[3]
@@ -102,9 +103,9 @@ def test_the_demo_learns_as_nano_grpo_did(tmp_path: Path) -> None:
         assert getattr(recipe, part) == getattr(made, part), part
 
 
-def test_a_wheel_carries_the_recipe_where_the_demo_looks_first() -> None:
+def test_a_wheel_carries_every_recipe_where_names_are_looked_up() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     carried = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    assert carried == {GRPO_RECIPE: "resonate_audio/nano/grpo/recipe.yaml"}
-    assert find_grpo_recipe().read_bytes() == (ROOT / GRPO_RECIPE).read_bytes()
-    assert (TAUGHT_FOLDER / "recipe.yaml").relative_to(ROOT).as_posix() in carried.values()
+    files = [file.relative_to(ROOT).as_posix() for file in bundled_recipes().values()]
+    assert carried == {file: f"{PACKAGE.name}/{file}" for file in files}
+    assert find_grpo_recipe() == ROOT / "recipes" / "nano" / "grpo.yaml"

@@ -98,6 +98,7 @@ def test_a_teacher_with_other_latents_and_a_changed_teacher_are_one_line_and_exi
     [
         ({"weights": {}}, r"weights\.transformer is not set"),
         ({"channel_exponent": 0.5}, "channel_exponent: the latents keep the statistics"),
+        ({"mean_flow": {}}, "mean_flow: .* has no mean velocities"),
         ({"latent_scale": 0.5}, "latent_scale: the latents keep the statistics"),
         ({"default_steps": 26}, "default_steps"),
         ({"default_steps": 0}, "default_steps"),

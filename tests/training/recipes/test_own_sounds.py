@@ -7,11 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_model import TINY, random_networks, write_text_encoder
 
 from resonate_audio.audio.io import read_audio, read_recipe, write_audio
 from resonate_audio.cli.main import run
+from resonate_audio.core.documents.json_text import read_json_lines
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.types import Audio
+from resonate_audio.model.adapter import read_adapter
+from resonate_audio.model.folder import write_networks
+from resonate_audio.model.presets import with_few_steps
 from resonate_audio.pipeline.path import Resonate
 from resonate_audio.training.recipes.own_sounds import find_clips, words_of
 
@@ -111,6 +116,22 @@ def test_the_export_of_a_training_loads_as_a_model_by_its_run_folder(
     beside.save_pretrained(tmp_path / "saved")
     saved = Resonate.from_pretrained(tmp_path / "saved", device="cpu")
     assert saved.fingerprint == beside.fingerprint
+
+
+def test_a_model_of_mean_velocities_is_trained_by_its_own_objective(tmp_path: Path) -> None:
+    write_networks(tmp_path / "few", random_networks(with_few_steps(TINY), seed=0))
+    write_text_encoder(tmp_path / "few" / "text_encoder")
+    assert learn(write_sounds(tmp_path / "mine"), tmp_path / "few", tmp_path / "run") == 0
+    lines = [line for _, line in read_json_lines(tmp_path / "run" / "metrics.jsonl")]
+    losses = [(line["loss"], line["squared_error"]) for line in lines if "loss" in line]
+    assert losses
+    assert all(0.9 < loss < 1 and error > 0 for loss, error in losses)  # e / (e + c), and e
+    adapter = tmp_path / "run" / "export" / "adapter.safetensors"
+    assert any("joint_blocks" in name for name in read_adapter(adapter).maps)
+    made = Resonate.from_pretrained(tmp_path / "few", adapters=[adapter], device="cpu")
+    assert made.config.guidance_inside
+    (audio,) = made.generate(["dog bark"], seeds=[1])
+    assert np.abs(audio.samples).max() > 0
 
 
 def test_sounds_are_made_on_the_way(learnt: Path) -> None:
