@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from resonate_audio.core.errors import ResonateError
+from resonate_audio.core.errors import CheckpointError, ResonateError
 
 
 @contextmanager
@@ -27,3 +29,28 @@ def foreign_code(what: str, error: type[ResonateError]) -> Iterator[None]:
         text = str(failure).encode("utf-8", "backslashreplace").decode()
         reason = " ".join(text.split())[:200]
         raise error(f"{what}: {type(failure).__name__}: {reason}") from failure
+
+
+@contextmanager
+def quiet_loading(folder: Path) -> Iterator[None]:
+    """Load from ``folder`` without progress bars, notes or warnings, and name it when that fails.
+
+    Raises:
+        CheckpointError: a file is missing, broken, or of another kind of model.
+    """
+    from transformers.utils import logging
+
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        with (
+            warnings.catch_warnings(),
+            foreign_code(f"{folder}: cannot be loaded", CheckpointError),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -323,8 +323,13 @@ KEPT_OF_NAME = 50
 
 
 @contextmanager
-def writing_model(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+def writing_model(folder: Path, overwrite: bool = False, mark: str = INDEX_NAME) -> Iterator[Path]:
     """Yield a temporary folder beside ``folder`` that takes its place if the block succeeds.
+
+    Args:
+        folder: where.
+        overwrite: replace a model that is there already.
+        mark: file that tells a model of this form.
 
     Raises:
         OutputError: ``folder`` exists and is not a model that may be replaced, or the disk says no.
@@ -332,7 +337,7 @@ def writing_model(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         if not overwrite:
             raise OutputError(f"{folder}: exists already; pass --overwrite to replace it")
-        if not is_model_folder(folder):
+        if not (folder / mark).is_file():
             raise OutputError(f"{folder}: not a model folder, so it is not replaced")
     mark = secrets.token_hex(4)
     folder = Path(os.path.realpath(folder))  # a link stays one

@@ -13,10 +13,11 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor, nn
 
 from resonate_audio.core.errors import ConfigError
+from resonate_audio.core.foreign import quiet_loading
 from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.rewards.base import LocalJudge, make_rewards
 from resonate_audio.rewards.hearing import hear
-from resonate_audio.rewards.pretrained import find_pretrained, quiet_loading
+from resonate_audio.rewards.pretrained import find_pretrained
 
 DEFAULT_SOURCE = "facebook/audiobox-aesthetics"
 SAMPLE_RATE_HZ = 16_000

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from resonate_audio.core.errors import (
     ConfigError,
     ModelNotFoundError,
 )
-from resonate_audio.core.foreign import foreign_code
+from resonate_audio.core.foreign import quiet_loading
 from resonate_audio.core.paths import given_path
 from resonate_audio.model.hub_client import fetch
 
@@ -65,31 +62,6 @@ def choose_judge_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
         raise ConfigError(f"dtype {name}: expected one of {' '.join(DTYPES)}")
     chosen: torch.dtype = getattr(torch, name)
     return chosen
-
-
-@contextmanager
-def quiet_loading(folder: Path) -> Iterator[None]:
-    """Load from ``folder`` without progress bars, notes or warnings, and name it when that fails.
-
-    Raises:
-        CheckpointError: a file is missing, broken, or of another kind of model.
-    """
-    from transformers.utils import logging
-
-    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        with (
-            warnings.catch_warnings(),
-            foreign_code(f"{folder}: cannot be loaded", CheckpointError),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def load_complete(model_class: Any, folder: Path, dtype: torch.dtype = torch.float32) -> Any:

@@ -83,6 +83,9 @@ COVERED_BY = {
     "serving/keys.py": "keys of a server",
     "training/recipes/reinforce.py": "prompts of JSON lines",
     "nano/judges/lalm.py": "a tokenizer",
+    "pipeline/guests/guest.py": "a model's index",
+    "pipeline/guests/stable_audio.py": "a model's index",
+    "pipeline/guests/tangoflux.py": "weights",
     "nano/judges/training/captions.py": "a tokenizer",
     # Files of a reader, and the rows of `reader_tables` (or the tests) that walk over it.
     "audio/embedded.py": "a recipe in a sound",

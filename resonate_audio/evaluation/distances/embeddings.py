@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Float64
 
 from resonate_audio.core.errors import AudioError, ConfigError, RewardError
-from resonate_audio.core.foreign import foreign_code
+from resonate_audio.core.foreign import foreign_code, quiet_loading
 from resonate_audio.core.paths import given_path
 from resonate_audio.core.types import Waveform
 from resonate_audio.evaluation.scores.sounds import read_samples
@@ -28,7 +28,7 @@ from resonate_audio.rewards.clap.microsoft_network import SAMPLE_RATE_HZ as MS_C
 from resonate_audio.rewards.fingerprints import fingerprint, hash_code, hash_weights
 from resonate_audio.rewards.function import find_object
 from resonate_audio.rewards.hearing import hear
-from resonate_audio.rewards.pretrained import find_pretrained, load_complete, quiet_loading
+from resonate_audio.rewards.pretrained import find_pretrained, load_complete
 from resonate_audio.rewards.small.judge import judge_samples
 from resonate_audio.rewards.small.two_tower import TwoTowerReward
 

@@ -15,9 +15,10 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from resonate_audio.core.errors import CheckpointError, RewardError
+from resonate_audio.core.foreign import quiet_loading
 from resonate_audio.rewards.audio_llm.question import Chat, Question, make_question
 from resonate_audio.rewards.audio_llm.yes_no import yes_probability
-from resonate_audio.rewards.pretrained import load_complete, quiet_loading
+from resonate_audio.rewards.pretrained import load_complete
 
 SAMPLE_RATE_HZ = 16_000
 SHORTEST_S = 0.1

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from resonate_audio.core.foreign import quiet_loading
 from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.rewards.base import LocalJudge, make_rewards
 from resonate_audio.rewards.hearing import hear
-from resonate_audio.rewards.pretrained import find_pretrained, load_complete, quiet_loading
+from resonate_audio.rewards.pretrained import find_pretrained, load_complete
 
 DEFAULT_SOURCE = "laion/larger_clap_general"
 TEXT_TOKENS = 77

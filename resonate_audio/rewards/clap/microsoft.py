@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from resonate_audio.core.errors import CheckpointError, ModelNotFoundError
+from resonate_audio.core.foreign import quiet_loading
 from resonate_audio.core.paths import given_path
 from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.model.checkpoint import fingerprint_weights, read_weights
@@ -27,7 +28,6 @@ from resonate_audio.rewards.clap.microsoft_network import (
     build_ms_clap,
 )
 from resonate_audio.rewards.hearing import hear
-from resonate_audio.rewards.pretrained import quiet_loading
 
 DEFAULT_SOURCE, DEFAULT_TOKENIZER = "microsoft/msclap", "openai-community/gpt2"
 WEIGHT_NAMES = ("CLAP_weights_2023.safetensors", "CLAP_weights_2023.pth", "model.safetensors")

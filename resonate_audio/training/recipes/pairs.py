@@ -13,8 +13,9 @@ from torch import Tensor
 
 from resonate_audio.audio.mel import MelFrontEnd
 from resonate_audio.core.config import GivenPath
-from resonate_audio.core.errors import TrainingError
+from resonate_audio.core.errors import ConfigError, TrainingError
 from resonate_audio.data.batches import BatchPlan
+from resonate_audio.pipeline.guests.guest import Guest
 from resonate_audio.rewards.catalogue import open_reward
 from resonate_audio.training.algorithms.dpo import DPOConfig, learn_from_pairs
 from resonate_audio.training.algorithms.pairs import (
@@ -166,6 +167,11 @@ def build_pair_task(
     """Load the model, encode the pairs, put the task together."""
     pupil = load_pupil(recipe, NO_GUIDANCE, device)
     resonate, files = pupil.resonate, listed.files()
+    if isinstance(resonate, Guest):
+        raise ConfigError(
+            f"model {recipe.model}: pairs of sounds teach models of this package; a guest learns "
+            "from its own takes, as in `resonate train grpo`"
+        )
     mel = MelFrontEnd(resonate.config.mel).to(device)
     with current_ranks().first_alone():  # the others read files that are in memory by then
         sounds = encode_files(files, resonate.vae, mel, pupil.num_frames)

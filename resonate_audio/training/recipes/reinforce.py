@@ -16,10 +16,11 @@ from torch import Tensor
 from resonate_audio.core.config import GivenPath
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.data.prompts import read_prompts
-from resonate_audio.model.checkpoint import fingerprint_weights
+from resonate_audio.model.checkpoint import State, fingerprint_weights
 from resonate_audio.model.folder import TEXT_ENCODER, Networks, part_folder, read_networks
 from resonate_audio.model.hub import find_model, find_text_encoder
 from resonate_audio.model.text_encoder import TextEncoder
+from resonate_audio.pipeline.guests.guest import Guest
 from resonate_audio.pipeline.path import Resonate
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.catalogue import open_reward
@@ -71,7 +72,8 @@ class PolicyRecipe(TrainerConfig):
     """What runs that teach a trained model have in common."""
 
     model: str = "nano"
-    """What to teach: a bundled model, a model folder, or a hub id."""
+    """What to teach: a bundled model, a model folder, a hub id, ``tangoflux:FOLDER`` or
+    ``stable-audio:FOLDER``."""
     duration_s: PositiveFloat | None = None
     """Length of a sound; the model's default if None."""
     reward_timeout_s: PositiveFloat = 300.0
@@ -150,9 +152,7 @@ def build_task(
     )  # fmt: skip
     reward = open_reward(recipe.reward, device=device, timeout_s=recipe.reward_timeout_s)
     plan = make_plan(recipe, texts)
-    taught = {"default_guidance": recipe.sampler.guidance_scale}  # it is used as it was taught
-    config = pupil.networks.config.model_copy(update=taught)
-    networks = replace(pupil.networks, config=config)
+    networks = used_as_taught(pupil.networks, recipe.sampler.guidance_scale)
     task = ReinforceTask(maker, reward, plan, networks, pupil.text_encoder)
     task.contents = pupil.contents() | {"reward (its code and weights)": hash_judge(reward)}
     task.observe = TakeKeeper(recipe.run.output, recipe.takes_every).keep
@@ -167,9 +167,9 @@ def build_task(
 class Pupil:
     """A trained model, set up to be taught further."""
 
-    networks: Networks
+    networks: Networks | Guest
     policy: Policy
-    resonate: Resonate
+    resonate: Resonate | Guest
     """Around the policy's model."""
     text_encoder: Path | None
     """Its folder, if it travels with the model."""
@@ -182,10 +182,23 @@ class Pupil:
 
     def contents(self) -> dict[str, str]:
         """Hash of the model that the run starts from, whatever its name or place."""
-        parts = (self.networks.vae, self.networks.vocoder)
-        states = [part.state_dict() for part in parts]
-        others = fingerprint_weights([*states, *self.resonate.text_encoder.states()])
+        others = fingerprint_weights(self._frozen_states())
         return {"model": f"{self.policy.start:x} {others}"}
+
+    def _frozen_states(self) -> list[State]:
+        if isinstance(self.networks, Guest):
+            return self.networks.states()
+        assert isinstance(self.resonate, Resonate)
+        parts = (self.networks.vae, self.networks.vocoder)
+        return [*(dict(p.state_dict()) for p in parts), *self.resonate.text_encoder.states()]
+
+
+def used_as_taught(networks: Networks | Guest, guidance_scale: float) -> Networks | Guest:
+    """The networks to be exported, whose default guidance is the one they were taught with."""
+    if isinstance(networks, Guest):
+        return networks  # its form has no place for it
+    config = networks.config.model_copy(update={"default_guidance": guidance_scale})
+    return replace(networks, config=config)
 
 
 def load_pupil(
@@ -200,6 +213,14 @@ def load_pupil(
         ModelNotFoundError: there is no such model.
         InputError: the model makes no sounds of that length.
     """
+    precision = torch.bfloat16 if recipe.run.precision == "bf16" else None
+    guest = open_guest(recipe.model, recipe.duration_s)
+    if guest is not None:
+        guest.to(device)
+        policy = Policy(
+            guest.network.train(), guidance_scale, recipe.lora, precision, recipe.train_only, times
+        )
+        return Pupil(guest, policy, guest, None, guest.duration_s)
     with current_ranks().first_alone():  # it may have to download
         folder = find_model(recipe.model, None, False)
     networks, encoder = load_model(folder)
@@ -207,11 +228,28 @@ def load_pupil(
     networks.config.check_duration(duration_s)
     networks.config.sampling(duration_s, guidance_scale=guidance_scale)  # it may take none
     model = networks.transformer.to(device).train()
-    precision = torch.bfloat16 if recipe.run.precision == "bf16" else None
     policy = Policy(model, guidance_scale, recipe.lora, precision, recipe.train_only, times)
     resonate = Resonate(networks, encoder, device=device, transformer=model)
     inside = part_folder(folder, TEXT_ENCODER)
     return Pupil(networks, policy, resonate, inside if inside.is_dir() else None, duration_s)
+
+
+def open_guest(model: str, duration_s: float | None) -> Guest | None:
+    """The foreign generator that a recipe names; None where it names one of ours.
+
+    Raises:
+        ResonateError: as the ``from_folder`` of each guest says.
+    """
+    match model.partition(":")[0]:
+        case "tangoflux":
+            from resonate_audio.pipeline.guests.tangoflux import TangoFlux
+
+            return TangoFlux.from_folder(model, duration_s)
+        case "stable-audio":
+            from resonate_audio.pipeline.guests.stable_audio import StableAudio
+
+            return StableAudio.from_folder(model, duration_s)
+    return None
 
 
 def load_model(folder: Path) -> tuple[Networks, TextEncoder]:
@@ -264,7 +302,7 @@ def choose_step(algorithm: AlgorithmConfig, rows: int) -> LearningStep:
 
 def make_evaluator(
     recipe: PolicyRecipe,
-    resonate: Resonate,
+    resonate: Resonate | Guest,
     reward: Reward,
     duration_s: float,
     device: torch.device,

@@ -14,6 +14,7 @@ from resonate_audio.audio.io import write_audio
 from resonate_audio.core.config import FrozenConfig, GivenPath
 from resonate_audio.core.sampling import OpenSettings
 from resonate_audio.core.types import Audio, Waveform
+from resonate_audio.pipeline.guests.guest import Guest
 from resonate_audio.pipeline.path import Resonate
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.desk import score_now
@@ -42,7 +43,7 @@ class EvaluationConfig(OpenSettings, FrozenConfig):
 class Evaluator:
     """Generates every prompt with its own seed (its number in the file) and has it judged."""
 
-    resonate: Resonate
+    resonate: Resonate | Guest
     prompts: tuple[str, ...]
     judges: Mapping[str, Reward]
     """By the name under which their means are logged, such as ``held_out/nano-eval``."""
@@ -80,7 +81,7 @@ class Evaluator:
     def generate(self) -> Waveform:
         """One sound a prompt, attenuated to a peak of 1 where it is louder."""
         sampling = self.resonate.config.sampling(self.duration_s, **self.config.asked())
-        made, told = [], time.monotonic()
+        made, told = list[Waveform](), time.monotonic()
         for rows in torch.split(torch.arange(len(self.prompts)), self.config.rows_per_batch):
             texts = [self.prompts[row] for row in rows]
             latents = self.resonate.sample_latents(
@@ -89,12 +90,12 @@ class Evaluator:
                 rows.tolist(),
                 sampling,
             )
-            made.append(self.resonate.to_waveform(latents).samples)
+            made.append(self.resonate.to_waveform(latents))
             if time.monotonic() - told > TELL_EVERY_S:
                 told = time.monotonic()
                 self.tell(f"evaluation: {int(rows[-1]) + 1} of {len(self.prompts)} sounds made")
-        rate_hz = self.resonate.config.mel.sample_rate_hz
-        return attenuate(Waveform(torch.cat(made), rate_hz))
+        samples = torch.cat([wave.samples for wave in made])
+        return attenuate(Waveform(samples, made[0].sample_rate_hz))
 
 
 @dataclass

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from resonate_audio.core.types import Latents, Prompts, Rewards, TextFeatures, Waveform
+from resonate_audio.pipeline.guests.guest import Guest
 from resonate_audio.pipeline.path import Resonate
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.desk import JudgeDesk
@@ -60,7 +61,7 @@ class TakeMaker:
     """
 
     policy: Policy
-    resonate: Resonate
+    resonate: Resonate | Guest
     """Around the policy's model: text encoder, VAE and vocoder."""
     sampler: SamplerConfig
     num_frames: int

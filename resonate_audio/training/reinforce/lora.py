@@ -1,4 +1,4 @@
-"""Low-rank adapters on the linear maps of a flow transformer, put in place by peft."""
+"""Low-rank adapters on the linear maps of a network, put in place by peft."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import ConfigError
@@ -32,7 +32,7 @@ class LoraSettings(FrozenConfig):
     By default attention, modulation and text projections; convolutions keep their weights."""
 
 
-def add_lora(model: FlowTransformer, settings: LoraSettings) -> None:
+def add_lora(model: nn.Module, settings: LoraSettings) -> None:
     """Freeze every weight and put adapters beside the targets, in place; B starts at zero.
 
     Raises:
@@ -64,7 +64,7 @@ def config_matches(pattern: str, name: str) -> bool:
 
 
 @contextmanager
-def without_lora(model: FlowTransformer) -> Iterator[None]:
+def without_lora(model: nn.Module) -> Iterator[None]:
     """Compute as if there were no adapters: the model before training."""
     layers = adapter_layers(model)
     for layer in layers.values():
@@ -76,13 +76,13 @@ def without_lora(model: FlowTransformer) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def adapter_layers(model: FlowTransformer) -> dict[str, Any]:
+def adapter_layers(model: nn.Module) -> dict[str, Any]:
     """Adapted maps by their names; empty for a model without adapters."""
     return {name: part for name, part in model.named_modules() if hasattr(part, "lora_A")}
 
 
 @torch.no_grad()
-def merged_state(model: FlowTransformer) -> dict[str, Tensor]:
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
     """Weights under their plain names, adapters added in; the model itself stays as it is."""
     state = {
         name.replace(".base_layer.", "."): value.detach().clone()
@@ -95,7 +95,7 @@ def merged_state(model: FlowTransformer) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def low_rank(model: FlowTransformer) -> dict[str, LowRank]:
+def low_rank(model: nn.Module) -> dict[str, LowRank]:
     """A and B of every adapted map by its name, the scale α / r in B."""
     return {
         name: (

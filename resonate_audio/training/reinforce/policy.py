@@ -18,8 +18,12 @@ from resonate_audio.flow.mean_flow import in_steps
 from resonate_audio.flow.path import Velocity
 from resonate_audio.model.checkpoint import fingerprint_weights
 from resonate_audio.model.flow_transformer import FlowTransformer
+from resonate_audio.pipeline.guests.guest import GuestNetwork
 from resonate_audio.training.loop.distributed import like
 from resonate_audio.training.reinforce.lora import LoraSettings, add_lora, without_lora
+
+Taught = FlowTransformer | GuestNetwork
+"""A network that can be taught."""
 
 
 class Policy:
@@ -31,7 +35,7 @@ class Policy:
 
     def __init__(
         self,
-        model: FlowTransformer,
+        model: Taught,
         guidance_scale: float = 1.0,
         lora: LoraSettings | None = None,
         precision: torch.dtype | None = None,
@@ -65,7 +69,7 @@ class Policy:
         """Of the weights that the reference has."""
         self.start = int(self.fingerprint[:15], 16)
         """The same as a number."""
-        self.frozen: FlowTransformer | None = None
+        self.frozen: Taught | None = None
         self.remembered: dict[str, Tensor] = {}
         if lora is None:
             self.frozen = copy.deepcopy(model).eval().requires_grad_(False)
@@ -77,7 +81,7 @@ class Policy:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.model.latent_mean.device
+        return next(self.model.parameters()).device
 
     def bind(self, features: TextFeatures, guidance_scale: float | None = None) -> Velocity:
         """Velocity of (z, t) for prompts, one a row; with a gradient where one is wanted.
@@ -113,7 +117,7 @@ class Policy:
         self.remembered = current
 
     @contextmanager
-    def as_reference(self) -> Iterator[FlowTransformer]:
+    def as_reference(self) -> Iterator[Taught]:
         """The model before training: the frozen copy, or this one with its adapters off."""
         if self.frozen is not None:
             yield self.frozen
@@ -122,7 +126,7 @@ class Policy:
             yield self.model
 
     @contextmanager
-    def as_remembered(self) -> Iterator[FlowTransformer]:
+    def as_remembered(self) -> Iterator[Taught]:
         """The model with the weights that were kept, for a while."""
         now = trained_weights(self.model)
         load_weights(self.model, self.remembered)
@@ -133,7 +137,7 @@ class Policy:
 
     def _bind_within(
         self,
-        weights: Callable[[], AbstractContextManager[FlowTransformer]],
+        weights: Callable[[], AbstractContextManager[Taught]],
         features: TextFeatures,
         guidance_scale: float | None,
     ) -> Velocity:
@@ -149,7 +153,7 @@ class Policy:
         return velocity
 
     def _bind(
-        self, model: FlowTransformer, features: TextFeatures, guidance_scale: float | None
+        self, model: Taught, features: TextFeatures, guidance_scale: float | None
     ) -> Velocity:
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
         with self._autocast():

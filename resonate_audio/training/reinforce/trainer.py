@@ -16,7 +16,9 @@ from resonate_audio.core.errors import ConfigError, ResonateError, RewardError, 
 from resonate_audio.core.types import Prompts
 from resonate_audio.data.batches import BatchPlan
 from resonate_audio.model.adapter import ADAPTER_NAME, write_adapter
+from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.model.folder import Networks, write_networks
+from resonate_audio.pipeline.guests.guest import Guest
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.detectors import find_hack_signs, rewards_diverge
 from resonate_audio.training.loop.distributed import (
@@ -32,7 +34,7 @@ from resonate_audio.training.loop.trainer import Trainer
 from resonate_audio.training.reinforce.advantage import AdvantageConfig
 from resonate_audio.training.reinforce.experience import Experience, Metrics, TakeMaker
 from resonate_audio.training.reinforce.live_table import LiveTable
-from resonate_audio.training.reinforce.lora import low_rank, plain_copy
+from resonate_audio.training.reinforce.lora import low_rank, merged_state, plain_copy
 from resonate_audio.training.reinforce.policy import Policy
 from resonate_audio.training.reinforce.run_log import read_run
 from resonate_audio.training.reinforce.run_page import write_run_page
@@ -90,12 +92,14 @@ class ReinforcePlan:
 class PolicyTask(Task):
     """A model that is taught from where it is: what is evaluated, exported and kept of it."""
 
-    def __init__(self, policy: Policy, networks: Networks, text_encoder: Path | None) -> None:
+    def __init__(
+        self, policy: Policy, networks: Networks | Guest, text_encoder: Path | None
+    ) -> None:
         """Begin a task.
 
         Args:
             policy: what is taught.
-            networks: those around the policy, to be exported with it.
+            networks: those around the policy, to be exported with it; or the guest it is of.
             text_encoder: folder of the text encoder, if it travels with the model.
         """
         self.policy = policy
@@ -111,10 +115,13 @@ class PolicyTask(Task):
         return self.evaluate(folder, step)
 
     def export(self, folder: Path) -> None:
-        """Write the taught model as a folder that `Resonate.from_pretrained` reads."""
-        transformer = plain_copy(self.policy.model)
-        parts = self.networks
-        taught = Networks(parts.config, transformer, parts.vae, parts.vocoder)
+        """Write the taught model as a folder of the form that it was read from."""
+        parts, model = self.networks, self.policy.model
+        if isinstance(parts, Guest):
+            parts.write(folder, merged_state(model))
+            return
+        assert isinstance(model, FlowTransformer)
+        taught = Networks(parts.config, plain_copy(model), parts.vae, parts.vocoder)
         write_networks(folder, taught, self.text_encoder, overwrite=True)
         maps = low_rank(self.policy.model)
         if maps:
@@ -149,7 +156,7 @@ class ReinforceTask(PolicyTask):
         maker: TakeMaker,
         reward: Reward,
         plan: ReinforcePlan,
-        networks: Networks,
+        networks: Networks | Guest,
         text_encoder: Path | None = None,
     ) -> None:
         """Put together what a run needs.

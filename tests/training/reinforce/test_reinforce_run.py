@@ -197,8 +197,8 @@ def test_an_empty_prompt_file_is_refused(
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("grpo-paper", "grpo"), ("grpo-fast", "grpo"), ("nano/grpo", "grpo"), ("nano/nft", "nft"),
-        ("nano/awm", "awm"), ("nano/dpo", "dpo"), ("nano/bon", "raft"),
+        ("grpo-paper", "grpo"), ("grpo-fast", "grpo"), ("guest", "grpo"), ("nano/grpo", "grpo"),
+        ("nano/nft", "nft"), ("nano/awm", "awm"), ("nano/dpo", "dpo"), ("nano/bon", "raft"),
     ],
 )  # fmt: skip
 def test_the_recipes_that_come_with_the_project_are_valid(name: str, kind: str) -> None:

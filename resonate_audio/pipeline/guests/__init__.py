@@ -1,0 +1,1 @@
+"""Generators of other people, to be taught: one file each."""
