@@ -7,16 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import unquote
 
 import torch
 from pydantic import Field
 
-from resonate_audio.core.config import FrozenConfig, parse_config
+from resonate_audio.core.config import FrozenConfig, GivenPath, parse_config
 from resonate_audio.core.errors import ConfigError, ModelNotFoundError
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.ensemble import Ensemble, Member
+
+if TYPE_CHECKING:
+    from resonate_audio.rewards.audio_llm.aqascore import AQAReward
 
 _SPEC = re.compile(
     r"(?:(?P<weight>[^*:#/]+)\*)?(?P<kind>[^:#]+)(?::(?P<source>[^#]+))?(?P<options>#.*)?"
@@ -63,6 +66,15 @@ class AQAOptions(LocalOptions):
     """float32, bfloat16 or float16; by default float32 on a CPU, else bfloat16."""
     question: str = "paper"
     """``paper``, ``official``, or a text with ``{c}`` where the caption goes."""
+
+
+class RubricOptions(AQAOptions):
+    """The same for ``rubric``."""
+
+    items: GivenPath | None = None
+    """JSON lines with ``prompt`` and its list of items in ``rubric`` or ``event_list``."""
+    field: str = ""
+    """Another name of that list."""
 
 
 class AestheticsOptions(LocalOptions):
@@ -160,7 +172,7 @@ def open_judge(spec: JudgeSpec, device: torch.device) -> Reward:
 def _open_clap(spec: JudgeSpec, device: torch.device) -> Reward:
     from resonate_audio.rewards.clap.laion import DEFAULT_SOURCE, CLAPReward
 
-    options = _options(spec, LocalOptions)
+    options = judge_options(spec, LocalOptions)
     return CLAPReward.from_pretrained(spec.source or DEFAULT_SOURCE, device, options.batch_size)
 
 
@@ -169,7 +181,40 @@ def _open_aqa(spec: JudgeSpec, device: torch.device) -> Reward:
 
     if spec.source is None:
         raise ConfigError("judge aqa: which model? such as aqa:Qwen/Qwen2.5-Omni-7B, or a folder")
-    options = _options(spec, AQAOptions)
+    options = judge_options(spec, AQAOptions)
+    return AQAReward.from_pretrained(
+        spec.source, device, options.dtype, options.question, batch_size=options.batch_size
+    )
+
+
+def _open_rubric(spec: JudgeSpec, device: torch.device) -> Reward:
+    from resonate_audio.rewards.audio_llm.rubric import RubricReward, read_items
+
+    options = judge_options(spec, RubricOptions)
+    if options.items is None:
+        raise ConfigError(
+            f"judge {spec.text}: which items? such as rubric:MODEL#items=prompts.jsonl, whose "
+            "lines hold prompt and rubric or event_list"
+        )
+    items = read_items(options.items, options.field)
+    return RubricReward(open_rubric_model(spec, options, device), items)
+
+
+def open_rubric_model(spec: JudgeSpec, options: AQAOptions, device: torch.device) -> AQAReward:
+    """The judge that is asked about the items of a rubric.
+
+    Raises:
+        ConfigError: no model is named, or an option has a bad value.
+        ResonateError: as of its loading.
+    """
+    from resonate_audio.rewards.audio_llm.aqascore import AQAReward
+
+    if spec.source is None:
+        raise ConfigError("judge rubric: which model? such as rubric:nano-lalm, or as aqa takes it")
+    if spec.source == "nano-lalm":
+        judge = _open_nano_lalm(JudgeSpec("nano-lalm", None, ""), device)
+        assert isinstance(judge, AQAReward)
+        return judge
     return AQAReward.from_pretrained(
         spec.source, device, options.dtype, options.question, batch_size=options.batch_size
     )
@@ -178,7 +223,7 @@ def _open_aqa(spec: JudgeSpec, device: torch.device) -> Reward:
 def _open_aesthetics(spec: JudgeSpec, device: torch.device) -> Reward:
     from resonate_audio.rewards.aesthetics import DEFAULT_SOURCE, AestheticsReward
 
-    options = _options(spec, AestheticsOptions)
+    options = judge_options(spec, AestheticsOptions)
     return AestheticsReward.from_pretrained(
         spec.source or DEFAULT_SOURCE, device, options.axis, options.batch_size, options.mode
     )
@@ -187,7 +232,7 @@ def _open_aesthetics(spec: JudgeSpec, device: torch.device) -> Reward:
 def _open_ms_clap(spec: JudgeSpec, device: torch.device) -> Reward:
     from resonate_audio.rewards.clap.microsoft import DEFAULT_SOURCE, MSClapReward
 
-    options = _options(spec, MSClapOptions)
+    options = judge_options(spec, MSClapOptions)
     source = spec.source or DEFAULT_SOURCE
     return MSClapReward.from_pretrained(source, device, options.mode, options.batch_size)
 
@@ -196,7 +241,7 @@ def _open_pam(spec: JudgeSpec, device: torch.device) -> Reward:
     from resonate_audio.rewards.clap.microsoft import DEFAULT_SOURCE
     from resonate_audio.rewards.clap.pam import PAMReward
 
-    options = _options(spec, MSClapOptions)
+    options = judge_options(spec, MSClapOptions)
     source = spec.source or DEFAULT_SOURCE
     return PAMReward.from_pretrained(source, device, options.mode, options.batch_size)
 
@@ -232,6 +277,7 @@ def _open_nano_eval(spec: JudgeSpec, device: torch.device) -> Reward:
 JUDGES: dict[str, Callable[[JudgeSpec, torch.device], Reward]] = {
     "clap": _open_clap,
     "aqa": _open_aqa,
+    "rubric": _open_rubric,
     "aesthetics": _open_aesthetics,
     "ms-clap": _open_ms_clap,
     "pam": _open_pam,
@@ -252,7 +298,12 @@ def _bundled(spec: JudgeSpec) -> Path:
     return folder
 
 
-def _options(spec: JudgeSpec, cls: type[OptionsT]) -> OptionsT:
+def judge_options(spec: JudgeSpec, cls: type[OptionsT]) -> OptionsT:
+    """What stands behind ``#``.
+
+    Raises:
+        ConfigError: an option is unknown or has a bad value.
+    """
     values: dict[str, str] = {}
     for option in filter(None, spec.options.removeprefix("#").split("&")):
         field, _, value = option.partition("=")

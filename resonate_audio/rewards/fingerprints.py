@@ -98,11 +98,15 @@ def hash_code(judge: Any) -> str:
 
 
 def hash_judge(judge: Any) -> str:
-    """Hash of what decides a judge's scores and is no part of this package: weights and code."""
+    """Hash of what decides a judge's scores and is no part of this package.
+
+    Weights, code, and what a judge itself says that it was ``given``: a rubric's items.
+    """
     modules = {module for part in _parts(judge) for module in _modules_of(part)}
     files = {module.__name__: Path(str(module.__file__)) for module in modules if _is_own(module)}
     hashes = [f"{name} {file_sha256(path)}" for name, path in sorted(files.items())]
     hashes += [f"{name} {file_sha256(path)}" for name, path in sorted(_helpers(modules).items())]
+    hashes += [f"given {part.given}" for part in _parts(judge) if hasattr(part, "given")]
     hashes.append(hash_weights(judge) or "no weights")
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
 

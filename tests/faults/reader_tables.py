@@ -208,6 +208,12 @@ def _config(path: Path) -> Any:
     return load_config(MetricCard, path)
 
 
+def _items(path: Path) -> Any:
+    from resonate_audio.rewards.audio_llm.rubric import read_items
+
+    return read_items(path)
+
+
 def _track_id(path: Path) -> Any:
     from resonate_audio.training.loop.track import read_id
 
@@ -293,6 +299,7 @@ JSON_READERS = [
     Member("a caption beside a sound", of_folder(_sidecar, dog__wav=""), "dog.json"),
     Member("metadata of a folder", of_folder(_sidecar, dog__wav=""), "metadata.jsonl"),
     Member("the corpus of nano", of_folder(_nano_corpus), "manifest.jsonl"),
+    Member("items of a rubric", _items, "items.jsonl"),
     Member("a recipe in a sound", _embedded, "recipe.txt"),
 ]
 

@@ -122,6 +122,7 @@ COVERED_BY = {
     "nano/judges/sounds.py": "the corpus of nano",
     "nano/known_answer.py": "nano's known answer",
     "parity/check.py": "a golden file",
+    "rewards/audio_llm/rubric.py": "items of a rubric",
     "rewards/small/judge.py": "a judge's configuration",
     "serving/listening/app.py": "an upload to a listening test",
     "serving/listening/test.py": "clips of a listening test",

@@ -470,6 +470,8 @@ def _player(report: Report, heard: HeardClip) -> str:
     titles = {card.name: card.title or card.name for card in report.cards}
     label = f"{heard.rank} of {report.title_of(heard.system)}: {clip.prompt}"
     scores = [f"{titles[name]} {_fixed(value)}" for name, value in clip.values.items()]
+    for answers in clip.items.values():
+        scores += [f"“{item}” {_fixed(value)}" for item, value in answers.items()]
     scores += [heard.trouble] * bool(heard.trouble)
     return _template("report_clip.html").substitute(
         kind="card player" if heard.sound else "card",

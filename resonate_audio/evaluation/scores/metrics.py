@@ -20,7 +20,15 @@ from resonate_audio.core.types import Waveform
 from resonate_audio.evaluation.scores.scored import MetricCard, Mode
 from resonate_audio.evaluation.scores.sinc_resample import sinc_resample
 from resonate_audio.rewards.base import Reward
-from resonate_audio.rewards.catalogue import JUDGES, JudgeSpec, open_judge, parse_spec
+from resonate_audio.rewards.catalogue import (
+    JUDGES,
+    AQAOptions,
+    JudgeSpec,
+    judge_options,
+    open_judge,
+    open_rubric_model,
+    parse_spec,
+)
 from resonate_audio.rewards.fingerprints import (
     fingerprint,
     hash_code,
@@ -62,9 +70,15 @@ class Metric:
     """Seconds from the start that it hears; None: all."""
     rate_hz: int | None = None
     """Resampled to this rate as torchaudio does; None: the judge resamples."""
-    is_per_event: bool = False
-    """Asked about each event of a prompt's ``event_list`` instead of the prompt."""
+    asks_about: tuple[str, ...] = ()
+    """Fields that may hold a prompt's items, the first that is there: asked about each of them
+    instead of the prompt."""
     batch_size: int = 16
+
+    @property
+    def is_per_event(self) -> bool:
+        """Whether it is asked about a prompt's items one by one."""
+        return bool(self.asks_about)
 
     @property
     def name(self) -> str:
@@ -112,6 +126,8 @@ class Opened:
     paper_rate_hz: int | None = None
     """Rate of the published script's resampler; None: the judge has no paper mode."""
     question: str = ""
+    asks_about: tuple[str, ...] = ()
+    """As in `Metric`."""
 
 
 Opener = Callable[[JudgeSpec, Mode, torch.device], Opened]
@@ -126,6 +142,11 @@ ANSWERS = (
     Plan("answer-mass", "answer_mass"),
 )
 MATCH = (Plan("", TOTAL, worst=0.0), Plan("log-odds", "log_odds"))
+RUBRIC = (
+    Plan("", "mean", worst=0.0),
+    Plan("worst", "worst", worst=0.0),
+    Plan("share", "share", worst=0.0),
+)
 PROBABILITY = (Plan("", TOTAL, worst=0.0),)
 
 
@@ -166,6 +187,7 @@ def open_metric(
         rate_hz=opened.paper_rate_hz if is_paper else None,
         batch_size=batch_size,
         kind=spec.kind if spec.kind in METRICS else "",
+        asks_about=opened.asks_about,
     )
 
 
@@ -186,7 +208,7 @@ def ask_per_event(metric: Metric) -> Metric:
         Column(card.model_copy(update={"name": f"{card.name}-{suffix}", "details": details}), part)
         for suffix, part in (("event-mean", "mean"), ("event-share", "share"))
     )
-    return replace(metric, columns=columns, is_per_event=True)
+    return replace(metric, columns=columns, asks_about=("event_list",))
 
 
 def check_columns(metrics: Sequence[Metric]) -> None:
@@ -241,6 +263,7 @@ def _details(spec: JudgeSpec, opened: Opened, mode: Mode) -> dict[str, str]:
         "window": f"first {WINDOW_S:g} s" if mode == "deterministic" else "all",
         "resampler": "soxr VHQ",
         "question": opened.question,
+        "asked": f"each item of {' or '.join(opened.asks_about)}" if opened.asks_about else "",
     }
     if mode == "paper":
         details["resampler"] = f"windowed sinc to {opened.paper_rate_hz} Hz, as torchaudio"
@@ -300,6 +323,19 @@ def _open_aqa(spec: JudgeSpec, mode: Mode, device: torch.device) -> Opened:
     return Opened(judge, ANSWERS, find_pretrained(spec.source), SAMPLE_RATE_HZ, question)
 
 
+def _open_rubric(spec: JudgeSpec, mode: Mode, device: torch.device) -> Opened:
+    from resonate_audio.rewards.audio_llm.model import SAMPLE_RATE_HZ
+    from resonate_audio.rewards.audio_llm.rubric import FIELDS
+
+    if mode == "paper" and "question=" not in spec.options:
+        spec = _with_option(spec, "question=official")
+    judge = open_rubric_model(spec, judge_options(spec, AQAOptions), device)
+    question = f"{judge.llm.question.name} {judge.llm.question.fingerprint}"
+    files = None if spec.source == "nano-lalm" else find_pretrained(str(spec.source))
+    rate = None if files is None else SAMPLE_RATE_HZ
+    return Opened(judge, RUBRIC, files, rate, question, FIELDS)
+
+
 def _open_nano_lalm(spec: JudgeSpec, _: Mode, device: torch.device) -> Opened:
     from resonate_audio.rewards.audio_llm.aqascore import AQAReward
 
@@ -355,6 +391,7 @@ METRICS: dict[str, Opener] = {
     "laion-clap": _open_laion_clap,
     "ms-clap": _open_ms_clap,
     "aqa": _open_aqa,
+    "rubric": _open_rubric,
     "pam": _open_pam,
     "nano-clap": _open_nano_clap,
     "nano-lalm": _open_nano_lalm,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from resonate_audio.core.errors import ManifestError, RewardError
 from resonate_audio.data.shards.workers import chunks
@@ -40,9 +40,11 @@ from resonate_audio.evaluation.scores.sounds import (
     signs_fingerprint,
 )
 from resonate_audio.evaluation.scores.store import Sound, Store
+from resonate_audio.rewards.audio_llm.rubric import items_of
 from resonate_audio.rewards.base import make_rewards
 from resonate_audio.rewards.desk import score_now
 
+ValueT = TypeVar("ValueT")
 OnStep = Callable[[int, int], None]
 """Told (pieces of work done, pieces in all)."""
 SIGNS_AT_ONCE = 16
@@ -150,6 +152,7 @@ def score_system(
         if on_step is not None:
             on_step(done, total)
     given = [_values(metric, asked, store) for metric, asked in lists]
+    items = {m.name: _by_item(asked, store, m) for m, asked in lists if m.is_per_event}
     signs = store.scores(signs_fingerprint(), [_sign_address(row) for row in rows if row.sound])
     rewards = {*trained_on, *filter(None, manifest.system.facts.get(TRAINED_ON, "").split(","))}
     return SystemScores(
@@ -157,7 +160,7 @@ def score_system(
         protocol=manifest.system.protocol,
         facts={"source": manifest.system.source} | manifest.system.facts,
         cards=tuple(_cards(metrics, rewards)),
-        clips=tuple(_clip(row, given, signs) for row in rows),
+        clips=tuple(_clip(row, given, items, signs) for row in rows),
         clips_sha256=_hash_clips(rows),
     )
 
@@ -178,12 +181,16 @@ def join_earlier(folder: Path, scores: SystemScores) -> tuple[SystemScores, tupl
     kept = tuple(card for card in earlier.cards if card.name not in fresh)
     if (earlier.clips_sha256, earlier.protocol) != (scores.clips_sha256, scores.protocol):
         return scores, tuple(card.name for card in kept)
-    before = {(clip.id, clip.seed): clip.values for clip in earlier.clips}
+    before = {(clip.id, clip.seed): clip for clip in earlier.clips}
     clips = tuple(
         clip.model_copy(
-            update={"values": _only(before.get((clip.id, clip.seed), {}), kept) | clip.values}
+            update={
+                "values": _only(old.values, kept) | clip.values,
+                "items": _only(old.items, kept) | clip.items,
+            }
         )
         for clip in scores.clips
+        for old in [before.get((clip.id, clip.seed), clip)]
     )
     sets = _only(earlier.set_values, kept) | scores.set_values
     update = {"cards": kept + scores.cards, "clips": clips, "set_values": sets}
@@ -259,13 +266,14 @@ def _asked(metric: Metric, manifest: Manifest, rows: Sequence[Row]) -> list[Aske
 def _texts(metric: Metric, item: PromptItem) -> list[str]:
     if not metric.is_per_event:
         return [item.prompt]
-    events: Any = item.meta.get("event_list")
-    if not isinstance(events, list) or not events or not all(isinstance(e, str) for e in events):
+    fields = item.meta
+    if not any(name in fields for name in metric.asks_about):
         raise ManifestError(
-            f"prompt {item.id} has no event_list, so {metric.name} cannot be asked; "
-            "leave out --per-event"
+            f"prompt {item.id} has no {' or '.join(metric.asks_about)}, so {metric.name} cannot be "
+            "asked; leave it out"
         )
-    return events
+    name = next(name for name in metric.asks_about if name in fields)
+    return list(items_of(fields, f"prompt {item.id}", name))
 
 
 def _score_jobs(
@@ -325,17 +333,30 @@ def _values(
     for one in asked:
         answers.setdefault((one.row.item.id, one.row.seed), []).append(known[one.address])
     if metric.is_per_event:
-        answers = {key: [_over_events(events)] for key, events in answers.items()}
+        answers = {key: [over_items(answered)] for key, answered in answers.items()}
     return {
         key: {column.card.name: answer[column.part] for column in metric.columns}
         for key, (answer,) in answers.items()
     }
 
 
-def _over_events(events: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    heard = [event[TOTAL] for event in events]
+def _by_item(
+    asked: Sequence[Asked], store: Store, metric: Metric
+) -> dict[tuple[str, int], dict[str, float]]:
+    """What was answered to each item, by clip."""
+    known = store.scores(metric.fingerprint, [one.address for one in asked])
+    found: dict[tuple[str, int], dict[str, float]] = {}
+    for one in asked:
+        own = found.setdefault((one.row.item.id, one.row.seed), {})
+        own[one.prompt] = known[one.address][TOTAL]
+    return found
+
+
+def over_items(answered: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What is said of a clip whose items were asked for one by one."""
+    heard = [item[TOTAL] for item in answered]
     share = sum(value > HEARD for value in heard) / len(heard)
-    return {"mean": sum(heard) / len(heard), "share": share}
+    return {"mean": sum(heard) / len(heard), "worst": min(heard), "share": share}
 
 
 def _sign_jobs(manifest: Manifest, rows: Sequence[Row], store: Store) -> list[ScoreJob]:
@@ -364,6 +385,7 @@ def _cards(metrics: Sequence[Metric], rewards: set[str]) -> Iterator[MetricCard]
 def _clip(
     row: Row,
     given: Sequence[Mapping[tuple[str, int], Mapping[str, float]]],
+    items: Mapping[str, Mapping[tuple[str, int], dict[str, float]]],
     signs: Mapping[str, Mapping[str, float]],
 ) -> ClipScore:
     line, failure = row.line, failure_of(row.sound)
@@ -378,6 +400,11 @@ def _clip(
         seed=row.seed,
         file=None if line is None else line.file,
         values=values,
+        items={
+            name: by_clip[row.item.id, row.seed]
+            for name, by_clip in items.items()
+            if (row.item.id, row.seed) in by_clip
+        },
         failure=failure,
         wall_s=None if line is None else line.wall_s,
         seconds=None if row.sound is None or row.sound.problem else row.sound.seconds,
@@ -393,6 +420,6 @@ def _hash_clips(rows: Sequence[Row]) -> str:
     return digest.hexdigest()
 
 
-def _only(values: Mapping[str, float], cards: Sequence[MetricCard]) -> dict[str, float]:
+def _only(values: Mapping[str, ValueT], cards: Sequence[MetricCard]) -> dict[str, ValueT]:
     names = {card.name for card in cards}
     return {name: value for name, value in values.items() if name in names}

@@ -56,6 +56,8 @@ class ClipScore(FrozenConfig):
     """Relative to the system's folder; None if there is none."""
     values: dict[str, float] = Field(default_factory=dict)
     """By metric."""
+    items: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """What was answered to each item of the prompt, by metrics that ask about items."""
     failure: Failure | None = None
     wall_s: float | None = None
     """Seconds that making it took."""

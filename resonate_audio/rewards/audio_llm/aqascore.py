@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.rewards.audio_llm.model import SAMPLE_RATE_HZ, Answers, AudioLLM
@@ -52,7 +54,8 @@ class AQAReward(LocalJudge):
         asked = f"{question.name} {question.fingerprint}"
         limit = "" if self._longest_s is None else f", first {self._longest_s:g} s"
         dtype = str(weights.dtype).removeprefix("torch.")
-        self._judge = f"{self.name}[{source}, {asked}, {dtype}{limit}]"
+        self.id = f"{self.name}[{source}, {asked}, {dtype}{limit}]"
+        """What results are signed with."""
 
     @classmethod
     def from_pretrained(
@@ -89,23 +92,32 @@ class AQAReward(LocalJudge):
         samples = self.llm.max_samples
         return None if samples is None else samples / SAMPLE_RATE_HZ
 
-    def _score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
-        samples = hear(audio, SAMPLE_RATE_HZ, self._longest_s)
+    def hear(self, audio: Waveform) -> Float[Tensor, "row sample"]:
+        """Sounds as the model hears them: 16 kHz, no longer than it can."""
+        return hear(audio, SAMPLE_RATE_HZ, self._longest_s)
+
+    def answer(self, samples: Float[Tensor, "row sample"], texts: Sequence[str]) -> Answers:
+        """Ask about one text for each sound.
+
+        Args:
+            samples: from `hear`.
+            texts: one a row.
+        """
         given: list[Answers] = []
         for start in range(0, len(samples), self._batch_size):
             rows = slice(start, start + self._batch_size)
-            given.append(self.llm.answers(self.llm.prepare(samples[rows], prompts[rows])))
-        mass = torch.cat([answers.mass for answers in given])
-        self._warn_of_low(float(mass.mean()))
-        return make_rewards(
-            torch.cat([answers.p_yes for answers in given]),
-            self._judge,
-            len(prompts),
-            {
-                "log_odds": torch.cat([answers.log_odds for answers in given]),
-                "answer_mass": mass,
-            },
+            given.append(self.llm.answers(self.llm.prepare(samples[rows], texts[rows])))
+        p_yes, log_odds, mass = (
+            torch.cat([getattr(answers, name) for answers in given])
+            for name in ("p_yes", "log_odds", "mass")
         )
+        self._warn_of_low(float(mass.mean()))
+        return Answers(p_yes, log_odds, mass)
+
+    def _score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
+        answers = self.answer(self.hear(audio), prompts)
+        parts = {"log_odds": answers.log_odds, "answer_mass": answers.mass}
+        return make_rewards(answers.p_yes, self.id, len(prompts), parts)
 
     def _warn_of_low(self, mass: float) -> None:
         if mass < self._warn_below_mass:

@@ -203,6 +203,25 @@ def test_each_event_is_asked_for_on_its_own(tmp_path: Path, judge: str) -> None:
     assert all(0 <= clip.values["nano-eval-event-mean"] <= 1 for clip in scores.clips)
 
 
+def test_a_rubric_is_asked_item_by_item_and_keeps_each_answer(tmp_path: Path) -> None:
+    folder = made(tmp_path / "s", 2)
+    items = [
+        {"id": "0000", "prompt": "sound 0", "event_list": ["x"], "rubric": ["a bell", "a dog"]},
+        {"id": "0001", "prompt": "sound 1", "event_list": ["rain"]},
+    ]
+    (folder / "prompts.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in items))
+    metrics = [open_metric("rubric:nano-lalm"), open_metric("nano-lalm")]
+    with Store(tmp_path / "s.db") as store:
+        write_scores(folder, score_system(folder, metrics, store))
+    first, second = read_scores(folder).clips
+    answers = first.items["rubric"]
+    assert list(answers) == ["a bell", "a dog"]
+    assert list(second.items["rubric"]) == ["rain"]
+    assert first.values["rubric"] == pytest.approx(sum(answers.values()) / 2)
+    assert first.values["rubric-worst"] == min(answers.values())
+    assert first.values["rubric-share"] == sum(value > 0.5 for value in answers.values()) / 2
+
+
 def test_columns_of_an_earlier_run_stay_if_the_clips_are_the_same(
     tmp_path: Path, judge: str
 ) -> None:
