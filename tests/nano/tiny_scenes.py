@@ -48,7 +48,7 @@ def tones() -> SoundSet:
         Source(label, (f"a {label}",), length, (f"a {label}",) if length < 10_000 else ())
         for label, length in zip(LABELS, LENGTHS, strict=True)
     )
-    return SoundSet(sources, np.cumsum([0, *LENGTHS]), samples, samples)
+    return SoundSet(sources, np.cumsum([0, *LENGTHS[:-1]]), samples, samples)
 
 
 def tone_scenes() -> SceneSource:

@@ -71,6 +71,8 @@ class Source:
     num_samples: int
     countable: tuple[str, ...] = ()
     """Captions that "twice" can be put after; empty if the sound is no single short event."""
+    group: str = ""
+    """What was recorded in one go, or nearly repeats; never split between halves."""
 
 
 @dataclass(frozen=True)

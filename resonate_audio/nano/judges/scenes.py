@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from pydantic import Field
 from torch import Tensor
 
 from resonate_audio.core.config import FrozenConfig, GivenPath, WrittenPath
 from resonate_audio.data.mixing import fade_out, lay
+from resonate_audio.nano.bundle import BUNDLED_FOLDER
 from resonate_audio.nano.judges.questions import (
     SCENES_FOR,
     WRONG_KINDS,
@@ -29,11 +30,14 @@ from resonate_audio.nano.judges.questions import (
 from resonate_audio.nano.judges.sounds import (
     MAX_SAMPLES,
     RATE_HZ,
+    Half,
     Say,
     SoundSet,
     cached_sounds,
     class_similarity,
+    only_half,
 )
+from resonate_audio.nano.judges.spoiling import SPOILED, coloured_noise, spoil
 from resonate_audio.rewards.small.judge import load_minilm
 
 Samples = Float32[np.ndarray, "_"]
@@ -51,6 +55,13 @@ class JudgeData(FrozenConfig):
     """Recordings are played up to so much faster or slower."""
     noise_share: float = Field(0.3, ge=0, le=1)
     """Scenes with coloured noise 20 to 50 dB below them."""
+    spoiled_share: float = Field(0.0, ge=0, lt=1)
+    """Scenes whose sound is spoiled (`SPOILED`); whatever is asked about them, the answer is no."""
+    half: Half = "all"
+    """Which recordings of the training split: those of one half are never heard by a judge that
+    learns from the other."""
+    codec: GivenPath | None = None
+    """Folder of the model whose VAE and vocoder recordings pass; None is nano."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,8 @@ class SceneBatch:
     scenes: tuple[Scene, ...]
     waves: Float[Tensor, "row sample"]
     questions: tuple[tuple[Question, ...], ...]
+    spoiled: tuple[bool, ...]
+    """Scenes that do not sound as they are laid out: nothing in them is where it was."""
 
     def texts(self) -> list[str]:
         """All texts, scene by scene."""
@@ -68,6 +81,11 @@ class SceneBatch:
     def answers(self) -> Float[Tensor, " question"]:
         """1 where the answer is yes."""
         return torch.tensor([float(q.answer) for asked in self.questions for q in asked])
+
+    def whole(self) -> Bool[Tensor, " question"]:
+        """Questions about scenes that sound as they are laid out."""
+        asked = zip(self.questions, self.spoiled, strict=True)
+        return torch.tensor([not spoiled for questions, spoiled in asked for _ in questions])
 
 
 class SceneSource:
@@ -102,10 +120,15 @@ class SceneSource:
         """Draw scenes, render them with augmentation, and ask about them."""
         scenes = tuple(self.maker.scene(rng) for _ in range(num_scenes))
         waves = self._sounds(scenes, rng)
-        questions = tuple(
-            tuple(self.maker.questions(scene, num_questions, rng)) for scene in scenes
-        )
-        return SceneBatch(scenes, waves, questions)
+        questions = [tuple(self.maker.questions(scene, num_questions, rng)) for scene in scenes]
+        share = self.data.spoiled_share
+        chosen = tuple(bool(share) and bool(rng.random() < share) for _ in scenes)
+        for row, is_spoiled in enumerate(chosen):
+            if is_spoiled:
+                how = SPOILED[int(rng.integers(len(SPOILED)))]
+                waves[row] = torch.from_numpy(spoil(waves[row].numpy(), how, rng))
+                questions[row] = tuple(replace(one, answer=False) for one in questions[row])
+        return SceneBatch(scenes, waves, tuple(questions), chosen)
 
     def render(
         self, scene: Scene, rng: np.random.Generator | None, decoded: bool = False
@@ -147,10 +170,12 @@ class SceneSource:
 
 def open_scenes(data: JudgeData, split: str, say: Say) -> SceneSource:
     """Scenes of a split; which classes are alike is told by the training split's captions."""
-    sounds = cached_sounds(data.corpus, data.cache, split, say)
-    trained = sounds if split == "train" else cached_sounds(data.corpus, data.cache, "train", say)
+    codec = data.codec or BUNDLED_FOLDER
+    trained = cached_sounds(data.corpus, data.cache, "train", say, codec)
     classes = Classes(*class_similarity(trained, load_minilm(), data.cache))
-    return SceneSource(sounds, classes, data)
+    if split == "train":
+        return SceneSource(only_half(trained, data.half), classes, data)
+    return SceneSource(cached_sounds(data.corpus, data.cache, split, say, codec), classes, data)
 
 
 def at_speed(samples: Samples, speed: float) -> Samples:
@@ -159,15 +184,6 @@ def at_speed(samples: Samples, speed: float) -> Samples:
     positions = np.arange(length) * speed
     played: Samples = np.interp(positions, np.arange(len(samples)), samples).astype(np.float32)
     return played
-
-
-def coloured_noise(num_samples: int, rng: np.random.Generator) -> Samples:
-    """Noise of unit power whose spectrum falls by 0 to 6 dB an octave."""
-    spectrum = np.fft.rfft(rng.standard_normal(num_samples))
-    spectrum *= np.arange(1, len(spectrum) + 1) ** -rng.uniform(0, 1)
-    noise = np.fft.irfft(spectrum, num_samples)
-    scaled: Samples = (noise / np.sqrt(np.square(noise).mean())).astype(np.float32)
-    return scaled
 
 
 def activity(scene: Scene, num_frames: int) -> np.ndarray:

@@ -11,10 +11,10 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -44,7 +44,9 @@ COUNT_WORDS = re.compile(
     r"|counts?|rapid|rapidly|pair|series|few|many|rhythm|beat|scale|melody|arpeggio|again|says)\b"
 )
 """A caption with one of these already speaks of number, or of something that has parts."""
-VERSION = 2
+VERSION = 3
+
+Half = Literal["all", "first", "second"]
 
 Samples = Float32[np.ndarray, "_"]
 Say = Callable[[str], None]
@@ -52,12 +54,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class SoundSet:
-    """Recordings of one split, one after the other in memory."""
+    """Recordings of one split."""
 
     sources: tuple[Source, ...]
     """What each recording is, as far as a question may depend on it."""
-    ends: Int64[np.ndarray, " edge"]
-    """Recording i is ``samples[ends[i] : ends[i + 1]]``."""
+    starts: Int64[np.ndarray, " recording"]
+    """Where each begins among the samples."""
     plain: Int16[np.ndarray, " sample"]
     decoded: Int16[np.ndarray, " sample"]
     """The same recordings after nano's VAE and vocoder."""
@@ -65,7 +67,8 @@ class SoundSet:
     def samples(self, index: int, decoded: bool = False) -> Samples:
         """One recording in [-1, 1]."""
         whole = self.decoded if decoded else self.plain
-        piece = whole[self.ends[index] : self.ends[index + 1]]
+        start = self.starts[index]
+        piece = whole[start : start + self.sources[index].num_samples]
         return piece.astype(np.float32) / np.float32(32767)
 
     @cached_property
@@ -74,25 +77,40 @@ class SoundSet:
         return tuple(sorted({source.label for source in self.sources}))
 
 
-def cached_sounds(corpus: Path, cache: Path, split: str, say: Say) -> SoundSet:
+def cached_sounds(
+    corpus: Path, cache: Path, split: str, say: Say, codec: Path = BUNDLED_FOLDER
+) -> SoundSet:
     """Read one split of the corpus; decoded the first time, mapped from ``cache`` afterwards.
+
+    Args:
+        corpus: folder with manifest.jsonl and shards.
+        cache: folder where the result is kept.
+        split: of the manifest.
+        say: told what is being done.
+        codec: folder of the model whose VAE and vocoder everything passes.
 
     Raises:
         ManifestError: no corpus is there, or a shard of it is missing.
     """
     clips = read_clips(corpus, split)
-    codec = [file_sha256(BUNDLED_FOLDER / part / WEIGHTS_NAME) for part in ("vae", "vocoder")]
-    listing = json.dumps([VERSION, codec, clips], sort_keys=True)
+    weights = [file_sha256(codec / part / WEIGHTS_NAME) for part in ("vae", "vocoder")]
+    listing = json.dumps([VERSION, weights, clips], sort_keys=True)
     folder = cache / f"sounds-{split}-{hashlib.sha1(listing.encode()).hexdigest()[:10]}"
     if not (folder / "sources.json").is_file():
-        _write_sounds(folder, corpus, clips, say)
+        _write_sounds(folder, corpus, codec, clips, say)
     rows = read_json(folder / "sources.json")
     return SoundSet(
         tuple(
-            Source(row["label"], tuple(row["captions"]), row["samples"], tuple(row["countable"]))
+            Source(
+                row["label"],
+                tuple(row["captions"]),
+                row["samples"],
+                tuple(row["countable"]),
+                row["group"],
+            )
             for row in rows
         ),
-        np.cumsum([0, *(row["samples"] for row in rows)]),
+        np.cumsum([0, *(row["samples"] for row in rows[:-1])]),
         read_array(folder / "plain.npy", str(folder / "plain.npy")),
         read_array(folder / "decoded.npy", str(folder / "decoded.npy")),
     )
@@ -110,18 +128,21 @@ def read_clips(corpus: Path, split: str) -> list[dict[str, Any]]:
     return [clip for _, clip in read_json_lines(path) if clip.get("split") == split]
 
 
-def _write_sounds(folder: Path, corpus: Path, clips: list[dict[str, Any]], say: Say) -> None:
+def _write_sounds(
+    folder: Path, corpus: Path, codec: Path, clips: list[dict[str, Any]], say: Say
+) -> None:
     say(f"decoding {len(clips)} recordings")
     sounds = decode_clips(corpus, clips)
     say("passing them through nano's VAE and vocoder")
     from resonate_audio.pipeline.path import Resonate
 
-    decoded = through_decoder(Resonate.from_pretrained(BUNDLED_FOLDER, device="cpu"), sounds)
+    decoded = through_decoder(Resonate.from_pretrained(codec, device="cpu"), sounds)
     rows = [
         {
             "label": clip["label"],
             "captions": list(dict.fromkeys([clip["caption"], *clip.get("captions", [])])),
             "samples": len(samples),
+            "group": str(clip.get("group", clip["id"])),
         }
         for clip, samples in zip(clips, sounds, strict=True)
     ]
@@ -166,6 +187,8 @@ def through_decoder(pipeline: Resonate, sounds: Sequence[Samples]) -> list[Sampl
     They are laid one after the other with silence between, and decoded a minute at a time. The
     vocoder's phases are not refined: judges see spectra, and it would take ten times as long.
     """
+    import soxr
+
     from resonate_audio.audio.mel import MelFrontEnd
 
     config, vocoder = pipeline.config.mel, pipeline.vocoder
@@ -173,16 +196,37 @@ def through_decoder(pipeline: Resonate, sounds: Sequence[Samples]) -> list[Sampl
         vocoder.config = vocoder.config.model_copy(update={"num_refine": 0})
     front_end, frame = MelFrontEnd(config), config.hop_samples * pipeline.vae.hops_per_frame
     decoded: list[Samples] = []
-    for batch in batches_of(sounds, 60 * config.sample_rate_hz):
+    at_rate = [soxr.resample(sound, RATE_HZ, config.sample_rate_hz) for sound in sounds]
+    for batch in batches_of(at_rate, 60 * config.sample_rate_hz):
         spaces = [np.zeros(-len(sound) % frame + 4 * frame, np.float32) for sound in batch]
         pieces = [part for pair in zip(batch, spaces, strict=True) for part in pair]
         mel = front_end(torch.from_numpy(np.concatenate(pieces))[None])
         made = vocoder(pipeline.vae.decode(pipeline.vae.encode(mel).mean))[0].numpy()
         position = 0
         for sound, space in zip(batch, spaces, strict=True):
-            decoded.append(made[position : position + len(sound)])
+            piece = made[position : position + len(sound)]
+            decoded.append(soxr.resample(piece, config.sample_rate_hz, RATE_HZ))
             position += len(sound) + len(space)
-    return decoded
+    return [exactly(piece, len(sound)) for piece, sound in zip(decoded, sounds, strict=True)]
+
+
+def exactly(samples: Samples, num_samples: int) -> Samples:
+    """So many samples: the rest is cut, or silence follows."""
+    padded: Samples = np.pad(samples[:num_samples], (0, max(0, num_samples - len(samples))))
+    return padded
+
+
+def in_half(group: str, half: Half) -> bool:
+    """Whether recordings of a group are in a half of the corpus; groups fall by their hash."""
+    odd = hashlib.sha256(group.encode()).digest()[0] % 2
+    return half == "all" or odd == (half == "second")
+
+
+def only_half(sounds: SoundSet, half: Half) -> SoundSet:
+    """The recordings of one half, whole groups, of the same samples."""
+    kept = [i for i, source in enumerate(sounds.sources) if in_half(source.group, half)]
+    sources = tuple(sounds.sources[index] for index in kept)
+    return replace(sounds, sources=sources, starts=sounds.starts[kept])
 
 
 def batches_of(sounds: Sequence[Samples], num_samples: int) -> list[list[Samples]]:

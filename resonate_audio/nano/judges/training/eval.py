@@ -165,7 +165,10 @@ def word_pointing(
     targets = torch.zeros_like(likeness)
     asked = torch.zeros(likeness.shape[:2], dtype=torch.bool, device=likeness.device)
     row = 0
-    for scene, questions in zip(batch.scenes, batch.questions, strict=True):
+    for scene, questions, spoiled in zip(batch.scenes, batch.questions, batch.spoiled, strict=True):
+        if spoiled:  # no word is where it was
+            row += len(questions)
+            continue
         active = torch.from_numpy(activity(scene, likeness.shape[2])).to(likeness)
         for question in questions:
             for phrase in question.phrases:

@@ -169,15 +169,19 @@ class LalmTask(ListeningTask):
         looks = made.attentions[COMPARING_LAYER][:, 0, coded.audio]
         later = made.hidden_states[COMPARING_LAYER + 2][:, coded.audio]
         answer, right = self.answered(made.last_hidden_state[:, -1], batch)
+        whole = batch.whole()  # of a spoiled scene nothing is where it was
+        asked = [s for s in batch.scenes for _ in range(num_questions)]
         parts = {
             "answer": answer,
-            "looking": looking_loss(looks, coded.phrase_tokens(phrases), targets),
+            "looking": looking_loss(
+                looks[whole], coded.phrase_tokens(phrases)[whole], targets[whole]
+            ),
             "pointing": F.binary_cross_entropy_with_logits(
-                self.modules.pointing(later), targets.float()
+                self.modules.pointing(later[whole]), targets[whole].float()
             ),
             "counting": onset_loss(
-                self.modules.counting(later),
-                [s for s in batch.scenes for _ in range(num_questions)],
+                self.modules.counting(later[whole]),
+                [scene for scene, is_whole in zip(asked, whole.tolist(), strict=True) if is_whole],
             ),
         }
         total = torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum()
