@@ -7,8 +7,10 @@ from ``fresh.jsonl``, which nothing was chosen by.
 
 * **flux** at a sample: ‖|S after| − |S before|‖, S the spectra of the 16 ms on either side;
   **jump**: the difference of two neighbouring samples. Given for a joint: the median over joints of
-  (there / median of all other places of the same sound), and the mean rank among those places: a
-  joint that cannot be told has the rank 0.5.
+  (there / median of other places of the same sound), and the mean rank among those places: a joint
+  that cannot be told has the rank 0.5. **Inside** takes the whole sound for other places, so a
+  joint in a loud stretch of a sound that is mostly silent stands out whatever it is like;
+  **beside** takes the quarter of a second on either side.
 * **follows**: what nano-eval says of the stretch that was made anew under its new prompt, beside a
   free take of the same seed and length.
 * **similarity**: correlation of log-mels with the source as the codec gives it back.
@@ -49,6 +51,8 @@ STRENGTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 STEPS, REFINEMENTS = (10, 25, 50), (0, 1, 3, 8)
 LENGTHS_S, LENGTH_STEPS = (15, 30, 60, 120), 8
 LONG_S = 12.0
+BESIDE_SAMPLES = 4000
+"""A quarter of a second at nano's rate: what a joint is heard beside."""
 
 
 def read_prompts(number: int) -> list[str]:
@@ -66,27 +70,36 @@ def flux(circle: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.sqrt(((after - before) ** 2).mean(axis=1))
 
 
-def at_joints(
-    samples: np.ndarray, joints: Sequence[int]
-) -> list[tuple[float, float, float, float]]:
-    """(flux over median, its rank, jump over median, its rank) of each joint."""
+Row = tuple[float, ...]
+
+
+def at_joints(samples: np.ndarray, joints: Sequence[int]) -> list[Row]:
+    """Of each joint: flux over median, its rank, jump and its rank; inside, then beside."""
     others = np.arange(2 * WINDOW, len(samples) - 2 * WINDOW, 37)
     joint = np.asarray(joints) % len(samples)
     others = others[(np.abs(others[:, None] - joint[None]) > 2 * WINDOW).all(axis=1)]
+    return [
+        against(samples, place, others) + against(samples, place, near(place)) for place in joint
+    ]
+
+
+def near(place: int) -> np.ndarray:
+    """Places around a joint, on a circle, that do not hear it."""
+    reach = np.arange(2 * WINDOW, BESIDE_SAMPLES, 37)
+    return np.concatenate([place - reach, place + reach])
+
+
+def against(samples: np.ndarray, place: int, others: np.ndarray) -> Row:
+    """Flux and jump at a place over their medians at others, each with its rank among them."""
     jumps = np.abs(samples - np.roll(samples, 1))
-    rows = []
-    for place in joint:
-        here, there = flux(samples, np.array([place]))[0], flux(samples, others)
-        jump, other_jumps = jumps[place], jumps[others]
-        rows.append(
-            (
-                here / max(np.median(there), 1e-9),
-                rank(here, there),
-                jump / max(np.median(other_jumps), 1e-9),
-                rank(jump, other_jumps),
-            )
-        )
-    return rows
+    here, there = flux(samples, np.array([place]))[0], flux(samples, others)
+    jump, other_jumps = jumps[place], jumps[others % len(samples)]
+    return (
+        here / max(np.median(there), 1e-9),
+        rank(here, there),
+        jump / max(np.median(other_jumps), 1e-9),
+        rank(jump, other_jumps),
+    )
 
 
 def rank(value: float, others: np.ndarray) -> float:
@@ -94,21 +107,19 @@ def rank(value: float, others: np.ndarray) -> float:
     return float((others < value).mean() + 0.5 * (others == value).mean())
 
 
-def say_joints(name: str, rows: Sequence[tuple[float, float, float, float]]) -> None:
+def say_joints(name: str, rows: Sequence[Row]) -> None:
     """One line of the table of joints."""
     table = np.array(rows)
     medians, ranks = np.median(table, axis=0), table.mean(axis=0)
-    print(
-        f"| {name} | {len(table)} | {medians[0]:.2f} | {ranks[1]:.2f} | {medians[2]:.2f} "
-        f"| {ranks[3]:.2f} |",
-        flush=True,
-    )
+    cells = (f"{medians[n]:.2f} | {ranks[n + 1]:.2f}" for n in range(0, table.shape[1], 2))
+    print(f"| {name} | {len(table)} | {' | '.join(cells)} |", flush=True)
 
 
 def head_of_joints() -> None:
     """Head of the table of joints."""
-    print("| joint | joints | flux / median | rank | jump / median | rank |")
-    print("|---|---|---|---|---|---|")
+    measured = ("flux / inside", "jump / inside", "flux / beside", "jump / beside")
+    print(f"| joint | joints | {' | '.join(f'{one} | rank' for one in measured)} |")
+    print("|---|---" + "|---|---" * len(measured) + "|")
 
 
 def measure_loops(model: Resonate, prompts: Sequence[str]) -> None:

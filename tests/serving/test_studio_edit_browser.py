@@ -157,6 +157,52 @@ def test_a_stretch_that_is_pulled_over_is_made_anew_and_nothing_else(
     assert stop_s - 0.1 < changed[-1] <= stop_s + 0.01
 
 
+def test_a_sound_is_reworded_from_what_it_is_to_what_it_shall_be(
+    page: Any, address: str, door: Path
+) -> None:
+    bring_in(page, address, door)
+    choose(page, "Reword")
+    page.get_by_label("What it is").fill("door")
+    button = page.get_by_role("button", name="Reword", exact=True)
+    button.click()  # without a new text nothing is asked for
+    page.get_by_label("What to hear").fill("bell")
+    page.get_by_role("slider", name="Strength").fill("0.9")
+    button.click()
+    page.get_by_role("heading", name="strength 0.90").wait_for(timeout=WAIT_MS)
+    sound = newest(address)
+    assert (sound["made"], sound["prompt"], sound["duration_s"]) == ("reword", "bell", 2.0)
+    edit = audio_of(address, sound["id"]).recipe
+    assert edit is not None
+    assert edit.edit is not None
+    assert (edit.edit.source_prompt, edit.edit.strength) == ("door", 0.9)
+
+
+def test_a_sequence_is_written_part_by_part_and_stays_when_one_works_with_a_sound(
+    page: Any, address: str, door: Path
+) -> None:
+    bring_in(page, address, door)
+    page.get_by_role("link", name="Write a sequence").click()
+    for number, (text, seconds) in enumerate((("rain", "1"), ("dog", "0.5")), start=1):
+        page.get_by_label(f"Part {number}", exact=True).fill(text)
+        page.get_by_label("Seconds").nth(number - 1).fill(seconds)
+    page.get_by_role("button", name="Add a part").click()
+    page.get_by_label("Part 3", exact=True).fill("wind")
+    page.get_by_role("button", name="Remove part 2").click()
+    page.get_by_label("Seconds").nth(1).fill("1.5")
+    page.get_by_label("Steps").fill("2")
+    page.get_by_role("button", name="Make the sequence").click()
+    page.locator("article canvas").first.wait_for(timeout=WAIT_MS)
+    sound = newest(address)
+    assert (sound["made"], sound["duration_s"]) == ("sequence", 2.5)
+    assert sound["prompt"] == "0-1 s: rain; 1-2.5 s: wind"
+    keep_picture(page, "Sequence-made")
+    page.get_by_role("link", name="Work with a sound").click()
+    page.get_by_role("region", name="The sound").wait_for()
+    page.get_by_role("link", name="Write a sequence").click()
+    assert page.get_by_label("Part 2", exact=True).input_value() == "wind"
+    assert page.locator("article").count() == 1
+
+
 def test_an_end_that_is_pulled_out_lets_the_sound_go_on(
     page: Any, address: str, door: Path
 ) -> None:
@@ -365,11 +411,15 @@ def test_no_tool_keeps_anybody_out(
     page.get_by_label("Sounds").fill("2")
     page.get_by_role("button", name="Make variations").click()
     page.locator("article canvas").nth(3).wait_for(timeout=WAIT_MS)
-    for tool in ("Variations", "Replace", "Extend", "Loop", "Finish"):
+    for tool in ("Variations", "Reword", "Replace", "Extend", "Loop", "Finish"):
         choose(page, tool)
         keep_picture(page, f"{tool}-{size['width']}-{scheme}")
         assert (tool, check_access(page)) == (tool, [])
         assert page.evaluate("() => document.documentElement.scrollWidth") <= size["width"]
+    page.get_by_role("link", name="Write a sequence").click()
+    keep_picture(page, f"Sequence-{size['width']}-{scheme}")
+    assert check_access(page) == []
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= size["width"]
     page.goto(f"{address}#/library")
     page.locator("article").first.wait_for()
     page.get_by_label("Choose: ").first.check()

@@ -1,16 +1,18 @@
-// Edit: a sound is varied, mended, extended, closed to a loop, finished.
+// Edit: a sound is varied, reworded, mended, extended, closed to a loop, finished.
 
 import { findSound, finishSound, getJson, listModels, makeSounds, soundOf, takeIn } from "./api.js";
 import { describeSound, factsOf, loopSwitch, marks, prependCards, soundCard, titleOf } from "./card.js";
 import { announce, el, empty, field, heading, loading, select, toggle } from "./dom.js";
 import { Player } from "./player.js";
 import { adapterFields, knownModel, modelField, modelOf, number, randomSeed, solverFields } from "./settings.js";
+import { sequenceBench } from "./sequence.js";
 import { Timeline } from "./timeline.js";
 import { underBar } from "./work.js";
 
-const TOOLS = { vary: "Variations", replace: "Replace", extend: "Extend", loop: "Loop", finish: "Finish" };
-const ACTIONS = { vary: "Make variations", replace: "Replace the stretch", extend: "Extend", loop: "Close to a loop", finish: "Finish" };
+const TOOLS = { vary: "Variations", reword: "Reword", replace: "Replace", extend: "Extend", loop: "Loop", finish: "Finish" };
+const ACTIONS = { vary: "Make variations", reword: "Reword", replace: "Replace the stretch", extend: "Extend", loop: "Close to a loop", finish: "Finish" };
 const RECENT = 6;
+const SEQUENCE = "sequence";
 
 /** Put a file into the library and open it here. */
 export async function bringIn(file) {
@@ -21,16 +23,20 @@ export async function bringIn(file) {
 export async function edit(screen, id) {
   const models = await listModels();
   const state = {
-    models, sound: null, tool: "vary", model: models[0].id, prompt: "", strength: 0.5, takes: 4, seeds: [], isSame: false, steps: null, guidance: null,
+    models, sound: null, tool: "vary", model: models[0].id, prompt: "", was: "", strength: { vary: 0.5, reword: 0.8 }, takes: 4, seeds: [], isSame: false, steps: null, guidance: null,
     times: { from: 0, to: 0, before: 0, after: 0, seam: 0.5 },
     finish: { trim: true, trim_db: -50, exact: false, length_s: 1, fade: false, fade_s: 0.05, level: "loudness_lufs", value: -16 },
   };
   const place = el("div");
   const results = el("div", { class: "stack", role: "region", "aria-label": "Made just now" });
+  const ways = [["#/edit", "Work with a sound"], [`#/edit/${SEQUENCE}`, "Write a sequence"]].map(([href, label]) => el("a", { href }, label));
   let player = null;
+  let [sequence, ownBench] = [null, null];
   const open = async (wanted) => {
-    if (!wanted) return state.sound || place.replaceChildren(...(await dropZone()));
-    if (state.sound?.id === wanted) return null;
+    ways.forEach((way) => way.setAttribute("aria-current", (way.hash === `#/edit/${SEQUENCE}`) === (wanted === SEQUENCE) ? "page" : "false"));
+    if (wanted === SEQUENCE) return place.replaceChildren((sequence ??= sequenceBench(models)));
+    if (state.sound && (!wanted || state.sound.id === wanted)) return place.replaceChildren(ownBench);
+    if (!wanted) return place.replaceChildren(...(await dropZone()));
     place.replaceChildren(loading("Loading the sound"));
     try {
       const sound = describeSound(await findSound(wanted));
@@ -38,17 +44,18 @@ export async function edit(screen, id) {
       player?.destroy();
       player = new Player(blob, { label: titleOf(sound), tail: sound.tail });
       take(state, sound);
-      place.replaceChildren(bench(state, player, results));
+      ownBench = bench(state, player, results);
+      place.replaceChildren(ownBench);
     } catch (error) {
       state.sound = null;
       const again = el("button", { type: "button", class: "main", onclick: () => open(wanted) }, "Try again");
-      const shown = empty("That did not work", error.message, again);
-      shown.setAttribute("role", "alert");
-      place.replaceChildren(shown);
+      const told = empty("That did not work", error.message, again);
+      told.setAttribute("role", "alert");
+      place.replaceChildren(told);
     }
     return null;
   };
-  screen.append(heading("Edit", "Make more like a sound, mend a part of it, let it go on, close it to a loop, trim and level it."), place);
+  screen.append(heading("Edit", "Make more like a sound, mend a part of it, let it go on, close it to a loop, trim and level it. Or write what is heard when."), el("nav", { class: "row ways", "aria-label": "Ways to work" }, ...ways), place);
   await open(id);
   return { refresh: open };
 }
@@ -70,7 +77,7 @@ function fileButton(label) {
 /** Another sound is worked on: what was said about the one before it does not fit. */
 function take(state, sound) {
   state.sound = sound;
-  state.prompt = "";
+  Object.assign(state, { prompt: "", was: "" });
   state.model = knownModel(state.models, sound.model, state.model);
   const third = sound.duration / 3;
   Object.assign(state.times, { from: third, to: 2 * third, before: 0, after: Math.min(2, Math.max(0, longest(state) - sound.duration)), seam: Math.min(0.5, sound.duration / 2) });
@@ -106,7 +113,7 @@ function controls(state, draw, form, timeline) {
     return el("label", {}, control, el("span", {}, label));
   });
   form.show = null;
-  const own = { vary: varyFields, replace: replaceFields, extend: extendFields, loop: loopFields, finish: finishFields }[state.tool];
+  const own = { vary: strengthFields, reword: rewordFields, replace: replaceFields, extend: extendFields, loop: loopFields, finish: finishFields }[state.tool];
   return [
     el("fieldset", { class: "tools" }, el("legend", { class: "hidden" }, "What to do"), el("div", { class: "scale" }, ...tools)),
     ...own(state, form, timeline),
@@ -117,9 +124,10 @@ function controls(state, draw, form, timeline) {
 
 /** What every tool takes that makes something new. */
 function common(state, draw) {
-  const prompt = el("input", { type: "text", maxlength: 2000, value: state.prompt, placeholder: state.sound.prompt || "nothing in particular", oninput: (event) => (state.prompt = event.target.value) });
+  const isNew = state.tool === "reword";
+  const prompt = el("input", { type: "text", required: isNew, maxlength: 2000, value: state.prompt, placeholder: isNew ? "what it shall be" : state.sound.prompt || "nothing in particular", oninput: (event) => (state.prompt = event.target.value) });
   return [
-    field("What to hear", prompt, "Left empty: what the sound was made from, if it was."),
+    field("What to hear", prompt, isNew ? "" : "Left empty: what the sound was made from, if it was."),
     el(
       "div",
       { class: "pair" },
@@ -136,14 +144,24 @@ function common(state, draw) {
   ];
 }
 
-function varyFields(state) {
-  const shown = el("output", { class: "clock" }, state.strength.toFixed(2));
-  const control = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: state.strength });
+function rewordFields(state) {
+  const was = el("input", { type: "text", maxlength: 2000, value: state.was, placeholder: state.sound.prompt || "nothing in particular", oninput: (event) => (state.was = event.target.value) });
+  return [
+    el("p", { class: "facts-line" }, "What both texts agree on stays: when it happens, how it goes. Only what they differ in is changed."),
+    field("What it is", was, "Left empty: what the sound was made from, if it was."),
+    ...strengthFields(state),
+  ];
+}
+
+function strengthFields(state) {
+  const { strength: all, tool } = state;
+  const shown = el("output", { class: "clock" }, all[tool].toFixed(2));
+  const control = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: all[tool] });
   control.addEventListener("input", () => {
-    state.strength = control.valueAsNumber;
-    shown.textContent = state.strength.toFixed(2);
+    all[tool] = control.valueAsNumber;
+    shown.textContent = all[tool].toFixed(2);
   });
-  const strength = field("Strength", control, "0 keeps the sound, 1 makes a free take.");
+  const strength = field("Strength", control, tool === "vary" ? "0 keeps the sound, 1 makes a free take." : "More changes more.");
   strength.firstChild.append(" ", shown);
   return [strength];
 }
@@ -205,7 +223,8 @@ function finishFields(state) {
 function edited(state) {
   const { times, tool } = state;
   const own = {
-    vary: { strength: state.strength },
+    vary: { strength: state.strength.vary },
+    reword: { strength: state.strength.reword, ...(state.was.trim() ? { source_prompt: state.was } : {}) },
     replace: { spans: [[times.from, times.to]] },
     extend: { before_s: times.before, after_s: times.after },
     loop: { seam_s: times.seam },
@@ -229,7 +248,7 @@ async function remake(state) {
   const label = `${TOOLS[tool]}: ${titleOf(sound)}`;
   const sounds = await underBar(label, (onStep, signal) => makeSounds(wanted, onStep, signal));
   if (!sounds) return null;
-  const words = tool === "vary" ? `${label}, strength ${strength.toFixed(2)}` : label;
+  const words = strength[tool] === undefined ? label : `${label}, strength ${strength[tool].toFixed(2)}`;
   return group(words, sounds.map((one) => soundCard(describeSound(one), one.blob)));
 }
 
