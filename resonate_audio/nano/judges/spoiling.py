@@ -53,7 +53,8 @@ def one_click(samples: Samples, rng: np.random.Generator) -> Samples:
 def drowned(samples: Samples, rng: np.random.Generator) -> Samples:
     """Noise as loud as the sound, and none of the sound."""
     level = np.sqrt(np.square(samples).mean())
-    return (level * coloured_noise(len(samples), rng)).astype(np.float32)
+    noise: Samples = np.float32(level) * coloured_noise(len(samples), rng)
+    return noise
 
 
 def far_too_quiet(samples: Samples, rng: np.random.Generator) -> Samples:
