@@ -84,7 +84,7 @@ def _encode(
     if (output / INDEX).exists():
         return finished_before(output, settings, say)
     begin(output, settings)
-    todo = [job for job in jobs if not is_done(job)]
+    todo = [job for job in jobs if not is_done(job, say)]
     if len(todo) < len(jobs):
         say(f"{len(jobs) - len(todo)} of {len(jobs)} shards are there already")
     for done, (number, (samples, broken)) in enumerate(run_jobs(todo, config, ray), start=1):
@@ -208,11 +208,22 @@ def flat(settings: ShardSettings) -> dict[str, object]:
     return values | (inner if isinstance(inner, dict) else {})
 
 
-def is_done(job: Job) -> bool:
-    """Whether a job's shard is there, with the size it was written with."""
+def is_done(job: Job, say: Say) -> bool:
+    """Whether a job's shard is there, with the size it was written with, and of these sounds.
+
+    Sounds are read again only where their size or date is another; a shard of an older version
+    does not say what it was made of.
+    """
     if not (job.part.exists() and job.shard.exists()):
         return False
-    return read_part_file(job).entry.num_bytes == job.shard.stat().st_size
+    part = read_part_file(job)
+    if part.entry.num_bytes != job.shard.stat().st_size:
+        return False
+    manifest = job.part_of_manifest()
+    if part.sounds in ("", manifest.fingerprint()) or part.content == manifest.content():
+        return True
+    say(f"{job}: sounds of it changed; it is made anew")
+    return False
 
 
 def read_part_file(job: Job) -> ShardPart:

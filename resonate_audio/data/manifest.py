@@ -17,7 +17,7 @@ from resonate_audio.core.config import FrozenConfig, parse_config
 from resonate_audio.core.documents.json_text import json_line, parse_object
 from resonate_audio.core.documents.text import read_lines
 from resonate_audio.core.errors import AudioError, ManifestError
-from resonate_audio.core.files import atomic_path
+from resonate_audio.core.files import atomic_path, file_sha256
 from resonate_audio.core.paths import listed_path
 
 NOT_HEARD = {"phrases", "group"}
@@ -74,6 +74,13 @@ class Manifest:
             digest.update(clip.model_dump_json(exclude=NOT_HEARD).encode())
         for name in sorted({clip.audio_path for clip in self.clips}):
             digest.update(f"{name} {_file_state(listed_path(self.path, name))}".encode())
+        return digest.hexdigest()[:16]
+
+    def content(self) -> str:
+        """Changes when a byte of an audio file changes; reads them all."""
+        digest = hashlib.sha256()
+        for name in sorted({clip.audio_path for clip in self.clips}):
+            digest.update(f"{name} {_file_content(listed_path(self.path, name))}".encode())
         return digest.hexdigest()[:16]
 
 
@@ -197,3 +204,10 @@ def _file_state(path: Path) -> str:
     except OSError:
         return "missing"
     return f"{state.st_size} {state.st_mtime_ns}"
+
+
+def _file_content(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError:
+        return "missing"

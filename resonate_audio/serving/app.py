@@ -28,8 +28,8 @@ from resonate_audio.serving.sounds.routes import audio_router, jobs_router, mode
 from resonate_audio.serving.sounds.service import Service
 
 EXPOSED = ["X-Resonate-Seed", "X-Resonate-Model", "X-Resonate-Duration", "X-Resonate-Sample-Rate",
-           "X-Resonate-Peak", "X-Resonate-Prompt-Cut", "X-Request-ID", "Retry-After",
-           "Accept-Ranges", "Content-Range", "ETag"]  # fmt: skip
+           "X-Resonate-Peak", "X-Resonate-Prompt-Cut", "X-Resonate-Negative-Idle", "X-Request-ID",
+           "Retry-After", "Accept-Ranges", "Content-Range", "ETag"]  # fmt: skip
 
 
 def create_app(config: ServeConfig) -> FastAPI:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,18 @@ import torch
 import typer
 from shard_corpus import RATE_HZ, write_sounds
 
-from resonate_audio.audio.io import read_audio
+from resonate_audio.audio.io import read_audio, write_audio
 from resonate_audio.audio.mel import MelFrontEnd
 from resonate_audio.cli.data import encode as data_encode
 from resonate_audio.cli.data import shard as data_shard
 from resonate_audio.core.errors import ManifestError, ResonateError, ShardError
-from resonate_audio.data.encode import encode_manifest, plan_jobs
+from resonate_audio.data.encode import (
+    begin,
+    describe_settings,
+    encode_manifest,
+    plan_jobs,
+    run_jobs,
+)
 from resonate_audio.data.latents import latent_statistics
 from resonate_audio.data.shards.read import (
     LatentShards,
@@ -240,6 +247,26 @@ def test_a_killed_encoding_goes_on_to_the_same_bytes(
     said: list[str] = []
     encode_manifest(manifest, tmp_path / "out", config(tiny_model, 1), say=said.append)
     assert "of 5 shards are there already" in said[0]
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+def test_an_encoding_goes_on_with_sounds_that_changed_and_no_others(
+    tmp_path: Path, manifest: Path
+) -> None:
+    settings, said = AudioConfig(sample_rate_hz=RATE_HZ, clips_per_shard=1), list[str]()
+    jobs, sha256 = plan_jobs(manifest, tmp_path / "out", 1)
+    begin(tmp_path / "out", describe_settings(settings, sha256))
+    list(run_jobs(jobs[:3], settings, None))  # and then it was stopped
+    names = [json.loads(line)["audio_path"] for line in manifest.read_text().splitlines()]
+    changed, touched = tmp_path / names[0], tmp_path / names[1]
+    other = read_audio(changed)
+    write_audio(changed, replace(other, samples=-other.samples), overwrite=True)
+    os.utime(touched, (1, 1))
+    encode_manifest(manifest, tmp_path / "out", settings, say=said.append)
+    encode_manifest(manifest, tmp_path / "whole", settings)
+    assert [line for line in said if "sounds of it changed" in line] == [said[0]]
+    assert said[0].startswith("shard-000000.tar (")
+    assert said[1] == "2 of 5 shards are there already"
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
 
 

@@ -170,6 +170,25 @@ def test_the_command_says_that_a_negative_prompt_does_nothing(
     assert ("--guidance 4.5" in said) == is_told
 
 
+@pytest.mark.parametrize(("scale", "told"), [(1.0, "true"), (3.0, None)])
+def test_the_server_says_that_a_negative_prompt_does_nothing(
+    scale: float, told: str | None, tiny_model: Path, tmp_path: Path
+) -> None:
+    from starlette.testclient import TestClient
+
+    from resonate_audio.serving.app import create_app
+    from resonate_audio.serving.config import ServeConfig
+
+    asked = {"input": "dog", "negative_prompt": "hiss", "guidance_scale": scale}
+    asked |= {"num_inference_steps": 1, "audio_length": 0.5}
+    app = create_app(ServeConfig(models={"tiny": str(tiny_model)}, home=tmp_path))
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        answer = client.post("/v1/audio/generate", json=asked)
+        listed = client.post("/v1/audio/generate", json=asked | {"return": "json"}).json()
+    assert answer.headers.get("X-Resonate-Negative-Idle") == told
+    assert listed["data"][0]["negative_idle"] == (told is not None)
+
+
 def test_a_too_long_sound_is_refused_with_the_way_on(tiny: Resonate) -> None:
     with pytest.raises(InputError, match=r"0\.1 to 600 s; make it in parts, and join them"):
         tiny.generate("dog", duration_s=601.0)

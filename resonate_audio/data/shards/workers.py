@@ -112,6 +112,14 @@ class Job:
                 if text.strip():
                     yield parse_line(text, f"{self.manifest}:{number}")
 
+    def part_of_manifest(self) -> Manifest:
+        """The clips of the lines, and where their sounds are.
+
+        Raises:
+            ManifestError: a line is not what it was when the job was made.
+        """
+        return Manifest(self.manifest, tuple(self.clips()))
+
 
 class ShardPart(FrozenConfig):
     """What the index needs to know of one shard."""
@@ -121,6 +129,10 @@ class ShardPart(FrozenConfig):
     broken: tuple[tuple[str, str], ...]
     latent_sum: tuple[float, ...] = ()
     latent_square_sum: tuple[float, ...] = ()
+    sounds: str = ""
+    """`Manifest.fingerprint` of its clips when it was begun; an older version wrote none."""
+    content: str = ""
+    """`Manifest.content` of its clips."""
 
 
 @dataclass
@@ -282,8 +294,9 @@ def run_job(worker: Worker, job: Job) -> tuple[int, int]:
         OutputError: a file cannot be written.
     """
     broken: list[tuple[str, str]] = []
-    moments = Moments()
-    heard = listen(job, worker.sample_rate_hz, broken)
+    moments, manifest = Moments(), job.part_of_manifest()
+    sounds, content = manifest.fingerprint(), manifest.content()
+    heard = listen(manifest, worker.sample_rate_hz, broken)
     entry, table = write_shard(job.shard, worker.samples(heard, job, moments))
     first, second = moments.sums()
     part = ShardPart(
@@ -292,15 +305,18 @@ def run_job(worker: Worker, job: Job) -> tuple[int, int]:
         broken=tuple(broken),
         latent_sum=tuple(first),
         latent_square_sum=tuple(second),
+        sounds=sounds,
+        content=content,
     )
     with atomic_path(job.part) as temporary:
         temporary.write_text(part.model_dump_json(), encoding="utf-8")
     return len(table), len(broken)
 
 
-def listen(job: Job, sample_rate_hz: int, broken: list[tuple[str, str]]) -> Iterator[Heard]:
-    """Decode a job's clips; those that cannot be used go to ``broken``."""
-    manifest = Manifest(job.manifest, tuple(job.clips()))
+def listen(
+    manifest: Manifest, sample_rate_hz: int, broken: list[tuple[str, str]]
+) -> Iterator[Heard]:
+    """Decode clips; those that cannot be used go to ``broken``."""
     for clip, wave in decode_clips(manifest, sample_rate_hz):
         if isinstance(wave, AudioError):
             broken.append((clip.audio_id, str(wave)))

@@ -12,6 +12,7 @@ import math
 import threading
 import time
 import uuid
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -24,7 +25,7 @@ from resonate_audio.core.sampling import Sampling
 from resonate_audio.core.text import one_line
 from resonate_audio.core.types import Audio
 from resonate_audio.pipeline.path import Resonate
-from resonate_audio.pipeline.request import Batch
+from resonate_audio.pipeline.request import Batch, RequestWarning
 from resonate_audio.serving.config import ServeConfig
 from resonate_audio.serving.errors import ApiError, as_api_error
 from resonate_audio.serving.metrics import Metrics
@@ -300,7 +301,9 @@ class Engine:
     def _compute(self, loaded: Loaded, rows: Sequence[Row]) -> None:
         start_s = time.monotonic()
         self._begin(rows)
-        sounds = _generate(loaded.model, rows, self._follow(rows))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RequestWarning)  # the answers say it
+            sounds = _generate(loaded.model, rows, self._follow(rows))
         is_cut = set(loaded.model.cut_prompts([text for row in rows for text in _texts(row)]))
         for row, sound in zip(rows, sounds, strict=True):
             if sound is not None:

@@ -20,6 +20,7 @@ from resonate_audio.audio.finish import heard
 from resonate_audio.audio.io import FORMATS, decode_audio, encode_audio, peak_safe, resample
 from resonate_audio.audio.loudness import loudness_lufs
 from resonate_audio.core.types import Audio
+from resonate_audio.pipeline.request import idle_negative
 from resonate_audio.serving.ranges import MEDIA_TYPES
 from resonate_audio.serving.sounds.engine import Outcome, Task
 from resonate_audio.serving.sounds.requests import (
@@ -64,7 +65,14 @@ def fact_headers(task: Task, outcome: Outcome, sounds: Sequence[Audio], rate_hz:
         "X-Resonate-Sample-Rate": str(rate_hz),
         "X-Resonate-Peak": ",".join(f"{peak_of(sound):g}" for sound in sounds),
     }
-    return headers | ({"X-Resonate-Prompt-Cut": "true"} if outcome.is_cut else {})
+    notes = {"Prompt-Cut": outcome.is_cut, "Negative-Idle": is_negative_idle(task)}
+    return headers | {f"X-Resonate-{name}": "true" for name, holds in notes.items() if holds}
+
+
+def is_negative_idle(task: Task) -> bool:
+    """Whether a negative prompt was given that has no effect at the guidance scale."""
+    wanted = task.wanted
+    return idle_negative(wanted.batch.negatives, wanted.sampling.guidance_scale) is not None
 
 
 def render(request: AnswerSettings, task: Task, outcome: Outcome) -> Response:
@@ -99,6 +107,7 @@ def describe_sound(
         "sample_rate": rate_hz,
         "peak": peak_of(sound),
         "prompt_cut": outcome.is_cut,
+        "negative_idle": is_negative_idle(task),
     }
 
 
