@@ -248,8 +248,7 @@ class FastFlowTransformer(FlowEnds):
         for weights in self.single_blocks:
             vectors, rest = self._before(latents, weights, latent_turn, active)
             latents = self._after(latents, self.kernels.attend(*vectors), rest, weights)
-        velocity: Tensor = self.head(latents, condition)
-        return velocity.to(z.dtype)
+        return self.from_output(self.head(latents, condition), z, t)
 
     def _joint(
         self,

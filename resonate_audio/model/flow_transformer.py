@@ -50,6 +50,9 @@ class FlowTransformerConfig(NetworkConfig):
     mean_velocity: bool = False
     """Whether it has a second time r ≤ t and predicts the mean velocity between both
     [arXiv:2505.13447], so that a step of any length is one evaluation."""
+    data_std: float | None = Field(None, gt=0, le=100)
+    """Standard deviation of the normalised latents, for a network that adds to a multiple of its
+    input (`FlowEnds.from_output`); None is a network whose output is the velocity."""
 
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> FlowTransformerConfig:
@@ -115,6 +118,35 @@ class FlowEnds(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of the weights; latents may stay in float32 around a smaller network."""
         return self.head.conv.weight.dtype
+
+    def from_output(
+        self,
+        output: Float[Tensor, "row frame channel"],
+        z: Float[Tensor, "row frame channel"],
+        t: Float[Tensor, " row"],
+    ) -> Float[Tensor, "row frame channel"]:
+        """The velocity that the network's output stands for.
+
+        v = k z + c F, with v ≈ k z the best that can be said of v = n - x by z = (1-t) x + t n
+        alone, and F of unit variance where x has the deviation σ:
+        k = (t - (1-t) σ²) / (t² + (1-t)² σ²), c = σ / √(t² + (1-t)² σ²)
+        [arXiv:2206.00364, sec. 5, for straight paths]. Else all that passes noise through the
+        network is lost on the way, and is heard.
+        """
+        std = self.config.data_std
+        if std is None:
+            return output.to(z.dtype)
+        t = t[:, None, None].to(z.dtype)
+        power = t.square() + (1 - t).square() * std**2
+        kept = (t - (1 - t) * std**2) / power
+        return kept * z + std * power.rsqrt() * output.to(z.dtype)
+
+    def loss_weights(self, t: Float[Tensor, " row"]) -> Float[Tensor, " row"]:
+        """1/c², which makes the squared error of the velocity that of the network's output."""
+        std = self.config.data_std
+        if std is None:
+            return torch.ones_like(t)
+        return (t.square() + (1 - t).square() * std**2) / std**2
 
     def normalize(
         self, z: Float[Tensor, "row frame channel"]
@@ -207,8 +239,7 @@ class FlowTransformer(FlowEnds):
             latents, text = self._run(joint, latents, text, condition, latent_angles, text_angles)
         for single in self.single_blocks:
             latents = self._run(single, latents, condition, latent_angles)
-        velocity: Tensor = self.head(latents, condition)
-        return velocity.to(z.dtype)
+        return self.from_output(self.head(latents, condition), z, t)
 
     def _run(self, block: nn.Module, *inputs: Tensor) -> Any:
         if self.recompute_blocks and torch.is_grad_enabled():

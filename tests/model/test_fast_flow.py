@@ -31,7 +31,12 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.fixture
 def model() -> FlowTransformer:
     """A model in which nothing is zero, so every path carries signal."""
-    model = FlowTransformer(CONFIG).requires_grad_(False)
+    return moved(CONFIG)
+
+
+def moved(config: FlowTransformerConfig) -> FlowTransformer:
+    """A model whose weights are all at random."""
+    model = FlowTransformer(config).requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
@@ -54,6 +59,12 @@ def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:
 def test_the_velocity_is_that_of_the_plain_model(model: FlowTransformer, num_frames: int) -> None:
     fast = FastFlowTransformer.from_model(model, compile=False)
     assert relative_error(velocity(fast, num_frames), velocity(model, num_frames)) < 1e-5
+
+
+def test_what_is_added_to_the_input_is_the_same_in_both_forms() -> None:
+    model = moved(CONFIG.model_copy(update={"data_std": 0.3}))
+    fast = FastFlowTransformer.from_model(model, compile=False)
+    assert relative_error(velocity(fast), velocity(model)) < 1e-5
 
 
 def test_in_bfloat16_it_is_about_as_close_as_the_plain_model(model: FlowTransformer) -> None:

@@ -157,3 +157,37 @@ def test_recomputed_blocks_give_the_same_gradients_and_keep_less() -> None:
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(recomputed, plain, rtol=1e-5, atol=1e-8)
     assert kept[1] < 0.7 * kept[0]
+
+
+LEVELS = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0])
+
+
+def with_data_std(std: float) -> FlowTransformer:
+    return FlowTransformer(CONFIG.model_copy(update={"data_std": std}))
+
+
+@pytest.mark.parametrize("std", [0.25, 1.0, 2.0])
+def test_a_silent_network_says_the_best_that_its_input_alone_can_say(std: float) -> None:
+    data, noise = std * draw(5, 400, 300, seed=1).double(), draw(5, 400, 300, seed=2).double()
+    t = LEVELS.double()[:, None, None]
+    z, target = (1 - t) * data + t * noise, noise - data
+    said = with_data_std(std).from_output(torch.zeros_like(z), z, LEVELS)
+    left = (target - said).square().mean(dim=(1, 2))
+    slope = (target * z).sum(dim=(1, 2)) / z.square().sum(dim=(1, 2))  # least squares of v on z
+    torch.testing.assert_close(said, slope[:, None, None] * z, atol=0.05, rtol=0.02)
+    # What is left is c²: the network's output has unit variance, and its loss counts as that.
+    weights = with_data_std(std).loss_weights(LEVELS.double())
+    torch.testing.assert_close(left * weights, torch.ones_like(left), atol=0.02, rtol=0)
+
+
+def test_the_weights_of_the_loss_undo_what_the_output_is_multiplied_by() -> None:
+    model, z = with_data_std(0.5), draw(5, 2, 3)
+    parts = [model.from_output(torch.full_like(z, one), z, LEVELS) for one in (0.0, 1.0)]
+    squares = (parts[1] - parts[0]).square().mean(dim=(1, 2))
+    torch.testing.assert_close(squares * model.loss_weights(LEVELS), torch.ones(5))
+
+
+def test_without_a_deviation_the_output_is_the_velocity() -> None:
+    model, output = random_model(), draw(5, 2, 3)
+    assert model.from_output(output, draw(5, 2, 3, seed=1), LEVELS) is output
+    assert torch.equal(model.loss_weights(LEVELS), torch.ones(5))

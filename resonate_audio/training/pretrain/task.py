@@ -125,7 +125,7 @@ class PretrainTask(Task):
             batch.times,
             batch.mask,
         )
-        return batch.share * result.mean, {}
+        return batch.share * (self.model.loss_weights(batch.times) * result.rows).mean(), {}
 
     def sample(self, folder: Path, step: int) -> None:
         """Hand the averaged model to the listener, if there is one."""

@@ -91,6 +91,16 @@ class PretrainRecipe(ModelRecipe):
         return self
 
     @model_validator(mode="after")
+    def _one_deviation(self) -> PretrainRecipe:
+        std = self.model.transformer.data_std
+        if std is not None and self.latent_scale not in (None, std):
+            raise ValueError(
+                f"latent_scale {self.latent_scale:g}: model.transformer.data_std is {std:g}, which "
+                "is what the latents have to have"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _mean_flow_has_mean_velocities(self) -> PretrainRecipe:
         if self.mean_flow is not None and not self.model.transformer.mean_velocity:
             raise ValueError(

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from tiny_corpus import write_recipe
 
 from resonate_audio.core.config import load_config, parse_config
@@ -176,3 +177,11 @@ def test_a_latent_scale_multiplies_the_scales_of_channels() -> None:
     assert plain is not None
     assert scaled is not None
     torch.testing.assert_close(scaled, 0.25 * plain)
+
+
+def test_a_latent_scale_is_what_the_network_expects(settings: dict[str, Any]) -> None:
+    expects = {"model": {"transformer": {"data_std": 0.5}}}
+    values = merge(settings, expects)
+    PretrainRecipe.model_validate(values | {"latent_scale": 0.5})
+    with pytest.raises(ValidationError, match=r"latent_scale 0\.25: model\.transformer\.data_std"):
+        PretrainRecipe.model_validate(values | {"latent_scale": 0.25})
