@@ -346,6 +346,7 @@ NANO2 = ModelConfig(
             "num_heads": 4,
             "num_single_blocks": 6,
             "mlp_ratio": 1.5,
+            "data_std": 0.25,
         }
     ),
     vae=LinearVAEConfig(num_bands=128, latent_channels=96, quiet_range=9.21),

@@ -364,6 +364,11 @@ VARIABLES = {
     "TMPDIR": ("/tmp/" + "x" * 90,),
     "RAY_BACKEND_LOG_LEVEL": (),
     "RAY_DATA_LOG_LEVEL": (),
+    # Of trackers, which go by whatever they hold; one that fails is told, and the training goes on.
+    "MLFLOW_EXPERIMENT_NAME": (),
+    "MLFLOW_TRACKING_URI": (),
+    "TRACKIO_PROJECT": (),
+    "WANDB_PROJECT": (),
     "XDG_CACHE_HOME": ("/proc/sys", "relative", "a\udcffb"),
 }
 """Every variable that the package reads by its name, and values that are wrong."""

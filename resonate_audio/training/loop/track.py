@@ -178,7 +178,8 @@ def check_tracker(name: TrackerName | None) -> None:
     Raises:
         ConfigError: with the command that installs it.
     """
-    if name is not None and find_spec(name) is None:
+    found = find_spec(name) if name is not None else None
+    if name is not None and (found is None or found.origin is None):  # none: a folder of that name
         raise ConfigError(
             f'run.track {name}: {name} is not installed: pip install "resonate-audio[{name}]"'
         )

@@ -267,3 +267,13 @@ def test_a_run_keeps_its_id(tmp_path: Path) -> None:
     (tmp_path / ID_FILE).write_text("mine\n")
     with pytest.raises(TrainingError, match=r"'mine' is no id of 16 hexadecimal digits"):
         run_id_of(tmp_path)
+
+
+def test_a_folder_that_is_called_like_a_library_is_not_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    with pytest.raises(ConfigError, match="wandb is not installed"):
+        check_tracker("wandb")
