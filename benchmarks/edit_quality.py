@@ -15,14 +15,16 @@ from ``fresh.jsonl``, which nothing was chosen by.
   free take of the same seed and length.
 * **similarity**: correlation of log-mels with the source as the codec gives it back.
 * **error** of inversion: ‖there and back − latents‖ / ‖latents − their mean‖, without guidance.
-* **memory**: the most that the process held, beyond what it held with the model loaded.
+* **memory**: the most that the process held, beyond what it held with the model loaded; time is
+  processor time.
+* **stereo**: two takes of `vary` from one sound as left and right. Their mean, what a mono speaker
+  plays, lies 10·log10((1 + c)/2) dB under them, c their correlation.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -48,6 +50,7 @@ PROMPTS = (
 )
 WINDOW = 256
 STRENGTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+NEAR_STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.5)
 STEPS, REFINEMENTS = (10, 25, 50), (0, 1, 3, 8)
 LENGTHS_S, LENGTH_STEPS = (15, 30, 60, 120), 8
 LONG_S = 12.0
@@ -172,12 +175,17 @@ def one_length(seconds: float) -> None:
     """Make one sound; prints the time and the growth of memory."""
     model = Resonate.from_pretrained("nano")
     model.generate("rain", seeds=1, num_inference_steps=1)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begun = time.perf_counter()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak counts from here
+    before_kb, begun_s = held_kb("VmRSS"), time.process_time()
     model.generate("rain falls", duration_s=seconds, seeds=1, num_inference_steps=LENGTH_STEPS)
-    took_s = time.perf_counter() - begun
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(json.dumps([took_s, grown / 1024]))
+    took_s = time.process_time() - begun_s
+    print(json.dumps([took_s, (held_kb("VmHWM") - before_kb) / 1024]))
+
+
+def held_kb(name: str) -> int:
+    """Memory of this process: now (VmRSS), or at its most (VmHWM)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(name)))
 
 
 def measure_replacing(model: Resonate, prompts: Sequence[str]) -> None:
@@ -273,6 +281,26 @@ def measure_inversion(model: Resonate, prompts: Sequence[str]) -> None:
         print(f"| {steps} | " + " | ".join(cells) + " |", flush=True)
 
 
+def measure_stereo(model: Resonate, prompts: Sequence[str]) -> None:
+    """Whether two takes that share all but their finest can be a left and a right."""
+    rows: dict[float, list[tuple[float, float]]] = {}
+    for seed, prompt in enumerate(prompts):
+        [source] = model.generate(prompt, duration_s=2.0, seeds=seed)
+        for strength in NEAR_STRENGTHS:
+            left, right = (
+                one.samples.astype(np.float64)
+                for one in model.vary(source, strength, takes=2, seeds=1000 + 2 * seed)
+            )
+            powers = (left**2).mean(), (right**2).mean()
+            apart_db = 10 * np.log10(((left + right) ** 2).mean() / 4 / np.mean(powers))
+            related = (left * right).mean() / np.sqrt(np.prod(powers))
+            rows.setdefault(strength, []).append((related, apart_db))
+    print("| strength | correlation | mean of both | sounds within 1 dB |\n|---|---|---|---|")
+    for strength, row in rows.items():
+        (related, apart_db), inside = np.median(row, axis=0), sum(x[1] >= -1 for x in row)
+        print(f"| {strength:g} | {related:.2f} | {apart_db:+.1f} dB | {inside} of {len(row)} |")
+
+
 def judge() -> Callable[[Audio, str], float]:
     """nano-eval as a function of a sound and a text."""
     from resonate_audio.rewards import open_judge, parse_spec
@@ -296,6 +324,7 @@ def main() -> None:
         "extend": measure_extending,
         "vary": measure_varying,
         "inversion": measure_inversion,
+        "stereo": measure_stereo,
         "length": lambda model, prompts: measure_length(),
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
