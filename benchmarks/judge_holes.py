@@ -22,6 +22,7 @@ from nano_judges import CORPUS, PACKAGE, open_judge, pairs
 from resonate_audio.core.errors import ResonateError
 from resonate_audio.nano.judges.scenes import JudgeData, open_scenes
 from resonate_audio.nano.judges.spoiling import SPOILED, spoil
+from resonate_audio.nano.judges.training.exam import Score
 
 SEED = 20261129
 ROWS = 16
@@ -69,9 +70,8 @@ def table(options: argparse.Namespace) -> None:
 
 
 @torch.no_grad()
-def scored(judge: object, sounds: list[np.ndarray], texts: list[str]) -> np.ndarray:
+def scored(judge: Score, sounds: list[np.ndarray], texts: list[str]) -> np.ndarray:
     """Scores of pairs, some at a time."""
-    assert callable(judge)
     parts = [
         judge(torch.from_numpy(np.stack(sounds[at : at + ROWS])), texts[at : at + ROWS])
         for at in range(0, len(sounds), ROWS)

@@ -34,12 +34,18 @@ def to_comfy(sounds: Sequence[Audio]) -> dict[str, Any]:
     return {"waveform": rows[:, None, :], "sample_rate": sounds[0].sample_rate_hz}
 
 
+def one_channel(audio: dict[str, Any]) -> torch.Tensor:
+    """The rows of an AUDIO, (batch, sample): the mean of their channels."""
+    rows: torch.Tensor = audio["waveform"].detach().to("cpu", torch.float32).mean(dim=1)
+    return rows
+
+
 def from_comfy(audio: dict[str, Any]) -> list[Audio]:
-    """Each row of an AUDIO, the mean of its channels."""
+    """Each row of an AUDIO as a sound of one channel."""
     from resonate_audio import Audio
 
-    rows = audio["waveform"].detach().to("cpu", torch.float32).mean(dim=1)
-    return [Audio(row.contiguous().numpy(), int(audio["sample_rate"])) for row in rows]
+    rate_hz = int(audio["sample_rate"])
+    return [Audio(row.contiguous().numpy(), rate_hz) for row in one_channel(audio)]
 
 
 def settings(steps: int, guidance: float) -> dict[str, Any]:
@@ -242,7 +248,7 @@ class ResonateJudge:
         from resonate_audio.rewards import open_reward
         from resonate_audio.rewards.desk import score_now
 
-        heard = audio["waveform"].detach().to("cpu", torch.float32).mean(dim=1)
+        heard = one_channel(audio)
         place = choose_device(None if device == "auto" else device)
         sounds = Waveform(heard, int(audio["sample_rate"]))
         rewards = score_now(open_reward(judge, place), sounds, [prompt] * len(heard))

@@ -162,8 +162,10 @@ def generate(
     elif diffusers is not None:
         open_maker = partial(diffusers_maker, diffusers, asked, batch_size, dtype=dtype)
     else:
-        changed = partial(model_maker, adapters=tuple(adapter or ()))
-        open_maker = partial(changed, model or "nano", asked, batch_size, dtype=dtype)
+        open_maker = partial(
+            model_maker, model or "nano", asked, batch_size, dtype=dtype,
+            adapters=tuple(adapter or ()),
+        )  # fmt: skip
     where = bulk_of(open_maker, ray, workers, threads, device)
     with use_threads(threads if where is None else where.num_threads):
         maker = open_maker(device=device)

@@ -279,10 +279,10 @@ def channel_scales(recipe: PretrainRecipe, vae: AnyVAE | None) -> Float[Tensor, 
     Raises:
         ConfigError: the VAE has no gains to go by.
     """
-    scale = 1.0 if recipe.latent_scale is None else recipe.latent_scale
+    if recipe.channel_exponent is None and recipe.latent_scale is None:
+        return None
+    scale = recipe.latent_scale or 1.0
     if recipe.channel_exponent is None:
-        if recipe.latent_scale is None:
-            return None
         return torch.full((recipe.model.vae.latent_channels,), scale)
     if not isinstance(vae, LinearVAE):
         raise ConfigError("channel_exponent: needs a linear VAE, whose channels have gains")
