@@ -6,13 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from resonate_audio.core.documents.json_text import MAX_DEPTH
 from resonate_audio.core.documents.yaml_text import parse_yaml, read_yaml
