@@ -48,6 +48,29 @@ def _call(function: type[torch.autograd.Function], *values: Tensor | int | None)
 # --- products -------------------------------------------------------------------------------------
 
 
+def shifted_products(
+    x: Float[Tensor, "row padded num_in"],
+    factors: Float[Tensor, "tap num_in num_out"],
+    bias: Float[Tensor, " num_out"] | None = None,
+) -> Float[Tensor, "row padded num_out"]:
+    """Σ_i x[frame + i]·w_i + b over rows that lie one behind the other, summed in place.
+
+    The last k − 1 frames of the result mean nothing.
+    """
+    taps, num_in, num_out = factors.shape
+    flat = x.view(-1, num_in)
+    out = flat.new_empty(len(flat), num_out)
+    valid = len(flat) - taps + 1
+    total = out[:valid]
+    if bias is None:
+        torch.mm(flat[:valid], factors[0], out=total)
+    else:
+        torch.addmm(bias, flat[:valid], factors[0], out=total)
+    for tap in range(1, taps):
+        total.addmm_(flat[tap : tap + valid], factors[tap])
+    return out.view(*x.shape[:-1], num_out)
+
+
 class _FrameProducts(torch.autograd.Function):
     """Σ_i x[frame + i]·w_iᵀ + b over rows that lie one behind the other."""
 
@@ -55,18 +78,7 @@ class _FrameProducts(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
-        taps, num_out, num_in = weight.shape
-        flat = x.view(-1, num_in)
-        out = flat.new_empty(len(flat), num_out)
-        valid = len(flat) - taps + 1
-        total = out[:valid]
-        if bias is None:
-            torch.mm(flat[:valid], weight[0].t(), out=total)
-        else:
-            torch.addmm(bias, flat[:valid], weight[0].t(), out=total)
-        for tap in range(1, taps):
-            total.addmm_(flat[tap : tap + valid], weight[tap].t())
-        return out.view(*x.shape[:-1], num_out)
+        return shifted_products(x, weight.mT, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
