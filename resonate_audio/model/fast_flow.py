@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resonate_audio.core.processor import WORTHWHILE, known_rates
+from resonate_audio.core.processor import preferred_dtype
 from resonate_audio.model.attention import HeadProjection
 from resonate_audio.model.blocks import (
     JointBlock,
@@ -228,7 +228,7 @@ class Kernels:
 
 def prefers_shifts(dtype: torch.dtype) -> bool:
     """Whether products in ``dtype`` are so fast here that convolutions are shifted products."""
-    return dtype == torch.bfloat16 and known_rates().over_float32("bfloat16") >= WORTHWHILE
+    return dtype == torch.bfloat16 and preferred_dtype("cpu") == dtype
 
 
 def can_compile() -> bool:
@@ -353,7 +353,10 @@ class FastFlowTransformer(FlowEnds):
         text_vectors, text_rest = self._before(*text, active)
         joined = (torch.cat(pair, dim=1) for pair in zip(latent_vectors, text_vectors, strict=True))
         lengths = [latents[0].shape[1], text[0].shape[1]]
-        to_latents, to_text = torch.split(self.kernels.attend(*joined), lengths, dim=1)
+        # Contiguous as in single blocks: one stride for all, so no recompilation.
+        to_latents, to_text = (
+            part.contiguous() for part in torch.split(self.kernels.attend(*joined), lengths, dim=1)
+        )
         return (
             self._after(latents[0], to_latents, latent_rest, latents[1]),
             self._after(text[0], to_text, text_rest, text[1]),
@@ -384,9 +387,7 @@ class FastFlowTransformer(FlowEnds):
 
 
 @torch.no_grad()
-def rearrange(
-    stream: Stream | ReadOnlyStream, dtype: torch.dtype, shifts: bool
-) -> StreamWeights:
+def rearrange(stream: Stream | ReadOnlyStream, dtype: torch.dtype, shifts: bool) -> StreamWeights:
     """Lay the weights of one stream out for inference; shared where nothing changes."""
     linear = stream.modulation.linear
     after = None if isinstance(stream, ReadOnlyStream) else _rearrange_after(stream, dtype, shifts)

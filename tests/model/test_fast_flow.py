@@ -8,6 +8,7 @@ import torch
 
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.types import TextFeatures
+from resonate_audio.model import fast_flow
 from resonate_audio.model.fast_flow import FastFlowTransformer, can_compile
 from resonate_audio.model.flow_transformer import FlowTransformer, FlowTransformerConfig
 
@@ -74,6 +75,44 @@ def test_in_bfloat16_it_is_about_as_close_as_the_plain_model(model: FlowTransfor
     assert relative_error(velocity(fast), exact) < 2 * relative_error(velocity(plain), exact)
 
 
+@pytest.mark.parametrize("num_frames", [1, 20, 21, 33])
+def test_shifted_products_give_the_velocity_of_the_plain_model(
+    model: FlowTransformer, num_frames: int
+) -> None:
+    fast = FastFlowTransformer.from_model(model, torch.float32, compile=False, shifts=True)
+    assert relative_error(velocity(fast, num_frames), velocity(model, num_frames)) < 1e-5
+
+
+def test_shifted_products_in_bfloat16_err_no_more_than_the_plain_model(
+    model: FlowTransformer,
+) -> None:
+    exact, plain = velocity(model), copy.deepcopy(model).to(torch.bfloat16)
+    fast = FastFlowTransformer.from_model(model, torch.bfloat16, compile=False, shifts=True)
+    error = (velocity(fast) - exact).norm() / exact.norm()
+    assert error < 1.2 * (velocity(plain) - exact).norm() / exact.norm()
+    assert error < 0.03
+
+
+@pytest.mark.parametrize(
+    ("fast_in", "dtype", "expected"),
+    [
+        (torch.bfloat16, torch.bfloat16, True),
+        (torch.float32, torch.bfloat16, False),
+        (torch.bfloat16, torch.float32, False),
+    ],
+)
+def test_the_form_is_that_of_the_measured_rates(
+    model: FlowTransformer,
+    monkeypatch: pytest.MonkeyPatch,
+    fast_in: torch.dtype,
+    dtype: torch.dtype,
+    expected: bool,
+) -> None:
+    monkeypatch.setattr(fast_flow, "preferred_dtype", lambda _: fast_in)
+    fast = FastFlowTransformer.from_model(model, dtype, compile=False)
+    assert (fast.entry is not None) is expected
+
+
 def test_statistics_and_the_empty_prompt_come_along(model: FlowTransformer) -> None:
     fast = FastFlowTransformer.from_model(model, compile=False)
     z = draw(1, 4, 3)
@@ -128,8 +167,8 @@ model = FlowTransformer(FlowTransformerConfig(latent_channels=3, hidden=32, num_
 model.requires_grad_(False)
 for parameter in model.parameters():
     parameter.add_(0.1 * torch.randn_like(parameter))
-fast = FastFlowTransformer.from_model(model, compile=True)
-for num_rows, num_frames in ((1, 21), (2, 30)):
+forms = [FastFlowTransformer.from_model(model, compile=True, shifts=s) for s in (False, True)]
+for num_rows, num_frames, fast in [(r, f, m) for m in forms for r, f in ((1, 21), (2, 30))]:
     z, features = torch.randn(num_rows, num_frames, 3), TextFeatures(
         torch.randn(num_rows, 6, 5), torch.randn(num_rows, 5))
     plain, ours = (m(z, torch.ones(num_rows), m.condition(features)) for m in (model, fast))

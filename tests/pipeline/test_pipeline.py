@@ -24,9 +24,12 @@ from resonate_audio.core.errors import (
 from resonate_audio.core.sampling import Sampling
 from resonate_audio.core.threads import cpu_threads
 from resonate_audio.core.types import Latents
+from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig
 from resonate_audio.model.checkpoint import read_weights, write_weights
+from resonate_audio.model.fast_bigvgan import FastBigVGAN
 from resonate_audio.model.folder import Networks
-from resonate_audio.pipeline.device import choose_device, choose_dtype
+from resonate_audio.pipeline import device as device_module
+from resonate_audio.pipeline.device import choose_device, choose_dtype, vocoder_for_inference
 from resonate_audio.pipeline.path import Resonate
 from resonate_audio.pipeline.request import PromptCutWarning, make_batch
 
@@ -502,6 +505,38 @@ def test_a_device_that_is_not_here_is_named() -> None:
 def test_half_precision_is_refused_where_it_gives_garbage() -> None:
     with pytest.raises(InputError, match="float16 on mps: expected float32"):
         choose_dtype("float16", torch.device("mps"))
+
+
+@pytest.mark.parametrize("fast_in", [torch.float32, torch.bfloat16])
+def test_a_large_flow_is_in_what_the_processor_is_fast_in_unless_asked(
+    monkeypatch: pytest.MonkeyPatch, fast_in: torch.dtype
+) -> None:
+    monkeypatch.setattr(device_module, "preferred_dtype", lambda _: fast_in)
+    cpu, large = torch.device("cpu"), device_module.COMPILE_FROM_WEIGHTS
+    assert choose_dtype(None, cpu, num_weights=large) == fast_in
+    assert choose_dtype("float32", cpu, num_weights=large) == torch.float32
+    assert choose_dtype(None, cpu, num_weights=large - 1) == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_large_bigvgan_follows_the_flow_into_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(device_module, "preferred_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr(device_module, "can_compile", lambda: True)
+    config = BigVGANConfig(
+        version=2,
+        sample_rate_hz=1000,
+        num_bands=6,
+        initial_channels=4,
+        upsample_rates=(2,),
+        upsample_kernels=(4,),
+    )
+    vocoder, cpu = BigVGAN(config), torch.device("cpu")
+    assert vocoder_for_inference(vocoder, cpu, dtype) is vocoder
+    monkeypatch.setattr(device_module, "COMPILE_FROM_WEIGHTS", 1)
+    fast = vocoder_for_inference(vocoder, cpu, dtype)
+    assert isinstance(fast, FastBigVGAN) is (dtype == torch.bfloat16)
 
 
 @pytest.mark.parametrize("dtype", [None, "float32", torch.float32])

@@ -1,0 +1,97 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from resonate_audio.model import fast_bigvgan
+from resonate_audio.model.antialiased_snake import AntialiasedSnake
+from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig
+from resonate_audio.model.fast_bigvgan import Activation, FastBigVGAN, SnakeWeights, snake
+from resonate_audio.model.fast_flow import can_compile
+
+SMALL = BigVGANConfig(
+    version=2,
+    sample_rate_hz=1000,
+    num_bands=6,
+    initial_channels=16,
+    upsample_rates=(4, 2),
+    upsample_kernels=(8, 4),
+    block_kernels=(3, 5),
+    dilations=(1, 3),
+)
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def small(version: int) -> BigVGAN:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return BigVGAN(SMALL.model_copy(update={"version": version})).requires_grad_(False)
+
+
+def test_the_polynomial_is_the_squared_sine() -> None:
+    alpha, beta = torch.tensor([0.3, 2.0, 40.0]), torch.tensor([0.5, 1.0, 2.0])
+    x = 3 * draw(500, 3)
+    expected = x + torch.sin(alpha * x).square() / beta
+    torch.testing.assert_close(
+        snake(x, SnakeWeights(alpha / torch.pi, 0.5 / beta)), expected, atol=3e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 3, 7, 40])
+@pytest.mark.parametrize("stretch_samples", [1, 2, 5, 13, 100])
+def test_stretches_are_activated_like_the_whole(
+    monkeypatch: pytest.MonkeyPatch, num_samples: int, stretch_samples: int
+) -> None:
+    trained = AntialiasedSnake(7).requires_grad_(False)
+    trained.log_alpha.copy_(torch.linspace(-1, 1, 7))
+    trained.log_beta.copy_(torch.linspace(1, -1, 7))
+    weights = SnakeWeights(trained.log_alpha.exp() / torch.pi, 0.5 / trained.log_beta.exp())
+    monkeypatch.setattr(fast_bigvgan, "STRETCH_ELEMENTS", 7 * stretch_samples)
+    x = draw(2, 7, num_samples).bfloat16()
+    expected = trained(x).float()
+    got = Activation(compile=False)(x.mT.contiguous(), weights).mT.float()
+    assert (got - expected).abs().max() < 0.01 * expected.abs().max()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_wave_errs_no_more_than_with_half_precision_convolutions(version: int) -> None:
+    mel = draw(2, 6, 40)
+    trained = small(version)
+    exact, fast = trained(mel), FastBigVGAN(trained, compile=False)(mel)
+    rough = trained.cast_convs(torch.bfloat16)(mel)
+    assert fast.dtype == torch.float32
+    assert (fast - exact).norm() < 1.2 * (rough - exact).norm()
+    assert (fast - exact).norm() < 0.02 * exact.norm()
+
+
+def test_the_trained_network_stays_whole() -> None:
+    trained = small(2)
+    before = {name: value.clone() for name, value in trained.state_dict().items()}
+    FastBigVGAN(trained, compile=False)
+    assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
+
+
+COMPILED = """
+import torch
+from resonate_audio.model.fast_bigvgan import Activation, SnakeWeights
+weights, x = SnakeWeights(torch.rand(24), torch.rand(24)), torch.randn(1, 9000, 24).bfloat16()
+plain, ours = (Activation(compile)(x, weights).float() for compile in (False, True))
+assert (ours - plain).abs().max() < 0.01 * plain.abs().max()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_compile(), reason="no C++ compiler or Python headers here")
+def test_compiled_activations_are_the_same() -> None:
+    # In a process of its own: the compiler cannot trace through the shape checks of the tests.
+    environment = os.environ | {"JAXTYPING_DISABLE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
