@@ -128,7 +128,7 @@ def check_processor() -> Finding:
         f"{found.name}: {' '.join(found.units) or 'no units known'}; {found.num_cores} cores, "
         f"{found.num_threads} hardware threads; products with {torch.get_num_threads()} threads: "
         f"float32 {rates.float32_gflops:.0f}, bfloat16 {rates.bfloat16_gflops:.0f} GFLOP/s, "
-        f"{int8}; copies {rates.memory_gb_s:.0f} GB/s; training in {chosen}"
+        f"{int8}; copies {rates.memory_gb_s:.0f} GB/s; training and large models in {chosen}"
     )
     return Finding("processor", "ok", detail)
 

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resonate_audio.model.antialiased_snake import SNAKE_EPS, AntialiasedSnake, kaiser_sinc_filter
-from resonate_audio.model.bigvgan import BigVGAN, ResidualStep, Stage
+from resonate_audio.model.bigvgan import BigVGAN, ResidualBlock, ResidualStep, Stage
 
 functional = nn.functional
 STRETCH_ELEMENTS = 3 << 16
@@ -187,7 +187,9 @@ class FastBigVGAN(BigVGAN):
         total: Tensor | None = None
         for block in stage.blocks:
             y = x
+            assert isinstance(block, ResidualBlock)
             for step in block.steps:
+                assert isinstance(step, ResidualStep)
                 y = self._step(step, y)
             total = y if total is None else total.add_(y)
         assert total is not None
