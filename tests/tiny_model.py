@@ -13,8 +13,8 @@ from resonate_audio.model.adapter import write_adapter
 from resonate_audio.model.checkpoint import fingerprint_weights, write_weights
 from resonate_audio.model.flow_transformer import FlowTransformerConfig
 from resonate_audio.model.folder import Networks, build_networks
-from resonate_audio.model.istft_vocoder import ISTFTVocoderConfig
 from resonate_audio.model.minilm import MiniLM, MiniLMConfig
+from resonate_audio.model.parts_vocoder import PartsVocoderConfig
 from resonate_audio.model.presets import ModelConfig
 from resonate_audio.model.text_encoder import TextEncoderConfig
 from resonate_audio.model.vae import VAEConfig
@@ -39,12 +39,12 @@ TINY = ModelConfig(
         max_frames=256,
     ),
     vae=VAEConfig(num_bands=20, latent_channels=6, hidden=8, down_levels=(0, 1)),
-    vocoder=ISTFTVocoderConfig(
-        num_bands=20, dim=16, num_layers=1, mlp_dim=24, n_fft=256, hop_samples=HOP,
-        sample_rate_hz=RATE_HZ, num_refine=2,
+    vocoder=PartsVocoderConfig(
+        sample_rate_hz=RATE_HZ, num_bands=20, mel_n_fft=256, hop_samples=HOP, n_fft=128, dim=16,
+        mlp_dim=24, dilations=(1,), num_sines=15,
     ),
     mel=MelConfig(
-        sample_rate_hz=RATE_HZ, n_fft=256, hop_samples=HOP, num_bands=20, max_hz=4000, log="log10"
+        sample_rate_hz=RATE_HZ, n_fft=256, hop_samples=HOP, num_bands=20, max_hz=4000, log="ln"
     ),
     default_duration_s=0.5,
     max_duration_s=2.0,

@@ -10,7 +10,8 @@
         config.json  tokenizer.json  model.safetensors
 
 A model that was taught further may name a bundled model as its ``base`` and hold only the parts
-that differ from it.
+that differ from it; of the transformer also ``adapter.safetensors`` alone, which is added to the
+base's.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from resonate_audio.core.documents.json_text import read_object
 from resonate_audio.core.errors import CheckpointError, OutputError
 from resonate_audio.core.files import output_error
 from resonate_audio.core.room import refuse_too_large
-from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig
+from resonate_audio.model.adapter import ADAPTER_NAME, add_adapters, read_adapter
+from resonate_audio.model.bigvgan import BigVGAN
 from resonate_audio.model.checkpoint import (
     State,
     load_file_strict,
@@ -43,7 +45,6 @@ from resonate_audio.model.checkpoint import (
     write_weights,
 )
 from resonate_audio.model.flow_transformer import FlowTransformer, FlowTransformerConfig
-from resonate_audio.model.istft_vocoder import ISTFTVocoder
 from resonate_audio.model.linear_vae import AnyVAE, build_vae
 from resonate_audio.model.parts_vocoder import PartsVocoder, PartsVocoderConfig
 from resonate_audio.model.presets import ModelConfig, VocoderConfig
@@ -57,7 +58,7 @@ FORMAT_VERSION = 1
 BUNDLED = {"nano": "nano/weights", "nano-grpo": "nano/grpo"}
 """Embedded models: name and folder inside this package."""
 
-Vocoder = BigVGAN | ISTFTVocoder | PartsVocoder
+Vocoder = BigVGAN | PartsVocoder
 Storage = Literal["float32", "float16", "bfloat16"]
 """Type of matrices on disk; vectors and statistics always keep their own."""
 
@@ -104,8 +105,7 @@ def build_vocoder(config: VocoderConfig) -> Vocoder:
     Raises:
         ConfigError: this machine cannot hold it.
     """
-    kinds: dict[type, Any] = {PartsVocoderConfig: PartsVocoder, BigVGANConfig: BigVGAN}
-    kind = kinds.get(type(config), ISTFTVocoder)
+    kind: Any = PartsVocoder if isinstance(config, PartsVocoderConfig) else BigVGAN
     refuse_too_large(lambda: kind(config), "vocoder")
     made: Vocoder = kind(config)
     return made
@@ -142,16 +142,42 @@ def part_folder(folder: Path, name: str) -> Path:
     Raises:
         CheckpointError: the index is broken, or its base is no bundled model.
     """
-    if (folder / name).is_dir() or not is_model_folder(folder):
-        return folder / name
+    base = None if (folder / name).is_dir() else base_folder(folder)
+    return folder / name if base is None else part_folder(base, name)
+
+
+def base_folder(folder: Path) -> Path | None:
+    """The folder of the model that has the parts which this one lacks; None without one.
+
+    Raises:
+        CheckpointError: the index is broken, or its base is no bundled model.
+    """
+    if not is_model_folder(folder):
+        return None
     base = read_index(folder).base
     if base is None:
-        return folder / name
-    if base not in BUNDLED:
+        return None
+    place = Path(str(files("resonate_audio"))) / BUNDLED.get(base, "")
+    if base not in BUNDLED or place.resolve() == folder.resolve():
         raise CheckpointError(
             f"{folder / INDEX_NAME}: base is {base!r}; expected one of {', '.join(BUNDLED)}"
         )
-    return Path(str(files("resonate_audio"))) / BUNDLED[base] / name
+    return place
+
+
+def own_adapter(folder: Path) -> Path | None:
+    """The adapter that makes a model of its base; None where the folder has a whole transformer.
+
+    Raises:
+        CheckpointError: the index is broken, or the folder has neither, so it would be its base.
+    """
+    base = None if (folder / "transformer").is_dir() else base_folder(folder)
+    if base is None:
+        return None
+    path = folder / ADAPTER_NAME
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: neither transformer/ nor {ADAPTER_NAME} is there")
+    return path
 
 
 def read_index(folder: Path) -> ModelIndex:
@@ -185,11 +211,19 @@ def read_networks(folder: Path) -> Networks:
 
 
 def read_part(folder: Path, config: ModelConfig, name: str) -> Any:
-    """Load one of ``PARTS``.
+    """Load one of ``PARTS``, an adapter in the folder added to its base's transformer.
 
     Raises:
-        CheckpointError: names the file and the first key that is missing, unexpected or misshapen.
+        CheckpointError: names the file and the first key that is missing, unexpected or misshapen;
+            or an adapter is of another base.
     """
+    adapter = own_adapter(folder) if name == "transformer" else None
+    if adapter is not None:
+        base = base_folder(folder)
+        assert base is not None
+        transformer: FlowTransformer = read_part(base, config, name)
+        add_adapters(transformer, [read_adapter(adapter)], str(read_index(folder).base))
+        return transformer
     builders: dict[str, Callable[[], nn.Module]] = {
         "transformer": lambda: build_transformer(config.transformer),
         "vae": lambda: build_vae(config.vae),

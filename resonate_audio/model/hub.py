@@ -10,6 +10,7 @@ from pathlib import Path
 
 from resonate_audio.core.errors import ModelNotFoundError
 from resonate_audio.core.paths import given_path
+from resonate_audio.model.adapter import ADAPTER_NAME
 from resonate_audio.model.folder import (
     BUNDLED,
     INDEX_NAME,
@@ -26,6 +27,7 @@ from resonate_audio.model.text_encoder import ENCODER_FILES, POOLED_FOLDER, Text
 
 MODEL_FILES = (
     INDEX_NAME,
+    ADAPTER_NAME,
     *(f"{part}/{WEIGHTS_NAME}" for part in PARTS),
     *(f"{TEXT_ENCODER}/{name}" for name in ENCODER_FILES),
     *(f"{TEXT_ENCODER}/{POOLED_FOLDER}/{name}" for name in ENCODER_FILES),

@@ -25,9 +25,8 @@ from jaxtyping import Complex, Float
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from resonate_audio.audio.mel import MelConfig, mel_edges
+from resonate_audio.audio.mel import MelConfig, mel_basis, mel_edges
 from resonate_audio.core.config import NetworkConfig
-from resonate_audio.model.istft_vocoder import envelope_guess
 
 MEL_CENTRE, MEL_SPREAD = -6.0, 4.0
 """About mean and deviation of the log-mels of recordings, in nats: what the network is given."""
@@ -336,6 +335,28 @@ class PartsVocoder(nn.Module):
             self.envelope.weight.copy_(weight[::ratio])
             self.envelope.bias.copy_(bias[::ratio] - 0.5 * math.log(ratio))
             self.head.weight[: 2 * config.frames_per_hop * config.num_bins] *= 0.3
+
+
+def envelope_guess(
+    config: MelConfig,
+) -> tuple[Float[Tensor, "bin band"], Float[Tensor, " bin"]]:
+    """Affine map from log-mels to the log-magnitude of a spectrum that is flat inside each band.
+
+    For such a spectrum mel_b = log(|S| · area_b), so ln|S| at a band's centre is ln mel − ln area;
+    bins between two centres take the linear mixture.
+    """
+    basis = mel_basis(config)
+    area = basis.sum(dim=1)
+    bins = torch.arange(config.num_bins, dtype=torch.float64)
+    centres = (basis * bins).sum(dim=1) / area.clamp(min=1e-12)
+    right = torch.searchsorted(centres.contiguous(), bins).clamp(1, config.num_bands - 1)
+    left = right - 1
+    span = (centres[right] - centres[left]).clamp(min=1e-12)
+    share = ((bins - centres[left]) / span).clamp(0, 1)
+    mixture = F.one_hot(left, config.num_bands) * (1 - share)[:, None]
+    mixture = mixture + F.one_hot(right, config.num_bands) * share[:, None]
+    base = 1.0 if config.log == "ln" else math.log(10)
+    return (mixture * base).float(), -(mixture @ area.clamp(min=1e-12).log()).float()
 
 
 class PeakReader(nn.Module):

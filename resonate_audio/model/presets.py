@@ -13,7 +13,6 @@ from resonate_audio.core.errors import InputError
 from resonate_audio.core.sampling import MAX_STEPS, NO_GUIDANCE, Sampling, SolverSettings
 from resonate_audio.model.bigvgan import BigVGANConfig
 from resonate_audio.model.flow_transformer import FlowTransformerConfig
-from resonate_audio.model.istft_vocoder import ISTFTVocoderConfig
 from resonate_audio.model.lengths import num_latent_frames
 from resonate_audio.model.linear_vae import AnyVAEConfig, LinearVAEConfig
 from resonate_audio.model.parts_vocoder import PartsVocoderConfig
@@ -23,9 +22,7 @@ from resonate_audio.model.vae import VAEConfig
 MAX_MEAN_STEPS = 25
 """Steps beyond which mean velocities gain nothing; as many as the plain flow takes."""
 
-VocoderConfig = Annotated[
-    BigVGANConfig | ISTFTVocoderConfig | PartsVocoderConfig, Field(discriminator="kind")
-]
+VocoderConfig = Annotated[BigVGANConfig | PartsVocoderConfig, Field(discriminator="kind")]
 
 
 class ModelConfig(FrozenConfig):
@@ -313,41 +310,20 @@ MEANAUDIO_L = MEANAUDIO_S.model_copy(
 """MeanAudio of 479.5 M parameters."""
 MEANAUDIO = (FLUXAUDIO_S, MEANAUDIO_S, MEANAUDIO_S_AC, MEANAUDIO_L)
 
-NANO = ModelConfig(
-    name="nano",
+NANO_FLOW = ModelConfig(
+    name="nano-flow",
     text_encoder=ALL_MINILM,
     transformer=FlowTransformerConfig(
-        latent_channels=64,
-        hidden=192,
-        num_heads=3,
+        latent_channels=96,
+        hidden=256,
+        num_heads=4,
         num_joint_blocks=2,
-        num_single_blocks=4,
-        mlp_ratio=2.0,
+        num_single_blocks=6,
+        mlp_ratio=1.5,
         text_dim=384,
         pooled_dim=384,
         num_text_tokens=77,
-    ),
-    vae=LinearVAEConfig(num_bands=80, latent_channels=64),
-    vocoder=ISTFTVocoderConfig(),
-    mel=MEL_16K,
-    default_duration_s=5.0,
-    max_duration_s=5.0,
-    licence="CC BY-SA 4.0",
-)
-"""The embedded model: 16 kHz, up to 5 s, made for two CPU cores."""
-
-NANO2 = ModelConfig(
-    name="nano2",
-    text_encoder=ALL_MINILM,
-    transformer=NANO.transformer.model_copy(
-        update={
-            "latent_channels": 96,
-            "hidden": 256,
-            "num_heads": 4,
-            "num_single_blocks": 6,
-            "mlp_ratio": 1.5,
-            "data_std": 0.25,
-        }
+        data_std=0.25,
     ),
     vae=LinearVAEConfig(num_bands=128, latent_channels=96, quiet_range=9.21),
     vocoder=PartsVocoderConfig(),
@@ -356,7 +332,10 @@ NANO2 = ModelConfig(
     max_duration_s=10.0,
     licence="CC BY-SA 4.0",
 )
-"""The embedded model to come: 44.1 kHz, up to 10 s; `recipes/nano/nano2` makes a folder of it."""
+"""The flow that nano was distilled from: 25 steps, guidance to be added."""
 
-PRESETS = {preset.name: preset for preset in (RESONATE, RESONATE_16K, *MEANAUDIO, NANO, NANO2)}
+NANO = with_few_steps(NANO_FLOW, default_steps=4).model_copy(update={"name": "nano"})
+"""The embedded model: 44.1 kHz, up to 10 s, four steps, made for two CPU cores."""
+
+PRESETS = {preset.name: preset for preset in (RESONATE, RESONATE_16K, *MEANAUDIO, NANO_FLOW, NANO)}
 """Every family by name."""

@@ -1,21 +1,23 @@
-"""Putting trained parts into the folder that ships with the package.
-
-python -m resonate_audio.nano.bundle TRANSFORMER VAE VOCODER [--target FOLDER]
-"""
+"""Putting trained parts into the folders that ship with the package; `recipes/nano/finish` asks for it."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
 
-from resonate_audio.core.errors import CheckpointError, ResonateError
+from resonate_audio.core.errors import CheckpointError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.core.paths import bundled_recipes
-from resonate_audio.model.checkpoint import load_strict, read_weights, write_weights
+from resonate_audio.model.adapter import ADAPTER_NAME, check_fit, linear_maps, read_adapter
+from resonate_audio.model.checkpoint import (
+    fingerprint_weights,
+    load_strict,
+    read_metadata,
+    read_weights,
+    write_weights,
+)
 from resonate_audio.model.folder import (
     INDEX_NAME,
     PARTS,
@@ -25,7 +27,7 @@ from resonate_audio.model.folder import (
     build_networks,
     index_text,
     read_config,
-    read_networks,
+    read_part,
     stored,
 )
 from resonate_audio.model.hub import find_model
@@ -86,11 +88,10 @@ def bundle_nano(
 def bundle_taught(
     source: Path, target: Path = TAUGHT_FOLDER, base: str = "nano", storage: Storage = "float16"
 ) -> int:
-    """Write the transformer of a taught model beside its base, of which it has all other parts.
+    """Write the adapter of a taught model beside its base, of which it has everything else.
 
     Args:
-        source: folder of the taught model, such as ``export`` of a run; also one that holds the
-            weights of a transformer alone, as pre-training and fine-tuning write it.
+        source: folder with ``adapter.safetensors``, such as ``export`` of a run with ``lora``.
         target: folder; a card in it stays as it is.
         base: bundled model that it was taught from.
         storage: type of the matrices on disk.
@@ -99,52 +100,22 @@ def bundle_taught(
         Bytes on disk.
 
     Raises:
-        CheckpointError: the model has other sizes than its base.
+        CheckpointError: there is no adapter, or it is of another model.
         OutputError: the folder cannot be written.
     """
-    expected = read_config(find_model(base))
-    networks = _read_taught(source, expected)
-    if networks.config.transformer != expected.transformer:
-        raise CheckpointError(f"{source}: its transformer has other sizes than that of {base}")
-    path = target / "transformer" / WEIGHTS_NAME
-    state = stored(networks.states()["transformer"], storage, "transformer")
-    write_weights(path, state, {"format": "pt"})
+    folder = find_model(base)
+    config, file = read_config(folder), source / ADAPTER_NAME
+    adapter = read_adapter(file)
+    transformer = read_part(folder, config, "transformer")
+    fingerprint = fingerprint_weights([transformer.state_dict()])
+    check_fit(adapter, linear_maps(transformer), fingerprint, base)
+    path = target / ADAPTER_NAME
+    write_weights(path, stored(read_weights(file), storage, str(file)), read_metadata(file))
     with atomic_path(target / INDEX_NAME) as temporary:
-        own = {"default_guidance": networks.config.default_guidance}
-        temporary.write_text(index_text(expected.model_copy(update=own), base), encoding="utf-8")
+        temporary.write_text(index_text(config, base), encoding="utf-8")
     return path.stat().st_size
-
-
-def _read_taught(source: Path, config: ModelConfig) -> Networks:
-    weights = source / WEIGHTS_NAME
-    if not weights.is_file():
-        return read_networks(source)
-    networks = build_networks(config)
-    _load(networks, "transformer", weights)
-    return networks
 
 
 def _load(networks: Networks, part: str, path: Path) -> None:
     network: nn.Module = getattr(networks, part)
     load_strict(network, read_weights(path), str(path))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Bundle the three files given; exit 2 with one line on a mistake."""
-    parser = argparse.ArgumentParser(prog="bundle", description="Ship trained parts as nano.")
-    for part in PARTS:
-        parser.add_argument(part, type=Path, help="weights file or folder")
-    parser.add_argument("--target", type=Path, default=BUNDLED_FOLDER)
-    options = parser.parse_args(arguments)
-    try:
-        sizes = bundle_nano({part: getattr(options, part) for part in PARTS}, options.target)
-    except ResonateError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    for part, size in sizes.items():
-        sys.stdout.write(f"{part:<12} {size / 1e6:6.2f} MB\n")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,4 +1,5 @@
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -6,8 +7,13 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 
-from resonate_audio.audio.mel import MEL_44K, MelFrontEnd
-from resonate_audio.model.parts_vocoder import NOISE_BLOCK, PartsVocoder, PartsVocoderConfig
+from resonate_audio.audio.mel import MEL_44K, MelConfig, MelFrontEnd, mel_basis
+from resonate_audio.model.parts_vocoder import (
+    NOISE_BLOCK,
+    PartsVocoder,
+    PartsVocoderConfig,
+    envelope_guess,
+)
 
 SMALL = PartsVocoderConfig(
     sample_rate_hz=8000,
@@ -191,3 +197,14 @@ def test_half_precision_weights_give_float32_samples() -> None:
 def test_sizes_that_do_not_fit_are_refused(field: str, value: int, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         PartsVocoderConfig(**SMALL.model_dump() | {field: value})
+
+
+@pytest.mark.parametrize("log", ["ln", "log10"])
+def test_a_flat_spectrum_is_guessed_from_its_mel(log: Literal["ln", "log10"]) -> None:
+    config = MelConfig(
+        sample_rate_hz=1000, n_fft=64, hop_samples=16, num_bands=10, max_hz=500, log=log
+    )
+    weight, bias = envelope_guess(config)
+    area = (5.0 * mel_basis(config).sum(dim=1)).float()
+    mel = area.log() if log == "ln" else area.log10()
+    torch.testing.assert_close(weight @ mel + bias, torch.full((33,), math.log(5.0)))

@@ -1,4 +1,4 @@
-"""The whole path with the vocoder of parts and a linear VAE, as nano 2 has them."""
+"""The whole path with the vocoder of parts and a linear VAE, as nano has them."""
 
 import numpy as np
 import pytest
@@ -7,19 +7,11 @@ from tiny_model import TINY, write_text_encoder
 
 from resonate_audio.model.folder import build_networks, write_networks
 from resonate_audio.model.linear_vae import LinearVAEConfig
-from resonate_audio.model.parts_vocoder import PartsVocoderConfig
 from resonate_audio.pipeline.path import Resonate
 
 CONFIG = TINY.model_copy(
-    update={
-        "vae": LinearVAEConfig(num_bands=20, latent_channels=6, quiet_range=9.21),
-        "vocoder": PartsVocoderConfig(
-            sample_rate_hz=8000, num_bands=20, mel_n_fft=256, hop_samples=64, n_fft=128, dim=16,
-            mlp_dim=24, dilations=(1,), num_sines=15,
-        ),
-        "mel": TINY.mel.model_copy(update={"log": "ln"}),
-    }
-)  # fmt: skip
+    update={"vae": LinearVAEConfig(num_bands=20, latent_channels=6, quiet_range=9.21)}
+)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,6 @@ from resonate_audio.core.documents.json_text import read_json, read_json_lines
 from resonate_audio.core.errors import ManifestError
 from resonate_audio.core.files import atomic_path, file_sha256
 from resonate_audio.model.folder import WEIGHTS_NAME
-from resonate_audio.model.istft_vocoder import ISTFTVocoder
 from resonate_audio.nano.bundle import BUNDLED_FOLDER
 from resonate_audio.nano.judges.questions import Source
 
@@ -184,16 +183,13 @@ def decode_clips(corpus: Path, clips: Sequence[dict[str, Any]]) -> list[Samples]
 def through_decoder(pipeline: Resonate, sounds: Sequence[Samples]) -> list[Samples]:
     """Each sound after mel, VAE and vocoder, at its own length and peak.
 
-    They are laid one after the other with silence between, and decoded a minute at a time. The
-    vocoder's phases are not refined: judges see spectra, and it would take ten times as long.
+    They are laid one after the other with silence between, and decoded a minute at a time.
     """
     import soxr
 
     from resonate_audio.audio.mel import MelFrontEnd
 
     config, vocoder = pipeline.config.mel, pipeline.vocoder
-    if isinstance(vocoder, ISTFTVocoder):
-        vocoder.config = vocoder.config.model_copy(update={"num_refine": 0})
     front_end, frame = MelFrontEnd(config), config.hop_samples * pipeline.vae.hops_per_frame
     decoded: list[Samples] = []
     at_rate = [soxr.resample(sound, RATE_HZ, config.sample_rate_hz) for sound in sounds]

@@ -6,7 +6,7 @@ from torch import nn
 
 from resonate_audio.audio.mel import MEL_16K, MelFrontEnd
 from resonate_audio.core.errors import ConfigError
-from resonate_audio.model.istft_vocoder import ISTFTVocoder, ISTFTVocoderConfig
+from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig
 from resonate_audio.model.parts_vocoder import PartsVocoder, PartsVocoderConfig
 from resonate_audio.training.codec.crops import CropConfig, CropSource
 from resonate_audio.training.codec.vocoder import (
@@ -22,7 +22,11 @@ PARTS = VocoderObjective(complex_weight=0, sine_weight=1.0, share_weight=1.0, va
 def make_task(adversary: AdversaryConfig | None = None) -> VocoderTask:
     torch.manual_seed(0)
     source = CropSource(tones(), CropConfig(crop_s=0.256, rows_per_batch=3), 256, seed=0)
-    model = ISTFTVocoder(ISTFTVocoderConfig(dim=32, num_layers=1, mlp_dim=32, num_refine=0))
+    config = BigVGANConfig(
+        version=2, sample_rate_hz=16_000, num_bands=80, initial_channels=32,
+        upsample_rates=(8, 8, 4), upsample_kernels=(16, 16, 8), block_kernels=(3,), dilations=(1,),
+    )  # fmt: skip
+    model = BigVGAN(config)
     return VocoderTask(model, MelFrontEnd(MEL_16K), source, VocoderObjective(adversary=adversary))
 
 
