@@ -21,6 +21,8 @@ from resonate_audio.model.vae import VAEConfig
 
 MAX_MEAN_STEPS = 25
 """Steps beyond which mean velocities gain nothing; as many as the plain flow takes."""
+MEAN_EDIT_STEPS = 12
+"""Steps of mean velocities where a source is changed: what is made has to meet what is kept."""
 
 VocoderConfig = Annotated[BigVGANConfig | PartsVocoderConfig, Field(discriminator="kind")]
 
@@ -187,6 +189,12 @@ class ModelConfig(FrozenConfig):
     def max_steps(self) -> int:
         """Most solver steps."""
         return MAX_MEAN_STEPS if self.transformer.mean_velocity else MAX_STEPS
+
+    @property
+    def edit_steps(self) -> int:
+        """Solver steps when a source is changed and the caller asks for none."""
+        least = MEAN_EDIT_STEPS if self.transformer.mean_velocity else 1
+        return max(self.default_steps, least)
 
     @property
     def frame_samples(self) -> int:

@@ -244,9 +244,12 @@ class Editing(Stations):
         rows = make_batch((prompt or "-",) * takes, options.get("negative_prompt"),
                           options.get("seeds"))  # fmt: skip
         batch = Batch((prompt,) * takes, rows.negatives, rows.seeds)
+        steps = options.get("num_inference_steps")
+        if steps is None and source is not None:
+            steps = self.config.edit_steps
         sampling = self.config.sampling(
             duration_s,
-            options.get("num_inference_steps"),
+            steps,
             options.get("guidance_scale"),
             solver=options.get("solver"),
         )

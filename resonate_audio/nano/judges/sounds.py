@@ -154,8 +154,15 @@ def _write_sounds(
         temporary.write_text(json.dumps(rows), encoding="utf-8")
 
 
-def decode_clips(corpus: Path, clips: Sequence[dict[str, Any]]) -> list[Samples]:
-    """At most five seconds of each clip at 16 kHz, in the order given.
+def decode_clips(
+    corpus: Path, clips: Sequence[dict[str, Any]], rate_hz: int = RATE_HZ
+) -> list[Samples]:
+    """At most five seconds of each clip, in the order given.
+
+    Args:
+        corpus: folder with the shards.
+        clips: lines of its manifest.
+        rate_hz: of what is returned; 16 kHz is what judges hear.
 
     Raises:
         ManifestError: a shard is missing.
@@ -171,11 +178,12 @@ def decode_clips(corpus: Path, clips: Sequence[dict[str, Any]]) -> list[Samples]
         if not path.is_file():
             raise ManifestError(f"{path}: the shard is missing; run recipes/nano/prepare again")
         found = read_sound(path)
-        wave, rate_hz = found.samples, found.sample_rate_hz
+        wave, of_shard_hz = found.samples, found.sample_rate_hz
         for index in indices:
             start, length = clips[index]["start"], clips[index]["frames"]
-            piece = wave[start : start + min(length, MAX_SAMPLES * rate_hz // RATE_HZ + 1)]
-            sounds[index] = np.clip(soxr.resample(piece, rate_hz, RATE_HZ), -1, 1)[:MAX_SAMPLES]
+            piece = wave[start : start + min(length, MAX_SAMPLES * of_shard_hz // RATE_HZ + 1)]
+            samples = np.clip(soxr.resample(piece, of_shard_hz, rate_hz), -1, 1)
+            sounds[index] = samples[: MAX_SAMPLES * rate_hz // RATE_HZ]
     return sounds
 
 

@@ -142,7 +142,8 @@ class Catalogue:
         subject = subject_of(request, bounds, source)
         try:
             found.config.check_negative([request.negative_prompt or ""])
-            sampling = found.config.sampling(subject.duration_s, **request.asked())
+            steps = {} if source is None else {"num_inference_steps": found.config.edit_steps}
+            sampling = found.config.sampling(subject.duration_s, **steps | request.asked())
         except InputError as error:
             raise ApiError(422, str(error)) from error
         seeds = request.chosen_seeds()
