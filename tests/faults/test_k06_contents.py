@@ -102,7 +102,7 @@ def values_of(recipe: type[FrozenConfig], folder: Path) -> dict[str, Any]:
     if recipe is PretrainRecipe:
         parts = ("vae", "vocoder", "text_encoder", "transformer")
         return {
-            "preset": "nano",
+            "preset": "nano-flow",
             "data": {"manifest": str(folder / "manifest"), "cache": str(folder / "cache")},
             "weights": {part: str(folder / part) for part in parts},
             "run": {"output": str(folder / "run")},

@@ -143,7 +143,7 @@ def lay(command: str, inputs: Path, disk: Path, model: Path) -> None:
     write(inputs / "pairs.yaml", rest | pairs)
     data = {"manifest": str(inputs / "corpus" / "manifest.jsonl"), "cache": str(disk / "cache")}
     write(inputs / "vae.yaml", {
-        "preset": "nano", "model": TINY_MODEL, "data": data, "run": recipe["run"],
+        "preset": "nano-flow", "model": TINY_MODEL, "data": data, "run": recipe["run"],
     })  # fmt: skip
 
 

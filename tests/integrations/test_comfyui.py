@@ -13,7 +13,7 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parents[2] / "integrations" / "comfyui"
-RATE_HZ = 16_000
+RATE_HZ = 44_100
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,15 @@ import torch
 from resonate_audio.core.config import parse_config
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.model.flow_transformer import FlowTransformer
-from resonate_audio.model.presets import NANO, PRESETS, RESONATE, RESONATE_16K, ModelConfig
+from resonate_audio.model.presets import (
+    MEAN_EDIT_STEPS,
+    NANO,
+    NANO_FLOW,
+    PRESETS,
+    RESONATE,
+    RESONATE_16K,
+    ModelConfig,
+)
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
@@ -42,10 +50,23 @@ def test_the_meanaudio_family_has_its_published_sizes(name: str, millions: float
     assert config.text_encoder.pooled_dim == 512
 
 
-def test_nano_has_four_to_ten_million_weights() -> None:
+def test_nano_has_ten_to_sixteen_million_weights() -> None:
     with torch.device("meta"):
         network = FlowTransformer(NANO.transformer)
-    assert 4e6 <= sum(value.numel() for value in network.parameters()) <= 10e6
+    assert 10e6 <= sum(value.numel() for value in network.parameters()) <= 16e6
+
+
+def test_nano_is_its_flow_in_four_steps_with_guidance_inside() -> None:
+    distilled = {"mean_velocity": True}
+    assert NANO.transformer == NANO_FLOW.transformer.model_copy(update=distilled)
+    assert (NANO.vae, NANO.vocoder, NANO.mel) == (NANO_FLOW.vae, NANO_FLOW.vocoder, NANO_FLOW.mel)
+    assert (NANO.default_steps, NANO.default_guidance, NANO.guidance_inside) == (4, 1.0, True)
+    assert NANO.num_frames(NANO.max_duration_s) == 216
+
+
+def test_where_a_source_is_changed_mean_velocities_take_more_steps() -> None:
+    assert (NANO.edit_steps, NANO_FLOW.edit_steps) == (MEAN_EDIT_STEPS, NANO_FLOW.default_steps)
+    assert NANO.model_copy(update={"default_steps": 20}).edit_steps == 20
 
 
 def test_16_khz_frames_are_32_ms() -> None:
@@ -71,7 +92,7 @@ def test_sizes_that_do_not_fit_are_refused(part: str, field: str, value: int, me
 
 
 def test_a_default_beyond_the_longest_is_refused() -> None:
-    values = {**NANO.model_dump(), "default_duration_s": 6.0}
+    values = {**NANO.model_dump(), "default_duration_s": 11.0}
     with pytest.raises(ConfigError, match="default_duration_s"):
         parse_config(ModelConfig, values, "here")
 

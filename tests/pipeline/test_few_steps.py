@@ -13,7 +13,7 @@ from resonate_audio.cli.evaluate.makers import model_maker
 from resonate_audio.cli.main import run
 from resonate_audio.core.errors import InputError
 from resonate_audio.model.folder import write_networks
-from resonate_audio.model.presets import ModelConfig, with_few_steps
+from resonate_audio.model.presets import MEAN_EDIT_STEPS, ModelConfig, with_few_steps
 from resonate_audio.pipeline.path import Resonate
 from resonate_audio.pipeline.request import Batch
 from resonate_audio.serving.config import ServeConfig
@@ -86,9 +86,46 @@ def test_a_sound_is_varied_from_the_level_that_is_asked_for(
 ) -> None:
     [source] = few.generate("dog", seeds=1)
     forwards.clear()
-    [varied] = few.vary(source, 0.5, "rain", seeds=2)
+    [varied] = few.vary(source, 0.5, "rain", seeds=2, num_inference_steps=4)
     assert forwards == [1] * 2
     assert np.isfinite(varied.samples).all()
+
+
+def test_a_source_is_changed_in_more_steps_than_a_sound_is_made_in(
+    few: Resonate, forwards: list[int]
+) -> None:
+    [source] = few.generate("dog", seeds=1)
+    whole = few.config.edit_steps
+    assert whole == MEAN_EDIT_STEPS > few.config.default_steps
+    forwards.clear()
+    [varied] = few.vary(source, 1.0, "rain", seeds=2)
+    assert len(forwards) == whole
+    assert varied.recipe is not None
+    assert varied.recipe.num_inference_steps == whole
+    again = few.replay(varied.recipe, source=source)
+    assert np.array_equal(again.samples, varied.samples)
+    forwards.clear()
+    few.loop("dog", seeds=2)
+    assert len(forwards) == few.config.default_steps
+
+
+def test_every_way_of_editing_takes_mean_velocities(few: Resonate) -> None:
+    [source] = few.generate("dog", seeds=1, duration_s=1.0)
+    made = [
+        few.reword(source, "rain", seeds=2),
+        few.replace(source, [(0.3, 0.6)], "rain", seeds=2),
+        few.extend(source, after_s=0.4, seeds=2),
+        few.loop(source, seam_s=0.2, seeds=2),
+        few.loop("dog", 0.7, seeds=2),
+        few.sequence([(0, 0.5, "dog"), (0.5, 1.0, "rain")], seeds=2),
+        few.generate("dog", duration_s=5.0, seeds=2),
+    ]
+    lengths = [len(sounds[0].samples) for sounds in made]
+    assert lengths == [round(8000 * s) for s in (1.0, 1.0, 1.4, 1.0, 0.7, 1.0, 5.0)]
+    assert all(np.isfinite(sounds[0].samples).all() for sounds in made)
+    kept = made[1][0].samples
+    assert np.array_equal(kept[:2300], source.samples[:2300])
+    assert not np.array_equal(kept, source.samples)
 
 
 def test_a_step_of_the_pipeline_is_the_mean_velocity_to_the_next_level(few: Resonate) -> None:
@@ -131,7 +168,7 @@ def test_the_server_takes_its_own_settings_and_refuses_others(folder: Path, tmp_
     sampling = catalogue.check(JobRequest(input="dog")).sampling
     assert (sampling.num_inference_steps, sampling.guidance_scale) == (4, 1.0)
     taught = catalogue.check(JobRequest(input="dog", model="nano-grpo")).sampling
-    assert (taught.num_inference_steps, taught.guidance_scale) == (25, 1.0)
+    assert (taught.num_inference_steps, taught.guidance_scale) == (4, 1.0)
     for asked in (
         JobRequest(input="dog", guidance_scale=2.0),
         JobRequest(input="dog", num_inference_steps=26),

@@ -9,7 +9,7 @@ from tiny_corpus import TINY_MODEL, write_corpus
 def settings(tmp_path: Path) -> dict[str, Any]:
     """What the recipes of all three trainers have in common."""
     return {
-        "preset": "nano",
+        "preset": "nano-flow",
         "model": TINY_MODEL,
         "data": {"manifest": str(write_corpus(tmp_path)), "cache": str(tmp_path / "cache")},
         "optim": {"learning_rate": 1e-3, "warmup_steps": 2},

@@ -1,4 +1,4 @@
-"""A few short sounds, and models small enough to train on them in a second."""
+"""A few short sounds, and a model small enough to train on them in a second: see nano-flow."""
 
 import json
 from pathlib import Path
@@ -15,18 +15,37 @@ RATE_HZ = 16_000
 TINY_MODEL = {
     "vae": {
         "kind": "conv",
-        "num_bands": 80,
+        "num_bands": 40,
         "latent_channels": 4,
         "hidden": 8,
         "down_levels": [0, 1],
     },
-    "vocoder": {"dim": 16, "num_layers": 1, "mlp_dim": 16, "num_refine": 0},
+    "vocoder": {
+        "sample_rate_hz": RATE_HZ,
+        "num_bands": 40,
+        "mel_n_fft": 1024,
+        "hop_samples": 256,
+        "n_fft": 512,
+        "dim": 16,
+        "mlp_dim": 16,
+        "dilations": [1],
+        "num_sines": 30,
+    },
+    "mel": {
+        "sample_rate_hz": RATE_HZ,
+        "n_fft": 1024,
+        "hop_samples": 256,
+        "num_bands": 40,
+        "max_hz": RATE_HZ / 2,
+        "log": "ln",
+    },
     "transformer": {
         "latent_channels": 4,
         "hidden": 32,
         "num_heads": 2,
         "num_joint_blocks": 1,
         "num_single_blocks": 1,
+        "data_std": None,
     },
 }
 CLIPS = (("a low hum", 110, 0.4), ("a high whistle", 1760, 0.4), ("a long tone", 440, 0.9))

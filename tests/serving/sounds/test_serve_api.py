@@ -10,6 +10,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,8 +23,10 @@ pytest.importorskip("uvicorn", reason='needs pip install "resonate-audio[serve]"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with Running(tmp_path_factory.mktemp("serve") / "home") as running:
+def server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Running]:
+    """Of nano, and of a model that guidance is added to."""
+    models = ("--model", "nano", "--model", f"plain={tiny_model}")
+    with Running(tmp_path_factory.mktemp("serve") / "home", *models) as running:
         yield running
 
 
@@ -34,18 +37,22 @@ def test_a_sound_comes_with_its_facts_in_the_headers(server: Running) -> None:
     assert answer.headers["x-resonate-seed"] == "7"
     assert answer.headers["x-resonate-model"] == "nano"
     assert answer.headers["x-resonate-duration"] == "1"
-    assert answer.headers["x-resonate-sample-rate"] == "16000"
+    assert answer.headers["x-resonate-sample-rate"] == "44100"
     audio = decode_audio(answer.content, "answer")
-    assert (audio.sample_rate_hz, len(audio.samples)) == (16_000, 16_000)
+    assert (audio.sample_rate_hz, len(audio.samples)) == (44_100, 44_100)
     assert float(answer.headers["x-resonate-peak"]) == pytest.approx(
         abs(audio.samples).max(), abs=1e-4
     )
 
 
-def test_it_is_the_file_that_the_pipeline_makes_of_the_seed(server: Running) -> None:
-    answer = server.generate(input="a dog barks", negative_prompt="wind", seed=3)
-    [here] = Resonate.from_pretrained("nano", "cpu").generate(
-        "a dog barks", "wind", 1.0, num_inference_steps=2, seeds=3
+@pytest.mark.parametrize(("model", "negative"), [("nano", ""), ("plain", "wind")])
+def test_it_is_the_file_that_the_pipeline_makes_of_the_seed(
+    server: Running, tiny_model: Path, model: str, negative: str
+) -> None:
+    answer = server.generate(input="a dog barks", negative_prompt=negative, seed=3, model=model)
+    source = "nano" if model == "nano" else tiny_model
+    [here] = Resonate.from_pretrained(source, "cpu").generate(
+        "a dog barks", negative, 1.0, num_inference_steps=2, seeds=3
     )
     there = decode_audio(answer.content, "answer")
     expected = decode_audio(encode_audio(here, FORMATS[".wav"]), "here")
@@ -84,11 +91,11 @@ def batch_sizes(server: Running) -> dict[float, int]:
 @pytest.mark.parametrize(
     ("format", "media_type", "rate_hz"),
     [
-        ("wav", "audio/wav", 16_000),
-        ("flac", "audio/flac", 16_000),
-        ("mp3", "audio/mpeg", 16_000),
-        ("ogg", "audio/ogg", 16_000),
-        ("opus", "audio/ogg; codecs=opus", 16_000),
+        ("wav", "audio/wav", 44_100),
+        ("flac", "audio/flac", 44_100),
+        ("mp3", "audio/mpeg", 44_100),
+        ("ogg", "audio/ogg", 44_100),
+        ("opus", "audio/ogg; codecs=opus", 48_000),
     ],
 )
 def test_every_format_can_be_read_back(
@@ -103,9 +110,9 @@ def test_every_format_can_be_read_back(
 
 
 def test_a_sample_rate_is_resampled_to(server: Running) -> None:
-    answer = server.generate(sample_rate=44_100)
+    answer = server.generate(sample_rate=16_000)
     audio = decode_audio(answer.content, "answer")
-    assert (audio.sample_rate_hz, len(audio.samples)) == (44_100, 44_100)
+    assert (audio.sample_rate_hz, len(audio.samples)) == (16_000, 16_000)
 
 
 def test_several_sounds_come_as_a_zip(server: Running) -> None:
@@ -127,7 +134,7 @@ def test_sounds_come_as_json_in_the_order_of_their_seeds(server: Running) -> Non
 
 
 def test_elevenlabs_form_gives_mp3(server: Running) -> None:
-    body = {"text": "rain", "duration_seconds": 0.5, "prompt_influence": 0.3}
+    body = {"text": "rain", "duration_seconds": 0.5, "prompt_influence": 0.3, "model_id": "plain"}
     answer = server.client.post("/v1/sound-generation", json=body)
     assert answer.headers["content-type"] == "audio/mpeg"
     audio = decode_audio(answer.content, "answer")
@@ -157,9 +164,9 @@ def test_a_cut_prompt_is_told(server: Running) -> None:
 
 
 def test_models_are_listed_with_what_they_make(server: Running) -> None:
-    [nano] = server.client.get("/v1/models").json()["data"]
-    assert nano["id"] == "nano"
-    assert (nano["min_duration_s"], nano["window_s"], nano["max_duration_s"]) == (0.1, 5.0, 60.0)
+    nano, plain = server.client.get("/v1/models").json()["data"]
+    assert (nano["id"], plain["id"]) == ("nano", "plain")
+    assert (nano["min_duration_s"], nano["window_s"], nano["max_duration_s"]) == (0.1, 10.0, 60.0)
     assert server.client.get("/v1/models/nano").json()["id"] == "nano"
     assert error_of(server.client.get("/v1/models/none"))["code"] == "model_not_found"
 
@@ -289,7 +296,7 @@ def test_a_client_that_goes_away_frees_the_queue(server: Running) -> None:
     with pytest.raises(httpx2.TimeoutException):
         server.client.post(
             "/v1/audio/generate",
-            json={"input": "rain", "num_inference_steps": 200, "n": 64},
+            json={"input": "rain", "num_inference_steps": 25, "n": 64},
             timeout=0.5,
         )
     until_s = time.monotonic() + 10

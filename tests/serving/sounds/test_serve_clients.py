@@ -21,9 +21,10 @@ DESCRIPTION = Path(__file__).parents[3] / "docs" / "openapi.json"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Running]:
     home = tmp_path_factory.mktemp("clients") / "home"
-    with Running(home, "--set", "deadline_s=3", "--set", "max_duration_s=1", key=KEY) as running:
+    options = ["--set", "deadline_s=3", "--set", "max_duration_s=1", "--model", "nano"]
+    with Running(home, *options, "--model", f"plain={tiny_model}", key=KEY) as running:
         until_s = time.monotonic() + 120
         while running.client.get("/ready").status_code != 200:  # loading is no part of a deadline
             assert time.monotonic() < until_s
@@ -34,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def test_openai_lists_models_and_makes_a_sound(server: Running) -> None:
     openai = pytest.importorskip("openai", reason="needs pip install openai")
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY) as client:
-        assert [model.id for model in client.models.list()] == ["nano"]
+        assert [model.id for model in client.models.list()] == ["nano", "plain"]
         assert client.models.retrieve("nano").owned_by == "resonate"
         body = {"input": "rain", "seed": 3, **QUICK}
         answer = client.post(
@@ -64,7 +65,8 @@ def test_elevenlabs_makes_a_sound(server: Running) -> None:
     with httpx.Client() as transport:
         client = elevenlabs.ElevenLabs(base_url=server.url, api_key=KEY, httpx_client=transport)
         parts = client.text_to_sound_effects.convert(
-            text="rain", duration_seconds=0.5, prompt_influence=0.3, output_format="mp3_22050_32"
+            text="rain", duration_seconds=0.5, prompt_influence=0.3, model_id="plain",
+            output_format="mp3_22050_32",
         )
         audio = decode_audio(b"".join(parts), "answer")
     assert audio.sample_rate_hz == 22_050

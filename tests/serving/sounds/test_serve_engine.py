@@ -20,7 +20,7 @@ from resonate_audio.serving.sounds.service import Service
 from resonate_audio.serving.sounds.shelf import Catalogue, Shelf
 from resonate_audio.serving.sounds.store import Sound, Store, new_id
 
-QUICK = Sampling(0.5, 2, 4.5)
+QUICK = Sampling(0.5, 2, 1.0)
 WAIT_S = 60.0
 
 
@@ -45,18 +45,18 @@ def test_a_task_larger_than_a_batch_gets_all_its_sounds_in_order(engine: Engine)
 
 
 def test_tasks_of_different_kinds_each_get_their_own(engine: Engine) -> None:
-    tasks = [task(2, Sampling(0.3 + 0.1 * (n % 3), 1 + n % 2, 4.5), n) for n in range(12)]
+    tasks = [task(2, Sampling(0.3 + 0.1 * (n % 3), 1 + n % 2, 1.0), n) for n in range(12)]
     for one in tasks:
         engine.submit(one)
     for one in tasks:
         outcome = one.done.result(WAIT_S)
         assert [len(sound.samples) for sound in outcome.sounds] == [
-            round(one.wanted.sampling.duration_s * 16_000)
+            round(one.wanted.sampling.duration_s * 44_100)
         ] * 2
 
 
 def test_a_waiting_task_that_is_cancelled_never_begins(engine: Engine) -> None:
-    long = engine.submit(task(4, Sampling(5.0, 200, 4.5)))
+    long = engine.submit(task(4, Sampling(10.0, 25, 1.0)))
     waiting = engine.submit(task())
     engine.cancel(waiting)
     engine.cancel(long)
@@ -67,7 +67,7 @@ def test_a_waiting_task_that_is_cancelled_never_begins(engine: Engine) -> None:
 
 def test_every_task_ends_once_however_often_it_is_ended(engine: Engine) -> None:
     ends: list[Outcome] = []
-    one = task(3, Sampling(1.0, 30, 4.5))
+    one = task(3, Sampling(1.0, 25, 1.0))
     one.on_end = lambda _, outcome: ends.append(outcome)
     engine.submit(one)
     threads = [threading.Thread(target=engine.cancel, args=(one,)) for _ in range(8)]
@@ -90,7 +90,7 @@ def test_a_result_that_cannot_be_kept_is_a_failure_and_the_worker_goes_on(engine
 
 
 def test_what_the_model_refuses_fails_alone(engine: Engine) -> None:
-    bad = engine.submit(task(1, Sampling(5000.0, 2)))
+    bad = engine.submit(task(1, Sampling(5000.0, 2, 1.0)))
     error = bad.done.result(WAIT_S).error
     assert error is not None
     assert error.status == 422

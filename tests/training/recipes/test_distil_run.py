@@ -82,7 +82,7 @@ def test_a_teacher_with_other_latents_and_a_changed_teacher_are_one_line_and_exi
     path = write_recipe(tmp_path / "distil.yaml", values)
     other = ["--set", "model.transformer.latent_channels=6", "--set", "model.vae.latent_channels=6"]
     assert run(["train", "distil", "--recipe", str(path), *other]) == 2
-    assert "its latents have 4 channels, those of nano 6" in capsys.readouterr().err
+    assert "its latents have 4 channels, those of nano-flow 6" in capsys.readouterr().err
     assert run(["train", "distil", "--recipe", str(path), "--set", "run.num_steps=1"]) == 0
     file = tmp_path / "transformer" / "model.safetensors"
     write_weights(file, {k: v * 1.01 for k, v in read_weights(file).items()}, {})
@@ -114,5 +114,5 @@ def test_what_makes_no_sense_is_refused_by_field(
 
 def test_the_recipe_of_nano_is_valid() -> None:
     recipe = load_config(DistilRecipe, RECIPES / "nano" / "distil.yaml")
-    assert recipe.model.name == "nano2"
+    assert recipe.model.name == "nano-flow"
     assert load_config(DistilRecipe, RECIPES / "nano" / "distil.yaml", ["objective=meanflow"])

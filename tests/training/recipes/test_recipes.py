@@ -11,7 +11,7 @@ from resonate_audio.core.errors import ConfigError
 from resonate_audio.model.checkpoint import load_strict, read_weights
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.model.linear_vae import build_vae
-from resonate_audio.model.presets import NANO
+from resonate_audio.model.presets import NANO_FLOW
 from resonate_audio.training.recipes.codec import VAERecipe, VocoderRecipe, train_vae, train_vocoder
 from resonate_audio.training.recipes.model import merge
 from resonate_audio.training.recipes.pretrain import PretrainRecipe, channel_scales, train_flow
@@ -27,7 +27,8 @@ def quiet(_: str) -> None:
 def test_a_preset_fills_what_the_recipe_leaves_open(settings: dict[str, Any]) -> None:
     recipe = parse_config(VAERecipe, settings, "test")
     assert recipe.model.vae.hidden == 8
-    assert recipe.model.mel == NANO.mel
+    assert recipe.model.text_encoder == NANO_FLOW.text_encoder
+    assert recipe.model.transformer.num_text_tokens == 77
 
 
 def test_an_unknown_field_is_refused_by_name(settings: dict[str, Any]) -> None:
@@ -170,7 +171,7 @@ def test_a_latent_scale_is_the_deviation_of_normalised_latents(settings: dict[st
 
 
 def test_a_latent_scale_multiplies_the_scales_of_channels() -> None:
-    recipe = load_config(PretrainRecipe, RECIPES / "nano" / "flow2.yaml")
+    recipe = load_config(PretrainRecipe, RECIPES / "nano" / "flow.yaml")
     vae = build_vae(recipe.model.vae)
     plain = channel_scales(recipe.model_copy(update={"latent_scale": None}), vae)
     scaled = channel_scales(recipe.model_copy(update={"latent_scale": 0.25}), vae)
