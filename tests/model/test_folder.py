@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from resonate_audio.core.errors import CheckpointError
-from resonate_audio.model.folder import INDEX_NAME, index_text, read_config, read_networks
+from resonate_audio.core.errors import CheckpointError, ConfigError
+from resonate_audio.model.adapter import ADAPTER_NAME, add_adapters, read_adapter
+from resonate_audio.model.folder import (
+    INDEX_NAME,
+    index_text,
+    own_adapter,
+    part_folder,
+    read_config,
+    read_networks,
+    read_part,
+)
 from resonate_audio.model.hub import find_model, find_text_encoder
 
 
@@ -28,4 +38,52 @@ def test_a_base_that_is_not_bundled_is_refused(tmp_path: Path) -> None:
     index = index_text(read_config(find_model("nano")), base="../elsewhere")
     (tmp_path / INDEX_NAME).write_text(index)
     with pytest.raises(CheckpointError, match=r"base is '\.\./elsewhere'; expected one of nano"):
+        read_networks(tmp_path)
+
+
+def adapted(folder: Path, base: str = "nano") -> Path:
+    """A model that is nano-grpo's adapter beside a base."""
+    folder.mkdir(exist_ok=True)
+    shutil.copyfile(find_model("nano-grpo") / ADAPTER_NAME, folder / ADAPTER_NAME)
+    (folder / INDEX_NAME).write_text(index_text(read_config(find_model("nano")), base=base))
+    return folder
+
+
+def test_an_adapter_is_added_to_the_transformer_of_its_base(tmp_path: Path) -> None:
+    nano = find_model("nano")
+    base = read_part(nano, read_config(nano), "transformer")
+    folder = adapted(tmp_path)
+    found = read_part(folder, read_config(folder), "transformer").state_dict()
+    assert any(not torch.equal(found[name], value) for name, value in base.state_dict().items())
+    add_adapters(base, [read_adapter(folder / ADAPTER_NAME)], "nano")
+    assert all(torch.equal(found[name], value) for name, value in base.state_dict().items())
+
+
+def test_the_adapter_beside_a_whole_transformer_is_not_added_twice(tmp_path: Path) -> None:
+    folder = adapted(tmp_path)
+    shutil.copytree(find_model("nano") / "transformer", folder / "transformer")
+    assert own_adapter(folder) is None
+
+
+def test_a_model_without_transformer_and_adapter_is_refused(tmp_path: Path) -> None:
+    folder = adapted(tmp_path)
+    (folder / ADAPTER_NAME).unlink()
+    with pytest.raises(CheckpointError, match="neither transformer/ nor adapter"):
+        read_networks(folder)
+
+
+def test_a_base_may_have_a_base(tmp_path: Path) -> None:
+    taught = find_model("nano-grpo")
+    once = read_part(taught, read_config(taught), "transformer")
+    twice = read_part(adapted(tmp_path, "nano-grpo"), read_config(taught), "transformer")
+    same = [torch.equal(a, b) for a, b in zip(once.parameters(), twice.parameters(), strict=True)]
+    assert not all(same)
+    assert part_folder(tmp_path, "vae") == find_model("nano") / "vae"
+
+
+def test_a_vocoder_of_another_version_is_named(tmp_path: Path) -> None:
+    values = json.loads(index_text(read_config(find_model("nano"))))
+    values["config"]["vocoder"]["kind"] = "istft"
+    (tmp_path / INDEX_NAME).write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match=r"vocoder: .*'istft'"):
         read_networks(tmp_path)

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import TINY, random_networks, write_text_encoder
+from tiny_model import TINY, random_networks, write_text_encoder, write_tiny_adapter
 
 from resonate_audio.core.errors import CheckpointError
-from resonate_audio.model.checkpoint import write_weights
-from resonate_audio.model.folder import read_networks, write_networks
+from resonate_audio.model.adapter import ADAPTER_NAME, add_adapters, read_adapter, write_adapter
+from resonate_audio.model.checkpoint import fingerprint_weights, write_weights
+from resonate_audio.model.flow_transformer import FlowTransformer
+from resonate_audio.model.folder import read_networks
 from resonate_audio.model.hub import find_model
 from resonate_audio.nano.bundle import bundle_nano, bundle_taught
 from resonate_audio.pipeline.path import Resonate
@@ -51,34 +53,40 @@ def test_a_part_of_other_sizes_is_refused(tmp_path: Path) -> None:
         bundle_nano({**sources, "vae": sources["vocoder"]}, tmp_path / "weights", TINY)
 
 
-def test_a_taught_model_is_bundled_as_what_differs_from_its_base(tmp_path: Path) -> None:
-    networks = read_networks(find_model("nano"))
-    with torch.no_grad():
-        networks.transformer.text_in.linear.weight.add_(0.01)
-    write_networks(tmp_path / "export", networks, find_model("nano") / "text_encoder")
-    bundle_taught(tmp_path / "export", tmp_path / "taught")
-    names = {path.name for path in (tmp_path / "taught").iterdir()}
-    assert names == {"transformer", "model_index.json"}
-    before, after = (
-        Resonate.from_pretrained(place, device="cpu").generate(
-            "a dog barks", num_inference_steps=1, duration_s=1.0, seeds=1
-        )[0]
-        for place in ("nano", tmp_path / "taught")
-    )
-    assert not (before.samples == after.samples).all()
+def adapter_of(transformer: FlowTransformer, folder: Path) -> Path:
+    """What a run with ``lora`` exports."""
+    linear = transformer.text_in.linear.weight
+    generator = torch.Generator().manual_seed(1)
+    a = torch.randn(2, linear.shape[1], generator=generator)
+    b = 0.01 * torch.randn(linear.shape[0], 2, generator=generator)
+    fingerprint = fingerprint_weights([transformer.state_dict()])
+    folder.mkdir()
+    write_adapter(folder / ADAPTER_NAME, {"text_in.linear": (a, b)}, "nano", fingerprint)
+    return folder
 
 
-def test_the_weights_of_a_fine_tuned_transformer_are_bundled_too(tmp_path: Path) -> None:
+def test_a_taught_model_is_bundled_as_an_adapter_of_its_base(tmp_path: Path) -> None:
     transformer = read_networks(find_model("nano")).transformer
-    with torch.no_grad():
-        transformer.text_in.linear.weight.add_(0.01)
-    write_weights(tmp_path / "export" / "model.safetensors", transformer.state_dict(), {})
-    bundle_taught(tmp_path / "export", tmp_path / "taught", storage="float32")
+    source = adapter_of(transformer, tmp_path / "export")
+    bundle_taught(source, tmp_path / "taught", storage="float32")
+    names = {path.name for path in (tmp_path / "taught").iterdir()}
+    assert names == {ADAPTER_NAME, "model_index.json"}
     found = read_networks(tmp_path / "taught").transformer
+    add_adapters(transformer, [read_adapter(source / ADAPTER_NAME)], "nano")
     for name, value in transformer.state_dict().items():
         assert torch.equal(found.state_dict()[name], value), name
 
 
-def test_a_taught_model_of_other_sizes_is_refused(tmp_path: Path, tiny_model: Path) -> None:
-    with pytest.raises(CheckpointError, match="other sizes than that of nano"):
-        bundle_taught(tiny_model, tmp_path / "taught")
+def test_an_adapter_of_other_weights_is_refused(tmp_path: Path) -> None:
+    transformer = read_networks(find_model("nano")).transformer
+    with torch.no_grad():
+        transformer.text_in.linear.weight.add_(0.01)
+    source = adapter_of(transformer, tmp_path / "export")
+    with pytest.raises(CheckpointError, match="an adapter of nano .*but the model is nano"):
+        bundle_taught(source, tmp_path / "taught")
+
+
+def test_an_adapter_of_other_sizes_is_refused(tmp_path: Path) -> None:
+    path = write_tiny_adapter(tmp_path / ADAPTER_NAME)
+    with pytest.raises(CheckpointError, match=r"adapter\.safetensors: .* nano"):
+        bundle_taught(path.parent, tmp_path / "taught")

@@ -117,7 +117,7 @@ def test_every_way_of_editing_takes_mean_velocities(few: Resonate) -> None:
         few.extend(source, after_s=0.4, seeds=2),
         few.loop(source, seam_s=0.2, seeds=2),
         few.loop("dog", 0.7, seeds=2),
-        few.sequence([(0, 0.5, "dog"), (0.5, 1.0, "rain")], seeds=2),
+        few.sequence([(0.0, 0.5, "dog"), (0.5, 1.0, "rain")], seeds=2),
         few.generate("dog", duration_s=5.0, seeds=2),
     ]
     lengths = [len(sounds[0].samples) for sounds in made]

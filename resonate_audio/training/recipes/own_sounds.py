@@ -12,7 +12,16 @@ from resonate_audio.core.errors import InputError
 from resonate_audio.data.corpora import folder as told_in
 from resonate_audio.data.manifest import Clip, write_manifest
 from resonate_audio.data.sound_files import SoundFiles
-from resonate_audio.model.folder import TEXT_ENCODER, WEIGHTS_NAME, part_folder, read_config
+from resonate_audio.model.checkpoint import write_weights
+from resonate_audio.model.folder import (
+    PARTS,
+    TEXT_ENCODER,
+    WEIGHTS_NAME,
+    own_adapter,
+    part_folder,
+    read_config,
+    read_part,
+)
 from resonate_audio.model.hub import find_model
 from resonate_audio.model.presets import PRESETS, ModelConfig
 from resonate_audio.training.recipes.model import Say
@@ -32,7 +41,8 @@ def recipe_for(
 ) -> PretrainRecipe:
     """Fine-tuning of a model on a folder of sounds, with settings that suit a small folder.
 
-    The list of clips is written into ``output``.
+    The list of clips is written into ``output``, and the transformer to start from where the model is
+    an adapter beside its base.
 
     Args:
         folder: sounds; a caption lies beside each (``.txt``, ``.json``), in a ``metadata.csv`` or
@@ -58,8 +68,12 @@ def recipe_for(
     manifest = output / "clips.jsonl"
     write_manifest(manifest, clips)
     inside = part_folder(source, TEXT_ENCODER)
-    weights = {part: str(part_folder(source, part) / WEIGHTS_NAME) for part in
-               ("transformer", "vae", "vocoder")}  # fmt: skip
+    files = {part: part_folder(source, part) / WEIGHTS_NAME for part in PARTS}
+    if own_adapter(source) is not None:
+        files["transformer"] = output / "start" / WEIGHTS_NAME
+        state = read_part(source, config, "transformer").state_dict()
+        write_weights(files["transformer"], state, {})
+    weights = {part: str(file) for part, file in files.items()}
     values: dict[str, Any] = {
         "preset": config.name if config.name in PRESETS else next(iter(PRESETS)),
         "model": config.model_dump(mode="json"),
