@@ -1,11 +1,10 @@
-"""How much of a sound do the codecs keep: nano's, and the one of nano 2 beside it?
+"""How much of a sound does nano's codec keep, and one that was trained since?
 
-    python benchmarks/codec.py [--corpus ../shared/corpus] [--codec recipes/nano/codec/weights]
+    python benchmarks/codec.py [--corpus ../shared/corpus] [--codec work/codec/weights]
                                [--tagger CACHE] [--pictures FILE.png]
 
-Held-out clips of the corpus (val and test) go through vocoder, and through VAE and vocoder, of both
-codecs. Every row compares with the same 44.1 kHz recording; a codec of another rate is given it
-resampled, and what it gives back is resampled again. Means over clips of
+Held-out clips of the corpus (val and test) go through vocoder, and through VAE and vocoder, of
+nano's codec and of the one given, and are compared with the recording. Means over clips of
 
 * **mel**: mean absolute difference of log-mels, dB, of what lies up to 70 dB below the clip's
   loudest cell (16 kHz front end for 0-8 kHz, 44.1 kHz front end for the full band);
@@ -40,11 +39,10 @@ from resonate_audio.core.errors import ResonateError
 from resonate_audio.model.checkpoint import load_strict, read_weights
 from resonate_audio.model.folder import BUNDLED, Vocoder, build_vocoder
 from resonate_audio.model.linear_vae import AnyVAE, build_vae
-from resonate_audio.model.presets import NANO, NANO2, ModelConfig
+from resonate_audio.model.presets import NANO
 
 ROOT = Path(__file__).resolve().parents[1]
 CORPUS = ROOT.parent / "shared" / "corpus"
-CODEC = ROOT / "recipes" / "nano" / "codec" / "weights"
 RATE_HZ, LOW_RATE_HZ = 44_100, 16_000
 RANGE_DB = 70.0
 SIZES = (256, 512, 1024, 2048)
@@ -59,29 +57,24 @@ SHOWN = (
 
 @dataclass(frozen=True)
 class Codec:
-    """VAE and vocoder of one family."""
+    """VAE and vocoder of nano's sizes."""
 
-    config: ModelConfig
     vae: AnyVAE
     vocoder: Vocoder
 
     @torch.inference_mode()
     def pass_through(self, wave: Tensor, through_vae: bool) -> Tensor:
-        """A recording at 44.1 kHz after (VAE and) vocoder, at 44.1 kHz and of the same length."""
-        rate = self.config.mel.sample_rate_hz
-        samples = resampled(wave, RATE_HZ, rate)
-        mel = MelFrontEnd(self.config.mel)(padded(samples, self.config.frame_samples)[None])
+        """A recording at 44.1 kHz after (VAE and) vocoder, of the same length."""
+        mel = MelFrontEnd(NANO.mel)(padded(wave, NANO.frame_samples)[None])
         if through_vae:
             mel = self.vae.decode(self.vae.encode(mel).mean)
-        made = self.vocoder(mel)[0, : len(samples)]
-        return fitted(resampled(made, rate, RATE_HZ), len(wave))
+        return fitted(self.vocoder(mel)[0], len(wave))
 
     @torch.inference_mode()
     def seconds_per_second(self) -> float:
-        """What decoding ten seconds (five where that is the longest) costs one core."""
-        duration = self.config.max_duration_s
-        frames = self.config.num_frames(duration)
-        latents = torch.randn(1, frames, self.config.vae.latent_channels)
+        """What decoding ten seconds costs one core."""
+        duration = NANO.max_duration_s
+        latents = torch.randn(1, NANO.num_frames(duration), NANO.vae.latent_channels)
         times = []
         for _ in range(4):
             begun = time.perf_counter()
@@ -90,13 +83,13 @@ class Codec:
         return min(times[1:]) / duration
 
 
-def load_codec(config: ModelConfig, folder: Path) -> Codec:
+def load_codec(folder: Path) -> Codec:
     """Open the two parts in a folder of ``vae/`` and ``vocoder/``."""
-    vae, vocoder = build_vae(config.vae), build_vocoder(config.vocoder)
+    vae, vocoder = build_vae(NANO.vae), build_vocoder(NANO.vocoder)
     for name, part in (("vae", vae), ("vocoder", vocoder)):
         file = folder / name / "model.safetensors"
         load_strict(part, read_weights(file), str(file))
-    return Codec(config, vae.eval(), vocoder.eval())
+    return Codec(vae.eval(), vocoder.eval())
 
 
 # ---------------------------------------------------------------- sounds
@@ -240,16 +233,16 @@ def tagger_lines(
 # ---------------------------------------------------------------- pictures
 
 
-def draw(path: Path, pairs: Sequence[tuple[str, Tensor, Tensor, Tensor]]) -> None:
-    """Spectrograms, a column per clip: recorded, today's codec, the new one."""
+def draw(path: Path, names: Sequence[str], clips: Sequence[tuple[str, list[Tensor]]]) -> None:
+    """Spectrograms, a column per clip: recorded, and as each codec gives it back."""
     from matplotlib.figure import Figure
 
     from resonate_audio.audio.spectrogram import RANGE_DB as SHOWN_DB
     from resonate_audio.audio.spectrogram import levels_db
 
-    figure = Figure(figsize=(3.2 * len(pairs), 8.4), layout="constrained")
-    axes = figure.subplots(3, len(pairs), squeeze=False)
-    for column, (title, *waves) in enumerate(pairs):
+    figure = Figure(figsize=(3.2 * len(clips), 2.8 * len(names)), layout="constrained")
+    axes = figure.subplots(len(names), len(clips), squeeze=False)
+    for column, (title, waves) in enumerate(clips):
         for line, wave in enumerate(waves):
             axis = axes[line][column]
             levels = levels_db(wave.numpy(), RATE_HZ)
@@ -257,7 +250,7 @@ def draw(path: Path, pairs: Sequence[tuple[str, Tensor, Tensor, Tensor]]) -> Non
             axis.set(xticks=[], yticks=[])
             if line == 0:
                 axis.set_title(title, fontsize=9)
-    for line, name in enumerate(("recorded", "nano", "nano 2")):
+    for line, name in enumerate(names):
         axes[line][0].set_ylabel(name)
     figure.savefig(path, dpi=110)
 
@@ -269,44 +262,45 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="folder with manifest.jsonl")
-    parser.add_argument("--codec", type=Path, default=CODEC, help="folder of vae/ and vocoder/")
+    parser.add_argument("--codec", type=Path, help="folder of vae/ and vocoder/ to compare")
     parser.add_argument("--every", type=int, default=1, help="use every so-many-th clip")
     parser.add_argument("--tagger", type=Path, help="where the tagger is kept; left out: no tagger")
-    parser.add_argument("--pictures", type=Path, help="write ten pairs of spectrograms there")
+    parser.add_argument("--pictures", type=Path, help="write spectrograms of ten clips there")
     return parser.parse_args(arguments)
 
 
 def measure(options: argparse.Namespace) -> list[str]:
     """Send every clip every way and put the table together."""
     nano = ROOT / "resonate_audio" / BUNDLED["nano"]
-    rows = rows_of(
-        {"nano": load_codec(NANO, nano), "nano 2": load_codec(NANO2, options.codec)}
-    )  # fmt: skip
+    codecs = {"nano": load_codec(nano)}
+    if options.codec:
+        codecs[str(options.codec)] = load_codec(options.codec)
+    rows = rows_of(codecs)
     recorded: dict[str, list[np.ndarray]] = defaultdict(list)
-    pairs: dict[str, tuple[str, Tensor, Tensor, Tensor]] = {}
+    pictures: dict[str, tuple[str, list[Tensor]]] = {}
     for clip, wave in held_out(options.corpus, options.every):
         recorded[clip.label].append(resampled(wave, RATE_HZ, LOW_RATE_HZ).numpy())
         made = [row.way(wave) for row in rows]
         for row, sound in zip(rows, made, strict=True):
             row.errors.append(errors(sound, wave))
             row.sounds[clip.label].append(resampled(sound, RATE_HZ, LOW_RATE_HZ).numpy())
-        if clip.label not in pairs and len(wave) > RATE_HZ // 4:
-            pairs[clip.label] = (clip.captions[0], wave, made[1], made[3])
+        if clip.label not in pictures and len(wave) > RATE_HZ // 4:
+            pictures[clip.label] = (clip.captions[0], [wave, *made[1::2]])
     lines = [f"{len(rows[0].errors)} clips, torch {torch.__version__}", "", *table(rows)]
     if options.tagger:
         lines += ["", *tagger_lines(options.corpus, options.tagger, rows, recorded)]
     if options.pictures:
-        draw(options.pictures, chosen_pairs(pairs))
+        draw(options.pictures, ["recorded", *codecs], chosen_pictures(pictures))
     return lines
 
 
-def chosen_pairs(
-    pairs: dict[str, tuple[str, Tensor, Tensor, Tensor]],
-) -> list[tuple[str, Tensor, Tensor, Tensor]]:
+def chosen_pictures(
+    pictures: dict[str, tuple[str, list[Tensor]]],
+) -> list[tuple[str, list[Tensor]]]:
     """Ten clips: the classes we want to see, then others."""
-    order = [label for label in SHOWN if label in pairs]
-    order += [label for label in sorted(pairs) if label not in order]
-    return [pairs[label] for label in order[: len(SHOWN)]]
+    order = [label for label in SHOWN if label in pictures]
+    order += [label for label in sorted(pictures) if label not in order]
+    return [pictures[label] for label in order[: len(SHOWN)]]
 
 
 def main(arguments: Sequence[str]) -> int:

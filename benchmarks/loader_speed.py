@@ -43,14 +43,14 @@ from resonate_audio.data.shards.write import (
     write_index,
     write_shard,
 )
-from resonate_audio.model.presets import NANO
+from resonate_audio.model.presets import NANO_FLOW
 from resonate_audio.training.loop.optim import OptimConfig, make_optimizer
 from resonate_audio.training.loop.task import Draw, generator_for
 from resonate_audio.training.pretrain.shards import ShardPretrainTask
 from resonate_audio.training.pretrain.task import FlowConfig, build_transformer
 
-NUM_CLIPS, CLIP_S, RATE_HZ = 64, 5.0, 16_000
-FRAMES_PER_BATCH = 2528
+NUM_CLIPS, CLIP_S, RATE_HZ = 64, 5.0, 44_100
+FRAMES_PER_BATCH = 3456
 """Of nano's own recipe: 32 clips of five seconds."""
 SAMPLES_PER_SHARD = 1000
 TIMES_TRAINING, TIMES_SOUND, START_S, MEMORY_MB = 5, 20, 10, 2000
@@ -161,7 +161,7 @@ def encode_sound(shards: Shards, config: EncodeConfig) -> Callable[[int], int]:
 def train_step(folder: Path) -> Callable[[int], int]:
     """One update of nano on one batch that stays in memory."""
     data = LatentShards(folder / "latents")
-    model = build_transformer(NANO.transformer, data)
+    model = build_transformer(NANO_FLOW.transformer, data)
     task = ShardPretrainTask(model, data, FlowConfig(frames_per_batch=FRAMES_PER_BATCH), 0)
     optimizer = make_optimizer(model.parameters(), OptimConfig())
     batch = task.draw_batch(Draw(0, 0, generator_for(0, 0, "cpu")))

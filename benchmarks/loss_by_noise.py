@@ -1,7 +1,7 @@
 r"""At which noise levels does a flow's text matter?
 
-    python benchmarks/loss_by_noise.py --recipe recipes/nano/flow2.yaml \
-        --set weights.transformer=recipes/nano/flow2/weights
+    python benchmarks/loss_by_noise.py --recipe recipes/nano/flow.yaml \
+        --set weights.transformer=recipes/nano/flow/weights
 
 The flow-matching loss of the recipe's flow over clips of its own data, level by level, with their
 captions and with the empty prompt. The difference is what the text tells: where it is small, drawn

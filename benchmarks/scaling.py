@@ -27,7 +27,7 @@ import torch
 
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.data.latents import LatentBucket, LatentSet, pack_captions
-from resonate_audio.model.presets import NANO
+from resonate_audio.model.presets import NANO_FLOW
 from resonate_audio.training.loop.distributed import Ranks, joined_ranks
 from resonate_audio.training.loop.run_config import RunConfig, TrainerConfig
 from resonate_audio.training.loop.trainer import Trainer
@@ -40,7 +40,7 @@ WARM_UP = 2
 def random_latents(rows: int, frames: int) -> LatentSet:
     """Latents and captions of noise."""
     generator = torch.Generator().manual_seed(0)
-    config = NANO.transformer
+    config = NANO_FLOW.transformer
     mean = torch.randn(rows, frames, config.latent_channels, generator=generator).half()
     tokens = torch.randn(2, config.num_text_tokens, config.text_dim, generator=generator)
     bucket = LatentBucket(
@@ -69,7 +69,7 @@ def time_updates(
     torch.manual_seed(0)
     data = random_latents(rows, frames)
     flow = FlowConfig(frames_per_batch=rows * frames)
-    task = PretrainTask(build_transformer(NANO.transformer, data), data, flow, seed=0)
+    task = PretrainTask(build_transformer(NANO_FLOW.transformer, data), data, flow, seed=0)
     trainer = Trainer(task, TrainerConfig(run=RunConfig(output=output)), torch.device("cpu"))
     for _ in range(WARM_UP):
         trainer.update()
@@ -90,7 +90,7 @@ def timed(work: object) -> float:
 
 def sum_seconds(ranks: Ranks) -> float:
     """Seconds to sum as many numbers as there are gradients."""
-    numbers = torch.ones(count_parameters(NANO.transformer))
+    numbers = torch.ones(count_parameters(NANO_FLOW.transformer))
     ranks.wait()
     return timed(lambda: ranks.sum(numbers))
 
@@ -132,7 +132,7 @@ def main() -> None:
     if arguments.measure:
         measure(arguments.rows, arguments.frames, arguments.updates, arguments.measure)
         return
-    cores, gflop = os.cpu_count() or 1, train_flops(NANO.transformer, arguments.frames) / 1e9
+    cores, gflop = os.cpu_count() or 1, train_flops(NANO_FLOW.transformer, arguments.frames) / 1e9
     print(f"{cores} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
     print(f"batch of {arguments.rows} rows, {gflop * arguments.rows:.1f} GFLOP an update\n")
     print(

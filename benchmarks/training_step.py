@@ -33,13 +33,13 @@ from resonate_audio.core.processor import find_processor
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.flow.objective import cfm_loss
 from resonate_audio.model.flow_transformer import FlowTransformer, FlowTransformerConfig
-from resonate_audio.model.presets import NANO, RESONATE
+from resonate_audio.model.presets import NANO_FLOW, RESONATE
 from resonate_audio.training.loop.ema import start_average, update_average
 from resonate_audio.training.loop.optim import OptimConfig, make_optimizer
 from resonate_audio.training.plan import train_flops
 
 FORMATS = {"float32": torch.float32, "bf16": torch.bfloat16}
-CANDIDATE = NANO.transformer.model_copy(
+CANDIDATE = NANO_FLOW.transformer.model_copy(
     update={"hidden": 384, "num_heads": 6, "num_joint_blocks": 3, "num_single_blocks": 8}
 )
 GEMM_SIZE = 1024
@@ -231,7 +231,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     cases = {
-        "nano": Case("nano", NANO.transformer, 32, 79),
+        "nano": Case("nano", NANO_FLOW.transformer, 16, 216),
         "candidate": Case("candidate", CANDIDATE, 16, 158),
         "resonate": Case("resonate", RESONATE.transformer, options.resonate_rows, 431),
     }

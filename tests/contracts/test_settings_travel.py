@@ -157,7 +157,9 @@ def test_every_model_of_settings_is_made_of_the_one(cls: type[FrozenConfig]) -> 
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_sounds_on_the_way_of_a_training_obey_it(plain: Resonate, name: str, tmp_path: Path) -> None:
+def test_sounds_on_the_way_of_a_training_obey_it(
+    plain: Resonate, name: str, tmp_path: Path
+) -> None:
     def evaluated(settings: dict[str, Any]) -> torch.Tensor:
         config = EvaluationConfig(**settings)
         judged = Evaluator(plain, ("rain",), {}, config, DURATION_S, tmp_path / "log")
@@ -167,9 +169,7 @@ def test_sounds_on_the_way_of_a_training_obey_it(plain: Resonate, name: str, tmp
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_what_pretraining_listens_to_obeys_it(
-    plain: Resonate, tiny_model: Path, name: str
-) -> None:
+def test_what_pretraining_listens_to_obeys_it(plain: Resonate, tiny_model: Path, name: str) -> None:
     flow = read_networks(tiny_model).transformer
     features = plain.encode_text(["rain"])
 

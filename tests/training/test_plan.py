@@ -16,7 +16,7 @@ from resonate_audio.cli.train_plan import make_tables, markdown_lines
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.model import attention, blocks
 from resonate_audio.model.flow_transformer import FlowTransformer, FlowTransformerConfig
-from resonate_audio.model.presets import NANO, RESONATE
+from resonate_audio.model.presets import NANO, NANO_FLOW, RESONATE
 from resonate_audio.training import plan
 
 WIDE = FlowTransformerConfig(
@@ -39,7 +39,7 @@ def inputs(config: FlowTransformerConfig, rows: int, frames: int) -> tuple[Tenso
     return torch.randn(rows, frames, config.latent_channels), torch.rand(rows), features
 
 
-@pytest.mark.parametrize("config", [NANO.transformer, WIDE], ids=["nano", "wide"])
+@pytest.mark.parametrize("config", [NANO_FLOW.transformer, WIDE], ids=["nano", "wide"])
 def test_forward_work_is_what_torch_counts(config: FlowTransformerConfig) -> None:
     model, (z, t, features) = FlowTransformer(config), inputs(config, 2, 50)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -47,7 +47,7 @@ def test_forward_work_is_what_torch_counts(config: FlowTransformerConfig) -> Non
     assert 2 * plan.forward_flops(config, 50) == pytest.approx(counter.get_total_flops(), rel=1e-9)
 
 
-@pytest.mark.parametrize("config", [NANO.transformer, WIDE], ids=["nano", "wide"])
+@pytest.mark.parametrize("config", [NANO_FLOW.transformer, WIDE], ids=["nano", "wide"])
 def test_training_work_is_what_torch_counts(config: FlowTransformerConfig) -> None:
     model, (z, t, features) = FlowTransformer(config), inputs(config, 1, 50)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

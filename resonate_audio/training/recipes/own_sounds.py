@@ -41,8 +41,8 @@ def recipe_for(
 ) -> PretrainRecipe:
     """Fine-tuning of a model on a folder of sounds, with settings that suit a small folder.
 
-    The list of clips is written into ``output``, and the transformer to start from where the model is
-    an adapter beside its base.
+    The list of clips is written into ``output``, and where the model is an adapter beside its base,
+    the transformer to start from.
 
     Args:
         folder: sounds; a caption lies beside each (``.txt``, ``.json``), in a ``metadata.csv`` or

@@ -65,7 +65,10 @@ def test_elevenlabs_makes_a_sound(server: Running) -> None:
     with httpx.Client() as transport:
         client = elevenlabs.ElevenLabs(base_url=server.url, api_key=KEY, httpx_client=transport)
         parts = client.text_to_sound_effects.convert(
-            text="rain", duration_seconds=0.5, prompt_influence=0.3, model_id="plain",
+            text="rain",
+            duration_seconds=0.5,
+            prompt_influence=0.3,
+            model_id="plain",
             output_format="mp3_22050_32",
         )
         audio = decode_audio(b"".join(parts), "answer")
