@@ -2,9 +2,9 @@
 
     python benchmarks/nano_speed.py [--threads 2] [--repeats 3] [--model nano]
 
-Prints seconds to load the model in a fresh process, to make one sound of ten seconds as it
-comes (its own steps and guidance), and to make sixteen of them one at a time and in one batch, with the ratio of their
-rates. Loading is measured as the difference between two fresh processes, one that loads the model
+Prints seconds to load the model in a fresh process, to make one sound of ten seconds as it comes
+(its own steps and guidance), and to make sixteen of them one at a time and in one batch, with the
+ratio of their rates. Loading is measured as the difference between two fresh processes, one that loads the model
 and one that only imports torch. Times are the best of the repeats.
 """
 

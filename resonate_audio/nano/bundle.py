@@ -1,4 +1,4 @@
-"""Putting trained parts into the folders that ship with the package; `recipes/nano/finish` asks for it."""
+"""Putting trained parts into the folders that ship with the package, as `recipes/nano/finish` does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 from torch import nn
 
-from resonate_audio.core.errors import CheckpointError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.core.paths import bundled_recipes
 from resonate_audio.model.adapter import ADAPTER_NAME, check_fit, linear_maps, read_adapter

@@ -39,6 +39,7 @@ from resonate_audio.model.bigvgan import BigVGAN
 from resonate_audio.model.checkpoint import fingerprint_weights
 from resonate_audio.model.flow_transformer import FlowEnds
 from resonate_audio.model.folder import (
+    BUNDLED,
     TEXT_ENCODER,
     Networks,
     Storage,
@@ -306,9 +307,12 @@ class Resonate(Editing):
             Cancelled: ``on_step`` returned False.
         """
         if recipe.model_fingerprint != self.fingerprint:
+            way = "give the model that made it"
+            if recipe.model == self.name and self.name in BUNDLED:
+                way = f"its weights have changed since; version {recipe.version} has those"
             raise InputError(
                 f"the sound was made by weights {recipe.model_fingerprint} of {made_by(recipe)}, "
-                f"but {self.name} has {self.fingerprint}; give the model that made it"
+                f"but {self.name} has {self.fingerprint}; {way}"
             )
         with cpu_threads(recipe.num_threads or torch.get_num_threads()):
             if recipe.edit is not None:

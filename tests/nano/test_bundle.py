@@ -82,7 +82,7 @@ def test_an_adapter_of_other_weights_is_refused(tmp_path: Path) -> None:
     with torch.no_grad():
         transformer.text_in.linear.weight.add_(0.01)
     source = adapter_of(transformer, tmp_path / "export")
-    with pytest.raises(CheckpointError, match="an adapter of nano .*but the model is nano"):
+    with pytest.raises(CheckpointError, match=r"an adapter of nano .*but the model is nano"):
         bundle_taught(source, tmp_path / "taught")
 
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from resonate_audio.audio.io import read_audio
+from resonate_audio.core.errors import InputError
 from resonate_audio.core.sampling import Sampling
+from resonate_audio.core.types import Recipe
 from resonate_audio.model.hub import bundled_models
 from resonate_audio.pipeline.path import Resonate
 
@@ -103,3 +105,23 @@ def test_the_embedded_model_is_small_and_complete() -> None:
     sizes = {path.name: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < MAX_BYTES
     assert {"README.md", "LICENSES.md", "known_answer.json", "model_index.json"} <= sizes.keys()
+
+
+def test_a_sound_of_the_nano_before_is_refused_in_one_line_that_says_who_replays_it(
+    nano: Resonate,
+) -> None:
+    recipe = Recipe(
+        "a dog barks", "", 7, 5.0, 25, 4.5, "nano", "0123456789abcdef", "cpu", "float32", "0.1.0"
+    )
+    with pytest.raises(InputError) as caught:
+        nano.replay(recipe)
+    said = str(caught.value)
+    assert "weights have changed since; version 0.1.0 has those" in said
+    assert "\n" not in said
+
+
+def test_nano_grpo_is_nano_with_an_adapter_and_opens_with_its_settings(nano: Resonate) -> None:
+    taught = Resonate.from_pretrained("nano-grpo", device="cpu", local_files_only=True)
+    assert not (bundled_models()["nano-grpo"] / "transformer").exists()
+    assert taught.config == nano.config
+    assert taught.fingerprint != nano.fingerprint
