@@ -4,8 +4,8 @@
 
 Prints seconds to load the model in a fresh process, to make one sound of ten seconds as it comes
 (its own steps and guidance), and to make sixteen of them one at a time and in one batch, with the
-ratio of their rates. Loading is measured as the difference between two fresh processes, one that loads the model
-and one that only imports torch. Times are the best of the repeats.
+ratio of their rates. Loading is measured as the difference between two fresh processes, one that
+loads the model and one that only imports torch. Times are the best of the repeats.
 """
 
 from __future__ import annotations

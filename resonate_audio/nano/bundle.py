@@ -1,4 +1,4 @@
-"""Putting trained parts into the folders that ship with the package, as `recipes/nano/finish` does."""
+"""Putting trained parts into the folders that ship with the package: see `recipes/nano/finish`."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ RIM = {
     "httpx2",
     "huggingface_hub",
     "matplotlib",
-    "peft",
     "soundfile",
     "soxr",
     "tokenizers",

@@ -64,6 +64,7 @@ def short_recipe(model: str, folder: Path, num_steps: int) -> ReinforceRecipe:
         "model": model,
         "prompts": str(PROMPTS_FOLDER / "practice.jsonl"),
         "evaluation.prompts": str(folder / "new.txt"),
+        "evaluation.guidance_scale": GUIDANCE,
         "takes_every": 4,
         "run.output": str(folder / "run"),
         "run.num_steps": num_steps,

@@ -1,13 +1,15 @@
-"""Low-rank adapters on the linear maps of a network, put in place by peft."""
+"""Low-rank adapters on the linear maps of a network, while they are trained."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -16,9 +18,6 @@ from resonate_audio.core.errors import ConfigError
 from resonate_audio.model.adapter import LowRank
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.training.loop.distributed import plain_state
-
-ADAPTER = "default"
-"""peft's own name for the only adapter."""
 
 
 class LoraSettings(FrozenConfig):
@@ -32,23 +31,46 @@ class LoraSettings(FrozenConfig):
     By default attention, modulation and text projections; convolutions keep their weights."""
 
 
+class AdaptedLinear(nn.Module):
+    """A frozen linear map with an adapter beside it: W·x + (α / r)·B·A·x, B zero at the start."""
+
+    def __init__(self, base_layer: nn.Linear, settings: LoraSettings) -> None:
+        super().__init__()
+        weight = base_layer.weight
+        self.base_layer = base_layer
+        self.lora_A = nn.Parameter(weight.new_empty(settings.rank, base_layer.in_features))
+        self.lora_B = nn.Parameter(weight.new_zeros(base_layer.out_features, settings.rank))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # as torch begins a linear map
+        self.scaling = settings.alpha / settings.rank
+        self.is_on = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (…, in) to (…, out)."""
+        result: Tensor = self.base_layer(x)
+        if not self.is_on:
+            return result
+        low = F.linear(x.to(self.lora_A.dtype), self.lora_A)
+        return result + self.scaling * F.linear(low, self.lora_B)
+
+    def change(self) -> Float[Tensor, "out in"]:
+        """What the adapter adds to the weight."""
+        return self.scaling * (self.lora_B @ self.lora_A)
+
+
 def add_lora(model: nn.Module, settings: LoraSettings) -> None:
     """Freeze every weight and put adapters beside the targets, in place; B starts at zero.
 
     Raises:
-        ConfigError: peft is not installed, or no linear map has such a name.
+        ConfigError: no linear map has such a name.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ConfigError("lora: needs peft; pip install 'resonate-audio[train]'") from error
     model.requires_grad_(False)
-    linears = {n for n, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+    linears = {n: part for n, part in model.named_modules() if isinstance(part, nn.Linear)}
     names = sorted(name for name in linears if config_matches(settings.targets, name))
     if not names:
         raise ConfigError(f"lora.targets {settings.targets!r}: no linear map has such a name")
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=names)
-    inject_adapter_in_model(config, model)
+    for name in names:
+        place, _, last = name.rpartition(".")
+        setattr(model.get_submodule(place), last, AdaptedLinear(linears[name], settings))
 
 
 def config_matches(pattern: str, name: str) -> bool:
@@ -68,17 +90,17 @@ def without_lora(model: nn.Module) -> Iterator[None]:
     """Compute as if there were no adapters: the model before training."""
     layers = adapter_layers(model)
     for layer in layers.values():
-        layer.enable_adapters(False)
+        layer.is_on = False
     try:
         yield
     finally:
         for layer in layers.values():
-            layer.enable_adapters(True)
+            layer.is_on = True
 
 
-def adapter_layers(model: nn.Module) -> dict[str, Any]:
+def adapter_layers(model: nn.Module) -> dict[str, AdaptedLinear]:
     """Adapted maps by their names; empty for a model without adapters."""
-    return {name: part for name, part in model.named_modules() if hasattr(part, "lora_A")}
+    return {name: part for name, part in model.named_modules() if isinstance(part, AdaptedLinear)}
 
 
 @torch.no_grad()
@@ -90,7 +112,7 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
         if ".lora_" not in name
     }
     for name, layer in adapter_layers(model).items():
-        state[f"{name}.weight"] += layer.get_delta_weight(ADAPTER).to(state[f"{name}.weight"])
+        state[f"{name}.weight"] += layer.change().to(state[f"{name}.weight"])
     return state
 
 
@@ -99,8 +121,8 @@ def low_rank(model: nn.Module) -> dict[str, LowRank]:
     """A and B of every adapted map by its name, the scale α / r in B."""
     return {
         name: (
-            layer.lora_A[ADAPTER].weight.detach().clone(),
-            layer.lora_B[ADAPTER].weight.detach() * layer.scaling[ADAPTER],
+            layer.lora_A.detach().clone(),
+            layer.lora_B.detach() * layer.scaling,
         )
         for name, layer in adapter_layers(model).items()
     }

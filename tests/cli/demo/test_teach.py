@@ -99,7 +99,7 @@ def test_the_judges_of_the_page_are_those_of_the_recipe(tmp_path: Path) -> None:
 def test_the_demo_learns_as_nano_grpo_did(tmp_path: Path) -> None:
     recipe = short_recipe("nano", tmp_path, 3)
     made = load_config(ReinforceRecipe, ROOT / "recipes" / "nano" / "grpo.yaml")
-    for part in ("algorithm", "sampler", "optim", "ema", "train_only", "takes", "prompts_per_step"):
+    for part in ("algorithm", "sampler", "optim", "ema", "lora", "takes", "prompts_per_step"):
         assert getattr(recipe, part) == getattr(made, part), part
 
 
