@@ -61,7 +61,7 @@ async def slow(client: httpx2.AsyncClient, number: int) -> str:
 
 
 async def gone(client: httpx2.AsyncClient, number: int) -> str:
-    body = {"input": "rain", "num_inference_steps": 200, "n": 2}
+    body = {"input": "rain", "num_inference_steps": 25, "audio_length": 10.0, "n": 2}
     try:
         answer = await client.post("/v1/audio/generate", json=body, timeout=0.3)
     except httpx2.TimeoutException:

@@ -21,7 +21,7 @@ from resonate_audio.serving.sounds.service import MAX_STARTS, JobView, Service
 from resonate_audio.serving.sounds.store import Store, new_id
 
 pytest.importorskip("uvicorn", reason='needs pip install "resonate-audio[serve]"')
-LONG = {"num_inference_steps": 200, "audio_length": 5.0}
+LONG = {"num_inference_steps": 25, "audio_length": 10.0}
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_a_request_that_takes_too_long_ends_and_leaves_the_queue(tmp_path: Path)
 def test_a_stopped_server_takes_up_its_jobs_again(tmp_path: Path) -> None:
     options = ("--set", "shutdown_s=1")
     with Running(tmp_path / "home", *options) as server:
-        jobs = [server.add_job(n=2, **LONG)["id"], server.add_job(seed=5)["id"]]
+        jobs = [server.add_job(n=8, **LONG)["id"], server.add_job(seed=5)["id"]]
         wait_until_begun(server, jobs[0])
         assert server.stop(signal.SIGTERM) == -signal.SIGTERM
     assert "2 jobs have not ended" in server.log.read_text()
@@ -154,7 +154,7 @@ def test_a_signal_to_stop_lets_open_requests_finish(tmp_path: Path) -> None:
         server.generate()
         found: list[int] = []
         ask = threading.Thread(
-            target=lambda: found.append(server.generate(num_inference_steps=60).status_code)
+            target=lambda: found.append(server.generate(n=4, **LONG).status_code)
         )
         ask.start()
         while not server.client.get("/health").json()["queued_sounds"]:
