@@ -78,6 +78,8 @@ class ModelView(BaseModel):
     default_duration_s: float
     default_steps: int
     """Solver steps that a request gets which asks for none."""
+    edit_steps: int
+    """The same where a sound is changed."""
     max_steps: int
     default_guidance: float
     guidance_inside: bool
@@ -263,6 +265,7 @@ def models_router(service: Service) -> APIRouter:
             window_s=found.config.max_duration_s,
             default_duration_s=min(found.config.default_duration_s, service.catalogue.longest_s),
             default_steps=found.config.default_steps,
+            edit_steps=found.config.edit_steps,
             max_steps=min(found.config.max_steps, MAX_STEPS),
             default_guidance=found.config.default_guidance,
             guidance_inside=found.config.guidance_inside,

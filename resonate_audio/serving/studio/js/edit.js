@@ -83,6 +83,9 @@ function take(state, sound) {
   Object.assign(state.times, { from: third, to: 2 * third, before: 0, after: Math.min(2, Math.max(0, longest(state) - sound.duration)), seam: Math.min(0.5, sound.duration / 2) });
 }
 
+/** A model as its fields show it where a sound is changed. */
+const inEdits = (model) => ({ ...model, default_steps: model.edit_steps });
+
 const longest = (state) => modelOf(state.models, state.model).max_duration_s;
 
 function bench(state, player, results) {
@@ -137,7 +140,7 @@ function common(state, draw) {
     el(
       "div",
       { class: "pair" },
-      ...solverFields(state, (name) => (value) => (state[name] = value), modelOf(state.models, state.model)),
+      ...solverFields(state, (name) => (value) => (state[name] = value), inEdits(modelOf(state.models, state.model))),
     ),
     ...adapterFields(state.models, state.model, (value) => (state.model = value)),
     toggle("Same noise as before", state.isSame, (isOn) => (state.isSame = isOn)),

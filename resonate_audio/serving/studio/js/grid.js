@@ -26,7 +26,7 @@ export async function grid(screen) {
     el(
       "div",
       { class: "pair" },
-      ...solverFields(state, (name) => (value) => (state[name] = value)),
+      ...solverFields(state, (name) => (value) => (state[name] = value), models.length === 1 ? models[0] : null),
     ),
     el("div", { class: "actions" }, button),
   );
