@@ -63,7 +63,8 @@ def random_networks(config: ModelConfig, seed: int) -> Networks:
         networks.transformer.latent_std.uniform_(0.5, 2.0)
         networks.transformer.empty_tokens.normal_()
         networks.transformer.empty_pooled.normal_()
-        networks.vae.data_mean.fill_(-4.0)
+        networks.vae.data_mean.fill_(-6.5)
+        networks.vae.data_std.fill_(2.3)
     networks.vae.fold_weight_norm()
     return networks
 

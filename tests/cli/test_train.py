@@ -42,7 +42,7 @@ def test_a_recipe_of_ours_trains_by_its_name_in_an_empty_folder(
     monkeypatch.chdir(tmp_path)
     small = {
         **{"model": tiny_model, "reward": "nano-clap", "prompts_per_step": 1, "takes": 2},
-        **{"train_only": "null", "sampler.window": 1, "evaluation.prompts": "null"},
+        **{"duration_s": 0.3, "sampler.window": 1, "evaluation.prompts": "null"},
         **{"run.num_steps": 1, "run.output": "taught", "run.num_threads": 1, "run.sample_every": 0},
     }
     settings = [word for name, value in small.items() for word in ("--set", f"{name}={value}")]
