@@ -16,6 +16,7 @@ noise of the right colour.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -182,7 +183,8 @@ class PartsVocoder(nn.Module):
             hidden = block(hidden)
         values = self.head(self.norm_out(hidden)).float()
         peaks = self.peaks((mel - MEL_CENTRE) / MEL_SPREAD).float()
-        with torch.autocast(mel.device.type, enabled=False):
+        whole = nullcontext() if mel.is_meta else torch.autocast(mel.device.type, enabled=False)
+        with whole:
             return self._parts(mel.float(), values, peaks)
 
     def _parts(self, mel: Tensor, values: Tensor, peaks: Tensor) -> Parts:

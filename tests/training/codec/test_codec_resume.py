@@ -12,14 +12,14 @@ from resonate_audio.training.recipes.codec import VocoderRecipe, train_vocoder
 SMALL = {
     "kind": "parts",
     "sample_rate_hz": 16_000,
-    "num_bands": 80,
+    "num_bands": 40,
     "mel_n_fft": 1024,
     "hop_samples": 256,
     "n_fft": 512,
     "dim": 16,
     "mlp_dim": 16,
     "dilations": [1, 2],
-    "num_sines": 40,
+    "num_sines": 30,
 }
 VARIED = {
     "crop_s": 0.3,
@@ -40,12 +40,8 @@ AGAINST_JUDGES = {
 
 
 def recipe(settings: dict[str, Any], output: Path, num_steps: int) -> VocoderRecipe:
-    mel = {
-        "sample_rate_hz": 16_000, "n_fft": 1024, "hop_samples": 256, "num_bands": 80,
-        "max_hz": 8_000, "log": "ln",
-    }  # fmt: skip
     run = settings["run"] | {"output": str(output), "num_steps": num_steps, "precision": "bf16"}
-    model = settings["model"] | {"mel": mel, "vocoder": SMALL}
+    model = settings["model"] | {"vocoder": SMALL}
     parts = {"model": model, "crops": VARIED, "objective": AGAINST_JUDGES, "run": run}
     return parse_config(VocoderRecipe, settings | parts, "test")
 

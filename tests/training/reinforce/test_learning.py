@@ -13,14 +13,16 @@ from resonate_audio.training.reinforce.experience import TakeMaker
 from resonate_audio.training.reinforce.trainer import Update
 
 NUM_STEPS = 20
+DPO_STEPS = 80
+"""Only the best and the worst of sixteen takes say anything there, and the reference makes them."""
 BY_LIKELIHOOD = ("grpo", "guard", "dppo")
 PROMPTS = Prompts(("dog", "rain"), takes=16)
 
 
-def loudness(maker: TakeMaker) -> torch.Tensor:
-    """Rewards of takes that no step has learnt from, each from a noise of its own."""
+def loudness(maker: TakeMaker) -> float:
+    """Mean reward of takes that no step has learnt from."""
     experience = maker.collect(PROMPTS, Loudness(), AdvantageConfig(), 1000, maker.policy.bind)
-    return experience.rewards.total
+    return float(experience.rewards.total.mean())
 
 
 @pytest.mark.parametrize("name", ["grpo", "guard", "dppo", "nft", "awm", "dpo", "rwr", "raft"])
@@ -32,13 +34,11 @@ def test_the_reward_rises(make: Callable[..., TakeMaker], name: str) -> None:  #
     optimizer = torch.optim.Adam(maker.policy.model.parameters(), lr=1e-3)
     bind = maker.policy.bind_reference if name == "dpo" else maker.policy.bind
     before = loudness(maker)
-    for iteration in range(NUM_STEPS):
+    for iteration in range(DPO_STEPS if name == "dpo" else NUM_STEPS):
         maker.policy.remember()
         experience = maker.collect(PROMPTS, Loudness(), AdvantageConfig(), iteration, bind)
         rows, generator = experience.kept_rows(), torch.Generator().manual_seed(iteration)
         optimizer.zero_grad()
         step(maker.policy, experience, Update(rows, True, generator), config, 32)
         optimizer.step()
-    risen = loudness(maker) - before
-    assert risen.mean() > 0.05 * before.mean()
-    assert risen.mean() > 5 * risen.std() / len(risen) ** 0.5
+    assert loudness(maker) > 1.2 * before
