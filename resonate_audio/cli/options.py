@@ -16,7 +16,7 @@ import typer
 from resonate_audio.core.edit import FINISH_RANGES, Finish
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.paths import given_path
-from resonate_audio.core.sampling import MAX_ROWS, Sampling, SolverSettings, shown_as
+from resonate_audio.core.sampling import FAST, MAX_ROWS, Sampling, SolverSettings, shown_as
 
 SETTINGS, MACHINE, MANY = "How it sounds", "What it runs on", "Many processes or machines"
 FINISHED, FILES = "How it is finished", "Where it goes"
@@ -151,6 +151,8 @@ def _given(name: str, value: Any) -> Any:
         raise InputError(f"{name} {error}") from error
 
 
+OWN = ("num_inference_steps", "guidance_scale", "duration_s")
+"""Settings whose default is the model's own."""
 Asked = dict[str, Any]
 """Settings of `Sampling` that a command line gives, by name."""
 
@@ -233,19 +235,27 @@ def sampling_options(model: type[SolverSettings]) -> OptionGroup:
         shown = typer.Option(
             shown_as(field).option,
             help=field.description,
-            show_default=str(field.default) if name == "solver" else "the model's own",
+            show_default="the model's own" if name in OWN else str(field.default),
             rich_help_panel=SETTINGS,
         )
         parameters.append(option(name, Annotated[kind | None, shown]))
+    fast = typer.Option("--fast", help=f"The same as {as_options(FAST)}.", rich_help_panel=SETTINGS)
+    parameters.append(option("fast", Annotated[bool, fast], default=False))
 
     def gather(given: dict[str, Any]) -> Asked:
-        return {
+        return (FAST if given.pop("fast") else {}) | {
             name: value.value if isinstance(value, Choice) else value
             for name, value in given.items()
             if value is not None
         }
 
     return OptionGroup(tuple(parameters), gather)
+
+
+def as_options(settings: Asked) -> str:
+    """Settings as they are given on a command line."""
+    fields = SolverSettings.model_fields
+    return " ".join(f"{shown_as(fields[name]).option} {v}" for name, v in settings.items())
 
 
 FINISHES = {

@@ -11,8 +11,16 @@ import operator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from resonate_audio.core.errors import InputError
 
@@ -20,6 +28,11 @@ SolverName = Literal["euler", "heun", "midpoint", "ab2"]
 MAX_STEPS, MAX_GUIDANCE = 10_000, 1000.0
 NO_GUIDANCE = 1.0
 """The guidance scale that adds nothing to what a network predicts."""
+EVERYWHERE = (0.0, 1.0)
+"""Noise levels from the sound to noise."""
+MAX_SHIFT = 20.0
+INTERVAL = "interval"
+NOISE_LEVEL = "a number from 0 (the sound) to 1 (noise)"
 MAX_ROWS = 1024
 """Sounds that are computed together at most: a recipe lists them all."""
 
@@ -83,10 +96,55 @@ class SolverSettings(BaseModel):
         description="Rule of one step: euler; heun and midpoint evaluate the model twice; ab2 "
         "goes on from the step before.",
     )
+    guidance_low: Annotated[
+        float,
+        BeforeValidator(real_number),
+        Shown("--guidance-low", "guidance from noise level {}", NOISE_LEVEL),
+    ] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Guide at this noise level and above; below, one evaluation is enough.",
+    )
+    guidance_high: Annotated[
+        float,
+        BeforeValidator(real_number),
+        Shown("--guidance-high", "guidance to noise level {}", NOISE_LEVEL),
+    ] = Field(
+        1.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Guide at this noise level and below; 1 is pure noise.",
+    )
+    time_shift: Annotated[
+        float,
+        BeforeValidator(real_number),
+        Shown("--time-shift", "time shift {}", f"a number from {1 / MAX_SHIFT:g} to {MAX_SHIFT:g}"),
+    ] = Field(
+        1.0,
+        ge=1 / MAX_SHIFT,
+        le=MAX_SHIFT,
+        allow_inf_nan=False,
+        description="Above 1, more of the steps are spent near the noise; 1 spaces them equally.",
+    )
+
+    @field_validator("guidance_high")
+    @classmethod
+    def _check_interval(cls, value: float, info: Any) -> float:
+        low = info.data.get("guidance_low", 0.0)
+        if value < low:
+            raise PydanticCustomError(INTERVAL, f"expected {low:g}, where guidance begins, or more")
+        return value
 
     def solver_settings(self) -> dict[str, Any]:
         """The settings by name, to be handed on."""
         return {name: getattr(self, name) for name in SolverSettings.model_fields}
+
+
+FAST: dict[str, Any] = {"num_inference_steps": 12, "solver": "ab2", "guidance_low": 0.5}
+"""Settings of `--fast`: the best trade of benchmarks/fewer_evaluations.py; docs/speed.md."""
 
 
 class OpenSettings(SolverSettings):
@@ -118,6 +176,9 @@ class FurtherSettings(TypedDict, total=False):
     """Settings that callers in Python give by name; for editors and type checkers."""
 
     solver: SolverName
+    guidance_low: float
+    guidance_high: float
+    time_shift: float
 
 
 class Sampling(SolverSettings):
@@ -162,7 +223,8 @@ def _as_input_error(error: ValidationError) -> InputError:
         known = ", ".join(Sampling.model_fields)
         return InputError(f"{name}: no such setting; there are {known}")
     shown = shown_as(field)
-    return InputError(f"{shown.message.format(value)}: expected {shown.expected}")
+    expected = first["msg"] if first["type"] == INTERVAL else f"expected {shown.expected}"
+    return InputError(f"{shown.message.format(value)}: {expected}")
 
 
 ClassT = TypeVar("ClassT", bound=type)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from resonate_audio.core.sampling import EVERYWHERE
 from resonate_audio.flow.path import Velocity
 
 
@@ -25,6 +26,11 @@ def needs_empty(scale: float, both_at_one: bool = False) -> bool:
     return scale > 1 or (both_at_one and scale == 1)
 
 
+def within(t: Float[Tensor, " row"], interval: tuple[float, float]) -> Bool[Tensor, " row"]:
+    """Which noise levels lie in an interval, both ends included."""
+    return (t >= interval[0]) & (t <= interval[1])
+
+
 ConditionsT = TypeVar("ConditionsT", bound=Joinable)
 
 
@@ -34,6 +40,7 @@ def guided(
     empty: ConditionsT | None,
     scale: float,
     both_at_one: bool = False,
+    interval: tuple[float, float] = EVERYWHERE,
 ) -> Velocity:
     """Bind conditions to a model and steer it away from the empty prompt.
 
@@ -51,6 +58,8 @@ def guided(
         scale: w, the guidance scale.
         both_at_one: compute both branches at w = 1, too, as sounds were made before: a batch of
             twice the rows may be rounded otherwise.
+        interval: lowest and highest noise level where the empty branch counts
+            [arXiv:2404.07724, sec. 3]; elsewhere v = v(prompt), one evaluation.
 
     Returns:
         Velocity of (z, t) alone, for a solver.
@@ -61,7 +70,13 @@ def guided(
     both = prompt.followed_by(empty)
 
     def velocity(z: Float[Tensor, "row ..."], t: Float[Tensor, " row"]) -> Float[Tensor, "row ..."]:
+        is_inside = within(t, interval)
+        if not is_inside.any():
+            return model(z, t, prompt)
         with_prompt, without = model(torch.cat([z, z]), torch.cat([t, t]), both).chunk(2)
-        return scale * with_prompt + (1 - scale) * without
+        steered = scale * with_prompt + (1 - scale) * without
+        if is_inside.all():
+            return steered
+        return torch.where(is_inside[(...,) + (None,) * (z.dim() - 1)], steered, with_prompt)
 
     return velocity

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from resonate_audio.core.sampling import SolverSettings
 from resonate_audio.flow.guidance import Joinable, guided
 from resonate_audio.flow.path import Velocity
-from resonate_audio.flow.times import uniform_grid
+from resonate_audio.flow.times import grid_of
 
 MeanVelocity = Callable[
     [Float[Tensor, "row ..."], Float[Tensor, " row"], Float[Tensor, " row"]],
@@ -61,14 +61,15 @@ def sampling_velocity(
         network: of (z, t, conditions), and with ``is_mean`` of (z, t, conditions, r).
         prompt: conditions, one per row.
         empty: conditions of no prompt, where `guided` needs them.
-        settings: number of steps and guidance.
+        settings: number of steps, their shift, and guidance.
         is_mean: whether the network predicts mean velocities.
-        times: noise levels of the solver; equally spaced ones from 1 to 0 if None.
+        times: noise levels of the solver; those of ``settings`` if None.
         both_at_one: as of `guided`.
     """
     if not is_mean:
-        return guided(network, prompt, empty, settings.guidance_scale, both_at_one)
-    levels = uniform_grid(settings.num_inference_steps) if times is None else times
+        interval = settings.guidance_low, settings.guidance_high
+        return guided(network, prompt, empty, settings.guidance_scale, both_at_one, interval)
+    levels = grid_of(settings) if times is None else times
     return in_steps(lambda z, t, r: network(z, t, prompt, r), levels)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from resonate_audio.core.errors import Cancelled
 from resonate_audio.core.sampling import SolverName, SolverSettings
 from resonate_audio.flow.path import Velocity
-from resonate_audio.flow.times import uniform_grid
+from resonate_audio.flow.times import grid_of
 
 OnStep = Callable[[int, int], bool | None]
 """Called with (steps done, steps in all); returning False stops the solver."""
@@ -115,5 +115,5 @@ def solve(
     Raises:
         Cancelled: ``on_step`` returned False.
     """
-    times = uniform_grid(settings.num_inference_steps)
+    times = grid_of(settings)
     return integrate(velocity, noise, times, on_step, make_step(settings.solver))

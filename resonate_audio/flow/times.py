@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resonate_audio.core.errors import InputError
+from resonate_audio.core.sampling import SolverSettings
 
 
 def logit_normal_times(
@@ -32,16 +33,33 @@ def uniform_grid(num_steps: int) -> Float[Tensor, " time"]:
     return torch.linspace(1.0, 0.0, num_steps + 1)
 
 
-def grid_from(strength: float, num_steps: int) -> Float[Tensor, " time"]:
-    """Noise levels from ``strength`` to 0, about as far apart as ``num_steps`` from 1 to 0.
+def shifted(times: Float[Tensor, " time"], shift: float) -> Float[Tensor, " time"]:
+    """Move noise levels towards the noise, both ends as they are.
+
+    t' = s·t/(1 + (s − 1)·t)          [arXiv:2403.03206, eq. 23]
+
+    Args:
+        times: noise levels.
+        shift: s; 1 gives the same levels, to the bit.
+    """
+    return times if shift == 1 else shift * times / (1 + (shift - 1) * times)
+
+
+def grid_of(settings: SolverSettings) -> Float[Tensor, " time"]:
+    """The noise levels of a whole solution, from 1 to 0."""
+    return shifted(uniform_grid(settings.num_inference_steps), settings.time_shift)
+
+
+def grid_from(strength: float, settings: SolverSettings) -> Float[Tensor, " time"]:
+    """Noise levels from ``strength`` to 0, about as far apart as those of `grid_of`.
 
     The start of SDEdit [arXiv:2108.01073, alg. 1]: a sound that is noised to t₀ = strength and
-    solved from there keeps what is coarser than the noise. 1 gives `uniform_grid`, to the bit; 0
+    solved from there keeps what is coarser than the noise. 1 gives `grid_of`, to the bit; 0
     gives the single level 0, so that nothing is solved.
 
     Args:
         strength: t₀, in [0, 1].
-        num_steps: steps that the whole way takes.
+        settings: steps that the whole way takes, and their shift.
 
     Raises:
         InputError: a strength outside [0, 1], or fewer than one step.
@@ -50,9 +68,12 @@ def grid_from(strength: float, num_steps: int) -> Float[Tensor, " time"]:
         raise InputError(
             f"strength {strength}: expected a number from 0 (the same sound) to 1 (a free take)"
         )
-    whole = uniform_grid(num_steps)
+    whole = grid_of(settings)
     if strength == 1:
         return whole
     if strength == 0:
         return whole[-1:]
-    return torch.linspace(strength, 0.0, math.ceil(strength * num_steps) + 1)
+    shift = settings.time_shift
+    start = strength / (shift + (1 - shift) * strength)  # what `shifted` makes strength of
+    num_steps = math.ceil(start * settings.num_inference_steps)
+    return shifted(torch.linspace(start, 0.0, num_steps + 1), shift)

@@ -10,7 +10,13 @@ from pydantic import Field, PositiveFloat, model_validator
 from resonate_audio.audio.mel import MEL_16K, MEL_44K, MelConfig
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import InputError
-from resonate_audio.core.sampling import MAX_STEPS, NO_GUIDANCE, Sampling, SolverSettings
+from resonate_audio.core.sampling import (
+    EVERYWHERE,
+    MAX_STEPS,
+    NO_GUIDANCE,
+    Sampling,
+    SolverSettings,
+)
 from resonate_audio.model.bigvgan import BigVGANConfig
 from resonate_audio.model.flow_transformer import FlowTransformerConfig
 from resonate_audio.model.lengths import num_latent_frames
@@ -169,8 +175,15 @@ class ModelConfig(FrozenConfig):
             )
         if self.transformer.mean_velocity and sampling.solver != "euler":
             raise InputError(
-                f"solver {sampling.solver}: {self.name} predicts mean velocities, which only "
-                "euler steps along; leave it out"
+                f"solver {sampling.solver}: {self.name} predicts mean velocities, one evaluation "
+                "a step, which only euler steps along; leave it out (and --fast: nothing is left "
+                "to save)"
+            )
+        interval = sampling.guidance_low, sampling.guidance_high
+        if self.guidance_inside and interval != EVERYWHERE:
+            raise InputError(
+                f"guidance from {interval[0]:g} to {interval[1]:g}: {self.name} has its guidance "
+                "inside; leave both out"
             )
 
     def check_negative(self, texts: Sequence[str]) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 import numpy as np
 
 from resonate_audio.audio.io import read_audio
 from resonate_audio.core.edit import LONGEST_S, Edit, Part
 from resonate_audio.core.errors import InputError
-from resonate_audio.core.sampling import SolverName
+from resonate_audio.core.sampling import FurtherSettings
 from resonate_audio.core.types import Audio, Recipe
 from resonate_audio.flow.ode import OnStep
 from resonate_audio.pipeline.remake import Work, remake
@@ -27,7 +27,7 @@ Source = Audio | str | Path
 """A sound, or the file it is in: any rate, any number of channels (their mean is taken)."""
 
 
-class EditOptions(TypedDict, total=False):
+class EditOptions(FurtherSettings, total=False):
     """What every way of editing takes besides; each means what it does in `Resonate.generate`."""
 
     negative_prompt: str
@@ -36,7 +36,6 @@ class EditOptions(TypedDict, total=False):
     seeds: int | Sequence[int] | None
     num_inference_steps: int | None
     guidance_scale: float | None
-    solver: SolverName | None
     on_step: OnStep | None
 
 
@@ -251,7 +250,7 @@ class Editing(Stations):
             duration_s,
             steps,
             options.get("guidance_scale"),
-            solver=options.get("solver"),
+            **{name: options.get(name) for name in FurtherSettings.__annotations__},
         )
         self.config.check_negative(batch.negatives)
         texts = [part.prompt for part in edit.parts] or [prompt]

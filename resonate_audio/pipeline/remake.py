@@ -28,7 +28,7 @@ from resonate_audio.flow.inpaint import solve_masked
 from resonate_audio.flow.ode import OnStep, integrate, make_step, solve
 from resonate_audio.flow.path import Velocity, noised
 from resonate_audio.flow.schedule import part_shares, scheduled
-from resonate_audio.flow.times import grid_from, uniform_grid
+from resonate_audio.flow.times import grid_from, grid_of
 from resonate_audio.flow.windows import VelocityAt, Windows, one_prompt, windowed
 from resonate_audio.model.linear_vae import LinearVAE
 from resonate_audio.model.presets import ModelConfig
@@ -211,7 +211,7 @@ def from_latents(model: Stations, work: Work, source: Audio) -> Rows:
     data = encode(model, resample(source.samples, source.sample_rate_hz, rate_hz))
     data = data.expand(len(work.batch.seeds), -1, -1)
     draw = noise_stream(work.batch.seeds, *data.shape[1:])
-    times = grid_from(edit.strength, sampling.num_inference_steps)
+    times = grid_from(edit.strength, sampling)
     velocity = long_velocity(model, work.batch, sampling, data.shape[1], times)
     if edit.kind == "reword":
         said = (edit.source_prompt,) * len(work.batch.seeds)
@@ -286,7 +286,7 @@ def fill(model: Stations, work: Work, source: Audio, spans: Sequence[tuple[int, 
         data,
         is_free[first:last],
         lambda: draw().to(data),
-        uniform_grid(sampling.num_inference_steps),
+        grid_of(sampling),
         ROUNDS,
         REPEAT_ABOVE,
         work.on_step,

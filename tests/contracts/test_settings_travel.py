@@ -32,7 +32,14 @@ from resonate_audio.training.pretrain.listen import ListenConfig, Listener
 from resonate_audio.training.reinforce.evaluate import EvaluationConfig, Evaluator
 
 BASE: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 3.0}
-OTHER: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 2.0, "solver": "ab2"}
+OTHER: dict[str, Any] = {
+    "num_inference_steps": 4,
+    "guidance_scale": 2.0,
+    "solver": "ab2",
+    "guidance_low": 0.5,
+    "guidance_high": 0.9,
+    "time_shift": 3.0,
+}
 """Another value of every setting than `BASE` and the defaults have."""
 SETTINGS = sorted(SolverSettings.model_fields)
 DURATION_S = 0.5

@@ -5,6 +5,7 @@ import torch
 from gaussian_flow import autoregressive, drawing, gaussian_velocity
 
 from resonate_audio.core.errors import Cancelled
+from resonate_audio.core.sampling import SolverSettings
 from resonate_audio.flow.direct_edit import edit_directly
 from resonate_audio.flow.times import grid_from, uniform_grid
 
@@ -18,7 +19,7 @@ def edited(to: float, first_level: float = 1.0, num_draws: int = 1) -> torch.Ten
         gaussian_velocity(to, COVARIANCE),
         SOURCE,
         drawing(*SOURCE.shape, seed=1),
-        grid_from(first_level, 7).double(),
+        grid_from(first_level, SolverSettings(num_inference_steps=7)).double(),
         num_draws,
     )
 

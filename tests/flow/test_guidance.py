@@ -52,3 +52,18 @@ def test_below_one_the_empty_branch_is_skipped() -> None:
     model = ConstantModel()
     v = guided(model, PROMPT, EMPTY, 0.5)(Z, T)
     assert (v[:, 0, 0].tolist(), model.rows) == ([1.0, 2.0], [2])
+
+
+def test_outside_the_interval_the_prompt_is_followed_alone_in_half_the_rows() -> None:
+    model = ConstantModel()
+    velocity = guided(model, PROMPT, EMPTY, 4.5, interval=(0.3, 0.8))
+    inside, outside = velocity(Z, 0.8 * T), velocity(Z, 0.81 * T)
+    assert torch.equal(inside, guided(ConstantModel(), PROMPT, EMPTY, 4.5)(Z, 0.8 * T))
+    assert torch.equal(outside[:, 0, 0], PROMPT.values)
+    assert model.rows == [4, 2]
+
+
+def test_rows_at_different_levels_are_each_guided_or_not() -> None:
+    velocity = guided(ConstantModel(), PROMPT, EMPTY, 4.5, interval=(0.3, 0.8))
+    v = velocity(Z, torch.tensor([0.5, 0.9]))[:, 0, 0]
+    torch.testing.assert_close(v, torch.tensor([4.5 * 1 - 3.5 * 0.5, 2.0]))

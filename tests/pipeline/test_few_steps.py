@@ -12,6 +12,7 @@ from resonate_audio.audio.io import read_audio
 from resonate_audio.cli.evaluate.makers import model_maker
 from resonate_audio.cli.main import run
 from resonate_audio.core.errors import InputError
+from resonate_audio.core.sampling import FAST
 from resonate_audio.model.folder import write_networks
 from resonate_audio.model.presets import MEAN_EDIT_STEPS, ModelConfig, with_few_steps
 from resonate_audio.pipeline.path import Resonate
@@ -69,6 +70,8 @@ def test_any_number_of_steps_up_to_25_is_taken(
         ({"num_inference_steps": 26}, "26 inference steps: tiny takes 1 to 25"),
         ({"guidance_scale": 4.5}, r"guidance scale 4\.5: tiny has its guidance inside"),
         ({"solver": "heun"}, "solver heun: tiny predicts mean velocities"),
+        ({"guidance_low": 0.5}, r"guidance from 0\.5 to 1: tiny has its guidance inside"),
+        (FAST, r"solver ab2: .*--fast: nothing is left"),
         ({"negative_prompt": "rain"}, "negative prompt 'rain': tiny has its guidance inside"),
     ],
 )

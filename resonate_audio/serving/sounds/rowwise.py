@@ -22,11 +22,11 @@ from resonate_audio.core.errors import Cancelled
 from resonate_audio.core.noise import seeded_noise
 from resonate_audio.core.sampling import Sampling
 from resonate_audio.core.types import Audio, Latents, TextFeatures
-from resonate_audio.flow.guidance import needs_empty
+from resonate_audio.flow.guidance import needs_empty, within
 from resonate_audio.flow.mean_flow import in_steps
 from resonate_audio.flow.ode import solve
 from resonate_audio.flow.path import Velocity
-from resonate_audio.flow.times import uniform_grid
+from resonate_audio.flow.times import grid_of
 from resonate_audio.model.flow_transformer import Conditions
 from resonate_audio.pipeline.path import Resonate
 from resonate_audio.pipeline.request import Batch
@@ -169,9 +169,10 @@ class _Conditions:
 
     def __init__(self, model: Resonate, batch: Batch, sampling: Sampling) -> None:
         self._model, self._scale = model, sampling.guidance_scale
+        self._interval = sampling.guidance_low, sampling.guidance_high
         self._times: Float[Tensor, " time"] | None = None
         if model.config.transformer.mean_velocity:
-            self._times = uniform_grid(sampling.num_inference_steps)
+            self._times = grid_of(sampling)
         self._prompts = self._project(_encode(model, batch.prompts), len(batch.prompts))
         if needs_empty(self._scale) and self._times is None:
             empty = _encode_negatives(model, batch.negatives)
@@ -191,6 +192,8 @@ class _Conditions:
         )
 
         def guided_velocity(z: Tensor, t: Tensor) -> Tensor:
+            if not within(t, self._interval).all():  # they are all at the same level
+                return self._run(z, t, prompts, num_rows)
             doubled = z.repeat_interleave(2, dim=0), t.repeat_interleave(2, dim=0)
             v = self._run(*doubled, both, num_rows).view(num_rows, 2, *z.shape[1:])
             steered: Tensor = self._scale * v[:, 0] + (1 - self._scale) * v[:, 1]
