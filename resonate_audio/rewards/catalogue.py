@@ -274,6 +274,14 @@ def _open_nano_eval(spec: JudgeSpec, device: torch.device) -> Reward:
     return MatcherReward.from_folder(_bundled(spec), device=device)
 
 
+def _open_guard(spec: JudgeSpec, _: torch.device) -> Reward:
+    from resonate_audio.rewards.guard import GuardReward
+
+    if spec.source is not None or spec.options:
+        raise ConfigError(f"judge {spec.text}: guard takes no model or option")
+    return GuardReward()
+
+
 JUDGES: dict[str, Callable[[JudgeSpec, torch.device], Reward]] = {
     "clap": _open_clap,
     "aqa": _open_aqa,
@@ -285,6 +293,7 @@ JUDGES: dict[str, Callable[[JudgeSpec, torch.device], Reward]] = {
     "nano-clap": _open_nano_clap,
     "nano-lalm": _open_nano_lalm,
     "nano-eval": _open_nano_eval,
+    "guard": _open_guard,
 }
 """Every kind of judge that comes with this package."""
 
