@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float64
 from torch import Tensor
 
@@ -37,7 +38,8 @@ class GuardReward:
     async def score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
         """Measure each row; the texts are not read."""
         parts = await in_thread(lambda: missing(audio))
-        return make_rewards(-sum(parts.values()), self.name, len(prompts), parts)
+        total = -torch.stack(list(parts.values())).sum(dim=0)
+        return make_rewards(total, self.name, len(prompts), parts)
 
 
 def missing(audio: Waveform) -> dict[str, Float64[Tensor, " row"]]:
