@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from resonate_audio.audio.io import read_audio, read_recipe, write_audio
     from resonate_audio.core.edit import Finish
     from resonate_audio.core.errors import ResonateError
+    from resonate_audio.core.sampling import FAST
     from resonate_audio.core.types import Audio, Prompts, Recipe
     from resonate_audio.model.presets import PRESETS, ModelConfig
     from resonate_audio.pipeline.path import Resonate
 
 _HOMES = {
     "Audio": "core.types",
+    "FAST": "core.sampling",
     "Finish": "core.edit",
     "ModelConfig": "model.presets",
     "PRESETS": "model.presets",
@@ -31,6 +33,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "FAST",
     "PRESETS",
     "Audio",
     "Finish",
