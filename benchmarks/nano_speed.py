@@ -23,7 +23,7 @@ import torch
 from resonate_audio import Resonate
 
 NUM_SOUNDS = 16
-TARGET_LOAD_S, TARGET_SOUND_S, TARGET_BATCH_GAIN = 5.0, 8.0, 1.3
+TARGET_LOAD_S, TARGET_SOUND_S, TARGET_BATCH_GAIN = 3.0, 1.5, 1.5
 
 
 def main() -> None:

@@ -68,7 +68,9 @@ class LinearVAE(nn.Module):
         self.config = config
         channels, size = config.latent_channels, config.patch_size
         self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("directions", torch.eye(channels, size))
+        directions = torch.zeros(channels, size)
+        directions.diagonal().fill_(1)  # eye: without numbers it takes a second to import sympy
+        self.register_buffer("directions", directions)
         self.register_buffer("variances", torch.ones(channels))
         self.register_buffer("noise_variance", torch.tensor(0.1))
         self.register_buffer("floor", torch.tensor(-20.0))

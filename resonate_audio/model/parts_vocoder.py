@@ -307,25 +307,35 @@ class PartsVocoder(nn.Module):
         return torch.stack(shifted).sum(0).flatten(1)
 
     def _set_constants(self) -> None:
+        # With numbers even where only a shape is wanted: these functions on the meta device take
+        # a second, to import what works out their shapes.
+        device = torch.get_default_device()
+        with torch.device("cpu"):
+            constants = self._constants()
+        for name, value in constants.items():
+            self.register_buffer(name, value.to(device), persistent=False)
+
+    def _constants(self) -> dict[str, Tensor]:
         config, count = self.config, self.config.num_sines
         edges = mel_edges(config.mel_config()).float()
         width = (edges[2:] - edges[:-2])[:count]
         # A sine of amplitude A in the middle of band b gives mel_b = A · n_fft/4 · 1.5 · 2/width.
         in_mel = (config.mel_n_fft / 4 * 1.5 * 2 / width).log()
-        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
-        self.register_buffer("middle_hz", edges[1:-1][:count].clone(), persistent=False)
-        bin_hz = config.sample_rate_hz / config.n_fft
-        middle_bin = (self.middle_hz / bin_hz).round().long()
-        self.register_buffer("middle_bin", middle_bin, persistent=False)
-        self.register_buffer("reach_hz", SINE_REACH * width, persistent=False)
-        self.register_buffer("sine_level", SINE_START - in_mel, persistent=False)
+        middle_hz = edges[1:-1][:count].clone()
         mixture, _ = envelope_guess(config.mel_config())
-        mixture = mixture[:: config.mel_n_fft // config.n_fft].clone()
-        self.register_buffer("bands_to_bins", mixture, persistent=False)
-        golden = torch.arange(count) * 0.6180339887
-        self.register_buffer("start_phase", golden.remainder(1), persistent=False)
+        return {
+            "window": torch.hann_window(config.n_fft),
+            "middle_hz": middle_hz,
+            "middle_bin": (middle_hz / (config.sample_rate_hz / config.n_fft)).round().long(),
+            "reach_hz": SINE_REACH * width,
+            "sine_level": SINE_START - in_mel,
+            "bands_to_bins": mixture[:: config.mel_n_fft // config.n_fft].clone(),
+            "start_phase": (torch.arange(count) * 0.6180339887).remainder(1),
+        }
 
     def _reset_parameters(self) -> None:
+        if self.head.weight.is_meta:
+            return
         for module in self.modules():
             if isinstance(module, nn.Linear) and module not in self.peaks.layers:
                 nn.init.trunc_normal_(module.weight, std=0.02)
