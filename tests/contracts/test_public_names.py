@@ -10,6 +10,7 @@ import resonate_audio
 RIM = ("transformers", "tokenizers", "soundfile", "soxr", "matplotlib", "huggingface_hub", "rich")
 PUBLIC = {
     "Audio",
+    "FAST",
     "Finish",
     "ModelConfig",
     "PRESETS",

@@ -247,7 +247,7 @@ def test_ctrl_c_ends_in_one_line_however_early(tmp_path: Path, after_s: float) -
     start = (
         "import signal, sys, resonate_audio.__main__ as command\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a shell's foreground\n"
-        "sys.argv = ['resonate', 'generate', 'rain', '-o', 'x.wav', '--steps', '200']\n"
+        "sys.argv = ['resonate', 'generate', 'rain', '-o', 'x.wav', '--steps', '25', '-n', '60']\n"
         "before = command.signal.signal\n"
         "def signal(*given):\n"
         "    kept = before(*given)\n"
@@ -335,10 +335,14 @@ def test_every_command_that_takes_texts_takes_those_with_a_hyphen() -> None:
 
 
 def test_a_prompt_may_begin_with_a_hyphen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["--steps", "1", "--duration", "0.5", "--negative", "-3 dB hum", "-o", "out/"]
+    words = ["--steps", "1", "--duration", "0.3", "--negative", "-3 dB hum", "-o", "out/"]
+    words += ["--model", str(tiny_model)]
     assert resonate(["generate", "-5 dB hiss", *words, "rain"]) == 0, capsys.readouterr().err
     assert {path.name.rpartition("_")[0] for path in Path("out").iterdir()} == {"5-db-hiss", "rain"}
 

@@ -163,7 +163,7 @@ def test_a_form_that_is_not_called_so_is_told_which_header_is_missing(
 TYPOS = {
     "/v1/audio/generate": ("inpt", "input"),
     "/v1/sound-generation": ("duration", "duration_seconds"),
-    "/v1/jobs": ("guidance", "guidance_scale"),
+    "/v1/jobs": ("guidance_scal", "guidance_scale"),
     "/v1/library/zip": ("id", "ids"),
     "/v1/library/{id}": ("tag", "tags"),
     "/v1/library/{id}/finish": ("trim", "trim_db"),
@@ -193,7 +193,8 @@ def test_a_field_that_is_like_none_is_told_which_there_are(world: World) -> None
 
 SETTINGS = (
     "model", "negative_prompt", "num_inference_steps", "guidance_scale", "n", "seed", "seeds",
-    "solver", "trim_db", "length_s", "fade_s", "loudness_lufs", "normalize_db",
+    "solver", "guidance_low", "guidance_high", "time_shift", "trim_db", "length_s", "fade_s",
+    "loudness_lufs", "normalize_db",
 )  # fmt: skip
 WHAT = ("audio_length", "loop", "parts", "edit")
 NULLABLE = {

@@ -27,7 +27,7 @@ from resonate_audio.core.config import (
 )
 from resonate_audio.core.documents.json_text import parse_json, parse_object
 from resonate_audio.core.errors import ConfigError, InputError, ManifestError
-from resonate_audio.core.sampling import MAX_ROWS, Sampling
+from resonate_audio.core.sampling import MAX_ROWS, Sampling, SolverSettings
 from resonate_audio.model.folder import build_networks
 from resonate_audio.model.presets import NANO, ModelConfig
 from resonate_audio.training.loop.run_config import RunConfig
@@ -38,7 +38,7 @@ from resonate_audio.training.recipes.reinforce import ReinforceRecipe
 
 SECONDS = 10.0
 """Nothing may take longer to be refused."""
-FREE = {"num_inference_steps", "guidance_scale", "duration_s"}
+FREE = {*SolverSettings.model_fields, "duration_s"}
 """Options that `Sampling` bounds, for every door that they come in through."""
 
 

@@ -14,7 +14,7 @@ from resonate_audio.serving.sounds.requests import JobRequest
 from resonate_audio.serving.sounds.service import MAX_STARTS, Service
 from resonate_audio.serving.sounds.store import Store, new_id
 
-LONG = {"num_inference_steps": 200, "audio_length": 5.0}
+LONG = {"num_inference_steps": 25, "audio_length": 10.0}
 
 
 def starts(home: Path, id: str) -> int:
