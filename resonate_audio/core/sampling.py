@@ -68,6 +68,10 @@ def real_number(value: object) -> float:
         raise ValueError("expected a number that a float can hold") from None
 
 
+def _noise_level(default: float, description: str) -> Any:
+    return Field(default, ge=0, le=1, allow_inf_nan=False, description=description)
+
+
 class SolverSettings(BaseModel):
     """What shapes a sound besides its words, its seed and its length."""
 
@@ -100,24 +104,12 @@ class SolverSettings(BaseModel):
         float,
         BeforeValidator(real_number),
         Shown("--guidance-low", "guidance from noise level {}", NOISE_LEVEL),
-    ] = Field(
-        0.0,
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
-        description="Guide at this noise level and above; below, one evaluation is enough.",
-    )
+    ] = _noise_level(0.0, "Guide at this noise level and above; below, one evaluation is enough.")
     guidance_high: Annotated[
         float,
         BeforeValidator(real_number),
         Shown("--guidance-high", "guidance to noise level {}", NOISE_LEVEL),
-    ] = Field(
-        1.0,
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
-        description="Guide at this noise level and below; 1 is pure noise.",
-    )
+    ] = _noise_level(1.0, "Guide at this noise level and below; 1 is pure noise.")
     time_shift: Annotated[
         float,
         BeforeValidator(real_number),

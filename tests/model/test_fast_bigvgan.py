@@ -4,24 +4,14 @@ import sys
 
 import pytest
 import torch
+from test_bigvgan import SMALL
 from torch import Tensor
 
 from resonate_audio.model import fast_bigvgan
 from resonate_audio.model.antialiased_snake import AntialiasedSnake
-from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig
+from resonate_audio.model.bigvgan import BigVGAN
 from resonate_audio.model.fast_bigvgan import Activation, FastBigVGAN, SnakeWeights, snake
 from resonate_audio.model.fast_flow import can_compile
-
-SMALL = BigVGANConfig(
-    version=2,
-    sample_rate_hz=1000,
-    num_bands=6,
-    initial_channels=16,
-    upsample_rates=(4, 2),
-    upsample_kernels=(8, 4),
-    block_kernels=(3, 5),
-    dilations=(1, 3),
-)
 
 
 def draw(*shape: int) -> Tensor:

@@ -4,23 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tiny_corpus import TINY_MODEL
 
 from resonate_audio.core.config import parse_config
 from resonate_audio.model.checkpoint import read_weights
 from resonate_audio.training.recipes.codec import VocoderRecipe, train_vocoder
 
-SMALL = {
-    "kind": "parts",
-    "sample_rate_hz": 16_000,
-    "num_bands": 40,
-    "mel_n_fft": 1024,
-    "hop_samples": 256,
-    "n_fft": 512,
-    "dim": 16,
-    "mlp_dim": 16,
-    "dilations": [1, 2],
-    "num_sines": 30,
-}
+SMALL = TINY_MODEL["vocoder"] | {"kind": "parts", "dilations": [1, 2]}
 VARIED = {
     "crop_s": 0.3,
     "rows_per_batch": 2,
