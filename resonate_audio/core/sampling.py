@@ -130,6 +130,11 @@ class SolverSettings(BaseModel):
             raise PydanticCustomError(INTERVAL, f"expected {low:g}, where guidance begins, or more")
         return value
 
+    @property
+    def guidance_interval(self) -> tuple[float, float]:
+        """Lowest and highest noise level where guidance counts."""
+        return self.guidance_low, self.guidance_high
+
     def solver_settings(self) -> dict[str, Any]:
         """The settings by name, to be handed on."""
         return {name: getattr(self, name) for name in SolverSettings.model_fields}

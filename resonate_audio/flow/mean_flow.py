@@ -67,8 +67,8 @@ def sampling_velocity(
         both_at_one: as of `guided`.
     """
     if not is_mean:
-        interval = settings.guidance_low, settings.guidance_high
-        return guided(network, prompt, empty, settings.guidance_scale, both_at_one, interval)
+        scale, interval = settings.guidance_scale, settings.guidance_interval
+        return guided(network, prompt, empty, scale, both_at_one, interval)
     levels = grid_of(settings) if times is None else times
     return in_steps(lambda z, t, r: network(z, t, prompt, r), levels)
 

@@ -179,7 +179,7 @@ class ModelConfig(FrozenConfig):
                 "a step, which only euler steps along; leave it out (and --fast: nothing is left "
                 "to save)"
             )
-        interval = sampling.guidance_low, sampling.guidance_high
+        interval = sampling.guidance_interval
         if self.guidance_inside and interval != EVERYWHERE:
             raise InputError(
                 f"guidance from {interval[0]:g} to {interval[1]:g}: {self.name} has its guidance "

@@ -169,7 +169,7 @@ class _Conditions:
 
     def __init__(self, model: Resonate, batch: Batch, sampling: Sampling) -> None:
         self._model, self._scale = model, sampling.guidance_scale
-        self._interval = sampling.guidance_low, sampling.guidance_high
+        self._interval = sampling.guidance_interval
         self._times: Float[Tensor, " time"] | None = None
         if model.config.transformer.mean_velocity:
             self._times = grid_of(sampling)
