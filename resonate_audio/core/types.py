@@ -73,6 +73,8 @@ class Rewards:
     """What the total is made of, by name; numbers that are only reported belong here too."""
     judge: str
     """Name of the judge, with its settings or weights where it has any."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Of the parts whose weighted sum the total is; empty if it is no such sum."""
 
 
 @dataclass(frozen=True)

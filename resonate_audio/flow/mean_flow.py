@@ -36,14 +36,18 @@ def in_steps(mean_velocity: MeanVelocity, times: Float[Tensor, " time"]) -> Velo
         mean_velocity: the model, conditions bound.
         times: the levels that a solver will visit, in any order.
     """
-    rising = times.sort().values
 
     def velocity(z: Float[Tensor, "row ..."], t: Float[Tensor, " row"]) -> Float[Tensor, "row ..."]:
-        levels = rising.to(t)
-        below = (torch.searchsorted(levels, t.contiguous()) - 1).clamp(min=0)
-        return mean_velocity(z, t, torch.minimum(levels[below], t))
+        return mean_velocity(z, t, level_below(t, times))
 
     return velocity
+
+
+def level_below(t: Float[Tensor, " row"], times: Float[Tensor, " time"]) -> Float[Tensor, " row"]:
+    """The highest of some noise levels below each t; where there is none, t itself."""
+    rising = times.sort().values.to(t)
+    below = (torch.searchsorted(rising, t.contiguous()) - 1).clamp(min=0)
+    return torch.minimum(rising[below], t)
 
 
 def sampling_velocity(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_model import TINY, random_networks
 from torch import Tensor
 
 from resonate_audio.core.errors import ConfigError
@@ -18,10 +19,12 @@ from resonate_audio.data.batches import BatchPlan
 from resonate_audio.training.loop.distributed import Ranks, check_split
 from resonate_audio.training.pretrain.task import FlowBatch
 from resonate_audio.training.reinforce.fresh import noised_takes
+from resonate_audio.training.reinforce.policy import Policy
 from resonate_audio.training.reinforce.rollout import Rollout, SamplerConfig, sample_rollout
 from resonate_audio.training.reinforce.trainer import ReinforceTask, Update
 
 SHAPE = (2, 1)
+POLICY = Policy(random_networks(TINY, seed=0).transformer)
 SMALL = st.integers(1, 5)
 
 
@@ -113,7 +116,7 @@ def check_processes(rollouts: list[Rollout], rows_per_process: int) -> None:
 
 def check_noised(rollout: Rollout, rows: Tensor, size: int) -> None:
     update = Update(rows, True, torch.Generator().manual_seed(0), rollout.ranks)
-    parts = list(noised_takes(rollout, update, 2, size))
+    parts = list(noised_takes(POLICY, rollout, update, 2, size))
     assert len(parts) == 2 * -(-len(rows) // size)
     assert all(len(part.row) == len(part.state) > 0 for part in parts)
 

@@ -15,7 +15,7 @@ from resonate_audio.core.errors import ConfigError
 from resonate_audio.training.reinforce.advantage import group_rows
 from resonate_audio.training.reinforce.divergence import row_mean_square
 from resonate_audio.training.reinforce.experience import Experience, Metrics
-from resonate_audio.training.reinforce.fresh import NO_GUIDANCE, noised_takes
+from resonate_audio.training.reinforce.fresh import noised_takes
 from resonate_audio.training.reinforce.policy import Policy
 from resonate_audio.training.reinforce.replay import Tally
 from resonate_audio.training.reinforce.trainer import Update
@@ -102,9 +102,10 @@ def best_of_n_step(
     else:
         weights[update.rows] = raft_mask(reward, groups, config.keep).float()
         update = replace(update, rows=update.rows[weights[update.rows] > 0])
-    for part in noised_takes(rollout, update, config.times_per_take, rows_per_batch):
-        velocity = policy.bind(part.features, NO_GUIDANCE)(part.state, part.levels)
-        errors = row_mean_square(velocity - part.target)
+    for part in noised_takes(policy, rollout, update, config.times_per_take, rows_per_batch):
+        velocity = policy.bind(part.features, policy.regressed_guidance)(part.state, part.levels)
+        target = policy.regressed_target(part.features, part.state, part.levels, part.target)
+        errors = row_mean_square(velocity - target)
         loss = (weights[part.row].to(errors) * errors).mean()
         (part.share * loss).backward()  # type: ignore[no-untyped-call]
         tally.add(part.share, loss=loss, error=errors.mean())

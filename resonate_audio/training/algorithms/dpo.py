@@ -17,7 +17,7 @@ from resonate_audio.flow.path import noised, velocity_target
 from resonate_audio.training.reinforce.advantage import group_rows, reward_spread
 from resonate_audio.training.reinforce.divergence import row_mean_square
 from resonate_audio.training.reinforce.experience import Experience, Metrics
-from resonate_audio.training.reinforce.fresh import NO_GUIDANCE, fresh_noise
+from resonate_audio.training.reinforce.fresh import fresh_noise
 from resonate_audio.training.reinforce.policy import Policy
 from resonate_audio.training.reinforce.replay import Tally
 from resonate_audio.training.reinforce.trainer import Update
@@ -133,8 +133,8 @@ def compare_pairs(
     state, target = noised(data, noise, levels), velocity_target(data, noise)
     texts = pairs.features
     features = TextFeatures(texts.tokens.repeat(2, 1, 1), texts.pooled.repeat(2, 1))
-    reference = policy.bind_reference(features, NO_GUIDANCE)(state, levels)
-    velocity = policy.bind(features, NO_GUIDANCE)(state, levels)
+    reference = policy.bind_reference(features, policy.regressed_guidance)(state, levels)
+    velocity = policy.bind(features, policy.regressed_guidance)(state, levels)
     winner, loser = row_mean_square(velocity - target).chunk(2)
     winner_before, loser_before = row_mean_square(reference - target).chunk(2)
     return dpo_loss(winner, loser, winner_before, loser_before, beta)
@@ -174,7 +174,7 @@ def learn_from_pairs(
         update.on_pass(number + 1 == len(batches))
         own, part = update.own_part(len(batch))
         together = pairs.part(batch)
-        fresh = fresh_noise(together.winners, update.generator)
+        fresh = fresh_noise(policy, together.winners, update.generator)
         levels, noise = (drawn[own.to(drawn.device)] for drawn in fresh)
         compared = compare_pairs(policy, together.part(own), levels, noise, config.beta)
         share = part * len(batch) / (num_pairs * config.times_per_take)

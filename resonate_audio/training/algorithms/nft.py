@@ -13,7 +13,7 @@ from torch import Tensor
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.training.reinforce.divergence import row_mean_square
 from resonate_audio.training.reinforce.experience import Experience, Metrics
-from resonate_audio.training.reinforce.fresh import NO_GUIDANCE, noised_takes
+from resonate_audio.training.reinforce.fresh import noised_takes
 from resonate_audio.training.reinforce.policy import Policy
 from resonate_audio.training.reinforce.replay import Tally, pull_velocity
 from resonate_audio.training.reinforce.trainer import Update
@@ -107,10 +107,11 @@ def nft_step(
 ) -> Metrics:
     """Gradients of one update over its takes, noised afresh; the old policy is the remembered."""
     tally = Tally(update.ranks)
-    parts = noised_takes(experience.rollout, update, config.times_per_take, rows_per_batch)
+    parts = noised_takes(policy, experience.rollout, update, config.times_per_take, rows_per_batch)
+    scale = policy.regressed_guidance
     for part in parts:
-        old = policy.bind_remembered(part.features, NO_GUIDANCE)(part.state, part.levels)
-        velocity = policy.bind(part.features, NO_GUIDANCE)(part.state, part.levels)
+        old = policy.bind_remembered(part.features, scale)(part.state, part.levels)
+        velocity = policy.bind(part.features, scale)(part.state, part.levels)
         advantage = experience.advantages.values[part.row].to(velocity.device, torch.float32)
         goodness = optimality(advantage, config.scale)
         learnt = nft_loss(velocity, old, part.target, part.levels, goodness, config.mix)

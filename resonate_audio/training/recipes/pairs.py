@@ -36,7 +36,6 @@ from resonate_audio.training.recipes.reinforce import (
     make_evaluator,
 )
 from resonate_audio.training.reinforce.experience import Metrics
-from resonate_audio.training.reinforce.fresh import NO_GUIDANCE
 from resonate_audio.training.reinforce.trainer import PolicyTask, PolicyTrainer, Update
 
 Say = Callable[[str], None]
@@ -165,7 +164,7 @@ def build_pair_task(
     recipe: PairRecipe, listed: PairList, say: Say, device: torch.device
 ) -> PairTask:
     """Load the model, encode the pairs, put the task together."""
-    pupil = load_pupil(recipe, NO_GUIDANCE, device)
+    pupil = load_pupil(recipe, 1.0, device)
     resonate, files = pupil.resonate, listed.files()
     if isinstance(resonate, Guest):
         raise ConfigError(

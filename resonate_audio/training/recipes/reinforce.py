@@ -16,6 +16,7 @@ from torch import Tensor
 from resonate_audio.core.config import GivenPath
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.data.prompts import read_prompts
+from resonate_audio.flow.times import uniform_grid
 from resonate_audio.model.checkpoint import State, fingerprint_weights
 from resonate_audio.model.folder import TEXT_ENCODER, Networks, part_folder, read_networks
 from resonate_audio.model.hub import find_model, find_text_encoder
@@ -207,7 +208,13 @@ def load_pupil(
     device: torch.device,
     times: Float[Tensor, " time"] | None = None,
 ) -> Pupil:
-    """Load what a recipe teaches; ``times`` as `Policy` takes them.
+    """Load what a recipe teaches.
+
+    Args:
+        recipe: names the model and what of it is trained.
+        guidance_scale: of rollout and training.
+        device: where to compute.
+        times: as `Policy` takes them; None: of the steps that the model takes by default.
 
     Raises:
         ModelNotFoundError: there is no such model.
@@ -228,6 +235,7 @@ def load_pupil(
     networks.config.check_duration(duration_s)
     networks.config.sampling(duration_s, guidance_scale=guidance_scale)  # it may take none
     model = networks.transformer.to(device).train()
+    times = uniform_grid(networks.config.default_steps) if times is None else times
     policy = Policy(model, guidance_scale, recipe.lora, precision, recipe.train_only, times)
     resonate = Resonate(networks, encoder, device=device, transformer=model)
     inside = part_folder(folder, TEXT_ENCODER)

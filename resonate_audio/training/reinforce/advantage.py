@@ -34,12 +34,14 @@ class AdvantageConfig(FrozenConfig):
     combine: Literal["total", "gdpo"] = "total"
     """Normalise the judge's total, or each of its parts on its own and then their sum."""
     weights: dict[str, float] = Field(default_factory=dict)
-    """Weight of each part by name; for ``gdpo`` only."""
+    """Weight of each part by name; for ``gdpo`` only, where none means those of the judge's sum."""
 
     @model_validator(mode="after")
     def _weights_go_with_gdpo(self) -> AdvantageConfig:
-        if (self.combine == "gdpo") != any(self.weights.values()):
-            raise ValueError("combine 'gdpo' needs weights that are not all 0, 'total' takes none")
+        if self.weights and self.combine != "gdpo":
+            raise ValueError("weights: go with combine 'gdpo'; the total has those of its sum")
+        if self.weights and not any(self.weights.values()):
+            raise ValueError("weights: all are 0, so that nothing would count")
         return self
 
 
@@ -113,9 +115,10 @@ def _columns(
     rewards: Rewards, config: AdvantageConfig
 ) -> tuple[list[Float64[Tensor, " row"]], Float64[Tensor, " part"]]:
     """The rewards that are normalised on their own, and their weights."""
-    if config.combine == "total":
+    chosen = config.weights or rewards.weights
+    weights = {name: weight for name, weight in chosen.items() if weight != 0}
+    if config.combine == "total" or not weights:
         return [rewards.total.double().cpu()], torch.ones(1, dtype=torch.float64)
-    weights = {name: weight for name, weight in config.weights.items() if weight != 0}
     missing = sorted(set(weights) - set(rewards.parts))
     if missing:
         known = ", ".join(sorted(rewards.parts)) or "none"

@@ -11,12 +11,9 @@ from torch import Tensor
 
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.flow.path import noised, velocity_target
-from resonate_audio.flow.times import logit_normal_times
+from resonate_audio.training.reinforce.policy import Policy
 from resonate_audio.training.reinforce.rollout import Rollout
 from resonate_audio.training.reinforce.trainer import Update
-
-NO_GUIDANCE = 1.0
-"""Regression losses train the prompted branch, whatever guidance the takes were made with."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +31,16 @@ class NoisedTakes:
 
 
 def noised_takes(
-    rollout: Rollout, update: Update, times_per_take: int, rows_per_batch: int
+    policy: Policy, rollout: Rollout, update: Update, times_per_take: int, rows_per_batch: int
 ) -> Iterator[NoisedTakes]:
-    """Noise every take of an update ``times_per_take`` times, at logit-normal levels."""
+    """Noise every take of an update ``times_per_take`` times, at levels that the policy draws."""
     total = len(update.rows) * times_per_take
     batches = torch.split(update.rows, rows_per_batch) * times_per_take
     for number, batch in enumerate(batches):
         update.on_pass(number + 1 == len(batches))
         own, share = update.own_part(len(batch))
         data = rollout.latents[batch.to(rollout.latents.device)]
-        levels, noise = (drawn[own] for drawn in fresh_noise(data, update.generator))
+        levels, noise = (drawn[own] for drawn in fresh_noise(policy, data, update.generator))
         rows, data = batch[own], data[own]
         yield NoisedTakes(
             row=rows,
@@ -56,9 +53,8 @@ def noised_takes(
 
 
 def fresh_noise(
-    data: Float[Tensor, "row frame channel"], generator: torch.Generator
+    policy: Policy, data: Float[Tensor, "row frame channel"], generator: torch.Generator
 ) -> tuple[Float[Tensor, " row"], Float[Tensor, "row frame channel"]]:
-    """Noise levels as in pre-training, and noise, one of each a row."""
-    normals = torch.randn(len(data), generator=generator, device=data.device)
-    noise = torch.randn(data.shape, generator=generator, device=data.device)
-    return logit_normal_times(normals), noise
+    """Noise levels of the policy's losses, and noise, one of each a row."""
+    levels = policy.regressed_levels(generator, len(data))
+    return levels, torch.randn(data.shape, generator=generator, device=data.device)

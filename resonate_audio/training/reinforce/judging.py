@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 
 import torch
 
@@ -48,7 +49,7 @@ def interleave_rewards(tables: Sequence[Rewards]) -> Rewards:
     )
     order = place.argsort()
     parts = {name: values[order] for name, values in joined.parts.items()}
-    return Rewards(joined.total[order], parts, joined.judge)
+    return replace(joined, total=joined.total[order], parts=parts)
 
 
 def join_rewards(batches: Sequence[Rewards]) -> Rewards:
@@ -61,4 +62,4 @@ def join_rewards(batches: Sequence[Rewards]) -> Rewards:
     if len(set(names)) != 1:
         raise RewardError(f"{batches[0].judge}: parts differ from batch to batch: {names}")
     parts = {name: torch.cat([batch.parts[name] for batch in batches]) for name in names[0]}
-    return Rewards(torch.cat([batch.total for batch in batches]), parts, batches[0].judge)
+    return replace(batches[0], total=torch.cat([batch.total for batch in batches]), parts=parts)

@@ -8,18 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.flow.guidance import guided, needs_empty
-from resonate_audio.flow.mean_flow import in_steps
+from resonate_audio.flow.mean_flow import MeanVelocity, in_steps, level_below, mean_flow_target
 from resonate_audio.flow.path import Velocity
+from resonate_audio.flow.times import logit_normal_times
 from resonate_audio.model.checkpoint import fingerprint_weights
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.pipeline.guests.guest import GuestNetwork
 from resonate_audio.training.loop.distributed import like
+from resonate_audio.training.loop.task import full_precision
 from resonate_audio.training.reinforce.lora import LoraSettings, add_lora, without_lora
 
 Taught = FlowTransformer | GuestNetwork
@@ -82,6 +84,51 @@ class Policy:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
+
+    @property
+    def regressed_guidance(self) -> float | None:
+        """What regression losses bind with: the prompted branch alone, whatever made the takes.
+
+        Of mean velocities it is those between the levels of `times`, which are what is used.
+        """
+        return 1.0 if self.times is None else None
+
+    def regressed_levels(self, generator: torch.Generator, rows: int) -> Float[Tensor, " row"]:
+        """Noise levels at which regression losses are taken, one a row.
+
+        As in pre-training; of mean velocities those of `times` that a step begins at.
+        """
+        device = generator.device
+        if self.times is None:
+            return logit_normal_times(torch.randn(rows, generator=generator, device=device))
+        starts = self.times.sort().values[1:].to(device)
+        return starts[torch.randint(len(starts), (rows,), generator=generator, device=device)]
+
+    def regressed_target(
+        self,
+        features: TextFeatures,
+        z: Float[Tensor, "row frame channel"],
+        t: Float[Tensor, " row"],
+        velocity: Float[Tensor, "row frame channel"],
+    ) -> Float[Tensor, "row frame channel"]:
+        """What a regression on data aims at: their velocity, or the mean one that goes with it.
+
+        Args:
+            features: of the prompts.
+            z: noised data.
+            t: noise levels.
+            velocity: noise minus data.
+        """
+        if self.times is None:
+            return velocity
+
+        def bind(part: Int[Tensor, " part"]) -> MeanVelocity:
+            some = TextFeatures(features.tokens[part], features.pooled[part])
+            conditions = self.model.condition(some)
+            return lambda z, t, r: self.model(z, t, conditions, r)
+
+        with full_precision(z.device):  # as MeanFlowTask.target
+            return mean_flow_target(bind, z, t, level_below(t, self.times), velocity)
 
     def bind(self, features: TextFeatures, guidance_scale: float | None = None) -> Velocity:
         """Velocity of (z, t) for prompts, one a row; with a gradient where one is wanted.

@@ -14,7 +14,7 @@ from resonate_audio.flow.sde import SDESchedule, Transition, sde_step
 from resonate_audio.training.loop.distributed import ALONE, Ranks
 from resonate_audio.training.reinforce.divergence import gaussian_kl, velocity_distance
 from resonate_audio.training.reinforce.experience import Experience, Metrics
-from resonate_audio.training.reinforce.fresh import NO_GUIDANCE, NoisedTakes
+from resonate_audio.training.reinforce.fresh import NoisedTakes
 from resonate_audio.training.reinforce.policy import Policy
 from resonate_audio.training.reinforce.rollout import Transitions
 from resonate_audio.training.reinforce.trainer import Update
@@ -157,7 +157,7 @@ def pull_velocity(
     if not weight:
         zero = velocity.new_zeros(())
         return zero, zero
-    bound = policy.bind_reference(noised.features, NO_GUIDANCE)
+    bound = policy.bind_reference(noised.features, policy.regressed_guidance)
     distance = velocity_distance(velocity, bound(noised.state, noised.levels)).mean()
     return weight * distance, distance
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -142,6 +143,21 @@ def test_gdpo_names_the_part_that_is_missing() -> None:
         group_advantages(rewards(0, 1, 2, 3, loudness=[0, 1, 2, 3]), PAIRS, GDPO)
 
 
+def test_gdpo_without_weights_takes_those_of_the_judges() -> None:
+    judged = rewards(0, 0, 0, 0, match=[0, 1, 0, 2], quality=[100, 0, 7, 9], length=[4, 3, 2, 1])
+    own = replace(judged, weights={"match": 3.0, "quality": 1.0, "length": 0.0})
+    bare = AdvantageConfig(combine="gdpo", floor=1e-12)
+    expected = group_advantages(judged, PAIRS, GDPO).values
+    assert torch.equal(group_advantages(own, PAIRS, bare).values, expected)
+
+
+def test_gdpo_of_a_single_judge_is_its_total() -> None:
+    judged = rewards(0, 1, 5, 9)
+    bare = AdvantageConfig(combine="gdpo")
+    expected = group_advantages(judged, PAIRS, AdvantageConfig()).values
+    assert torch.equal(group_advantages(judged, PAIRS, bare).values, expected)
+
+
 def test_a_prompt_with_one_take_is_refused() -> None:
     with pytest.raises(ShapeError, match="prompt 7 has 1 take"):
         group_advantages(rewards(0, 1, 2), torch.tensor([0, 0, 7]), PLAIN)
@@ -164,9 +180,8 @@ def test_groups_list_the_rows_of_each_prompt() -> None:
         ({"std": "batch"}, "std"),
         ({"floor": 0}, "floor: Input should be greater than 0"),
         ({"clip": -1}, "clip: Input should be greater than 0"),
-        ({"combine": "gdpo"}, "needs weights"),
-        ({"combine": "gdpo", "weights": {"match": 0.0}}, "needs weights"),
-        ({"weights": {"match": 1.0}}, "'total' takes none"),
+        ({"combine": "gdpo", "weights": {"match": 0.0}}, "all are 0"),
+        ({"weights": {"match": 1.0}}, "go with combine 'gdpo'"),
     ],
 )
 def test_a_bad_setting_is_one_line(values: dict[str, Any], message: str) -> None:

@@ -7,6 +7,8 @@ from tiny_model import TINY, random_networks
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.flow.guidance import guided
+from resonate_audio.flow.times import uniform_grid
+from resonate_audio.model.presets import with_few_steps
 from resonate_audio.training.reinforce.lora import LoraSettings
 from resonate_audio.training.reinforce.policy import Policy, load_weights, trained_weights
 
@@ -26,6 +28,11 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor, TextFeatures]:
     )
     z = torch.randn(2, 5, config.latent_channels, generator=generator)
     return z, torch.tensor([0.3, 0.9]), features
+
+
+def mean_policy(num_steps: int) -> Policy:
+    few = random_networks(with_few_steps(TINY, num_steps), seed=0).transformer
+    return Policy(few, lora=LORA, times=uniform_grid(num_steps))
 
 
 def disturb(model: torch.nn.Module) -> None:
@@ -125,3 +132,41 @@ def test_a_choice_of_weights_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=complaint):
         Policy(random_networks(TINY, seed=0).transformer, 1.0, lora, train_only=train_only)
+
+
+def test_regression_teaches_mean_velocities_at_the_levels_that_are_used() -> None:
+    few, generator = mean_policy(4), torch.Generator().manual_seed(0)
+    levels = few.regressed_levels(generator, 200)
+    assert set(levels.tolist()) == {0.25, 0.5, 0.75, 1.0}
+    z, _, features = inputs()
+    t, r = torch.tensor([0.25, 1.0]), torch.tensor([0.0, 0.75])
+    expected = few.model(z, t, few.model.condition(features), r)
+    assert torch.equal(few.bind(features, few.regressed_guidance)(z, t), expected)
+    assert not torch.equal(few.bind(features, 1.0)(z, t), expected)
+
+
+def test_regression_teaches_plain_velocities_at_any_level() -> None:
+    plain, generator = policy(), torch.Generator().manual_seed(0)
+    assert plain.regressed_guidance == 1.0
+    assert len(set(plain.regressed_levels(generator, 50).tolist())) == 50
+
+
+def test_a_regression_on_data_aims_at_the_mean_velocity_that_goes_with_them() -> None:
+    """v − (t − r)·du/dt by central differences, where the weights are no longer the first ones."""
+    few = mean_policy(4)
+    disturb(few.model)
+    few.model.double()
+    z, _, features = inputs()
+    z, features = z.double(), TextFeatures(features.tokens.double(), features.pooled.double())
+    t, r, step = torch.tensor([0.25, 1.0]).double(), torch.tensor([0.0, 0.75]).double(), 1e-3
+    data_velocity = torch.randn_like(z)
+    conditions = few.model.condition(features)
+    with torch.no_grad():
+        ahead = few.model(z + step * data_velocity, t + step, conditions, r)
+        behind = few.model(z - step * data_velocity, t - step, conditions, r)
+    change = (ahead - behind) / (2 * step)
+    expected = data_velocity - (t - r)[:, None, None] * change
+    target = few.regressed_target(features, z, t, data_velocity)
+    torch.testing.assert_close(target, expected, rtol=1e-3, atol=1e-4)
+    assert (target - data_velocity).abs().max() > 0.01
+    assert policy().regressed_target(features, z, t, data_velocity) is data_velocity
