@@ -41,6 +41,8 @@ LOBE = range(-1, 3)
 """Bins around a sine, relative to the bin below it, that its main lobe fills."""
 PEAK_BANDS, PEAK_HOPS = 7, 9
 """What is read around each cell of the mel."""
+PEAK_BLOCK = 32
+"""Hops, of one row or of several together, that are read at a time where nothing is learnt."""
 NOISE_SEED = 20261128
 NOISE_BLOCK = 128
 """Frames of noise drawn at a time, so that a longer sound begins with the noise of a shorter."""
@@ -166,9 +168,14 @@ class PartsVocoder(nn.Module):
     def vocode_tiled(
         self, mel: Float[Tensor, "row band hop"], tile_hops: int
     ) -> Float[Tensor, "row sample"]:
-        """Synthesise in one pass: a hop takes 40 kB, and the sines of a tile need the last."""
-        samples: Tensor = self(mel)
-        return samples
+        """Synthesise each row in one pass: a hop takes 40 kB, and the sines of a tile need the last.
+
+        On a CPU row by row, whose memory is then used again: the same bits, sooner.
+        """
+        if mel.device.type != "cpu":
+            samples: Tensor = self(mel)
+            return samples
+        return torch.cat([self(row) for row in mel.split(1)])
 
     def add(self, parts: Parts) -> Float[Tensor, "row sample"]:
         """Draw the noise, and make one sound of the three parts."""
@@ -397,8 +404,16 @@ class PeakReader(nn.Module):
         x = x.to(self.read.weight.dtype)
         reach = (PEAK_BANDS // 2,) * 2 + (PEAK_HOPS // 2,) * 2
         around = F.pad(x[:, None], reach, mode="replicate")[:, 0]
-        around = around.unfold(1, PEAK_HOPS, 1).unfold(2, PEAK_BANDS, 1).flatten(3)
-        hidden = F.gelu(self.read(around - x[..., None]) + self.band)
+        around = around.unfold(1, PEAK_HOPS, 1).unfold(2, PEAK_BANDS, 1)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
+            return self._read(around, x)
+        # Sixty-three values for every cell of the mel: a few hops at a time stay in the cache.
+        size = max(1, PEAK_BLOCK // len(x))
+        blocks = zip(around.split(size, 1), x.split(size, 1), strict=True)
+        return torch.cat([self._read(*block) for block in blocks], dim=1)
+
+    def _read(self, around: Tensor, x: Tensor) -> Tensor:
+        hidden = F.gelu(self.read(around.flatten(3) - x[..., None]) + self.band)
         return cast(Tensor, self.say(F.gelu(self.think(hidden))))
 
 

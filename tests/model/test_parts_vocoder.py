@@ -208,3 +208,14 @@ def test_a_flat_spectrum_is_guessed_from_its_mel(log: Literal["ln", "log10"]) ->
     area = (5.0 * mel_basis(config).sum(dim=1)).float()
     mel = area.log() if log == "ln" else area.log10()
     torch.testing.assert_close(weight @ mel + bias, torch.full((33,), math.log(5.0)))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_reading_peaks_by_blocks_changes_no_bit(rows: int) -> None:
+    """Where a gradient is wanted, all hops are read at once."""
+    vocoder, mel = small(), mels(75, rows).transpose(1, 2)
+    torch.nn.init.normal_(vocoder.peaks.say.weight, generator=torch.Generator().manual_seed(1))
+    whole = vocoder.peaks(mel)
+    assert whole.requires_grad
+    with torch.no_grad():
+        assert torch.equal(vocoder.peaks(mel), whole.detach())

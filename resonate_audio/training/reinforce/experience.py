@@ -83,11 +83,14 @@ class TakeMaker:
         """Un-normalise, decode and vocode takes; loud ones are attenuated to a peak of 1.
 
         Differs from the official trainer, which decodes normalised latents, so that its judge
-        hears another sound than users do.
+        hears another sound than users do. In the number format of training; with bf16, nano's
+        sounds are judged as in float32 to 0.002 of a score (docs/reinforcement.md).
         """
         frame_rate_hz = self.resonate.config.frame_rate_hz
         plain = self.policy.model.unnormalize(latents)
-        return attenuate(self.resonate.to_waveform(Latents(plain, frame_rate_hz)))
+        with self.policy.autocast():
+            wave = self.resonate.to_waveform(Latents(plain, frame_rate_hz))
+        return attenuate(Waveform(wave.samples.float(), wave.sample_rate_hz))
 
     def collect(
         self,

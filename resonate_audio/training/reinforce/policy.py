@@ -203,7 +203,7 @@ class Policy:
         self, model: Taught, features: TextFeatures, guidance_scale: float | None
     ) -> Velocity:
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
-        with self._autocast():
+        with self.autocast():
             prompt = model.condition(features)
             empty = None
             if needs_empty(scale):
@@ -216,12 +216,13 @@ class Policy:
         def in_float32(
             z: Float[Tensor, "row frame channel"], t: Float[Tensor, " row"]
         ) -> Float[Tensor, "row frame channel"]:
-            with self._autocast():
+            with self.autocast():
                 return velocity(z, t).float()
 
         return in_float32
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """A stretch in the number format of training."""
         dtype = self.precision or torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision is not None)
 
