@@ -62,8 +62,9 @@ def paste(source: Samples, new: Samples, start: int, fade_samples: int) -> Sampl
 def go_on(samples: Samples, sample_rate_hz: int, num_samples: int) -> Samples:
     """How a sound would go on after its end, for a few milliseconds.
 
-    Linear prediction whose coefficients are Burg's [Burg 1975], of the last 60 ms: partials go on
-    with their phase and die away, noise stops.
+    Linear prediction whose coefficients are Burg's [Burg 1975], of the last 60 ms, driven by noise
+    as strong as what it could not predict there: partials go on with their phase, noise goes on as
+    noise of its colour. The noise is the same in every call.
 
     Args:
         samples: what there is.
@@ -77,15 +78,18 @@ def go_on(samples: Samples, sample_rate_hz: int, num_samples: int) -> Samples:
     order = min(round(ORDER_S * sample_rate_hz), len(past) // 3)
     if not num_samples or order < 1 or not past.any():
         return np.zeros(num_samples, np.float32)
-    coefficients = burg(past, order)
-    line = np.concatenate([past[-order:], np.zeros(num_samples)])
+    coefficients, deviation = burg(past, order)
+    noise = deviation * np.random.default_rng(0).standard_normal(num_samples)
+    line = np.concatenate([past[-order:], noise])
     for place in range(order, len(line)):
-        line[place] = coefficients @ line[place - order : place][::-1]
+        line[place] += coefficients @ line[place - order : place][::-1]
     return line[order:].astype(np.float32)
 
 
-def burg(x: Float64[np.ndarray, " sample"], order: int) -> Float64[np.ndarray, " lag"]:
-    """Coefficients of x_n ≈ Σ_k c_k·x_(n−k), k = 1 … order; never growing.
+def burg(
+    x: Float64[np.ndarray, " sample"], order: int
+) -> tuple[Float64[np.ndarray, " lag"], float]:
+    """Coefficients of x_n ≈ Σ_k c_k·x_(n−k), k = 1 … order, never growing; deviation of the rest.
 
     Each reflection k minimises the power of forward and backward errors together:
     k = 2·Σ f_n·b_(n−1) / Σ (f_n² + b_(n−1)²)          [Burg 1975]
@@ -101,4 +105,4 @@ def burg(x: Float64[np.ndarray, " sample"], order: int) -> Float64[np.ndarray, "
             (forward - reflection * backward)[1:],
             (backward - reflection * forward)[:-1],
         )
-    return -error[1:]
+    return -error[1:], float(np.sqrt((forward @ forward + backward @ backward) / 2 / len(forward)))

@@ -142,7 +142,11 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 def load_strict(
-    module: nn.Module, state: Mapping[str, Tensor], source: str, assign: bool = False
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    assign: bool = False,
+    looked_at: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Load every tensor of ``state`` into ``module``, in the module's own dtype.
 
@@ -152,6 +156,7 @@ def load_strict(
         source: what messages call it.
         assign: let the module have these very tensors (it may be on the meta device); those of
             another dtype are copies.
+        looked_at: the same tensors, where ``state`` is to stay on the disk until it is used.
 
     Raises:
         CheckpointError: names the first key that is missing, unexpected, of another shape, or
@@ -159,7 +164,7 @@ def load_strict(
     """
     expected = module.state_dict()
     _check_shapes({key: tuple(value.shape) for key, value in state.items()}, expected, source)
-    _check_finite(state, source)
+    _check_finite(state if looked_at is None else looked_at, source)
     if assign:
         state = {key: value.to(expected[key].dtype) for key, value in state.items()}
     module.load_state_dict(state, assign=assign)
@@ -198,6 +203,42 @@ def stream_weights(path: Path, names: Iterable[str]) -> Iterator[State]:
     for start in range(0, len(wanted), TENSORS_AT_ONCE):
         with _opened(path) as file:
             yield {name: file.get_tensor(name) for name in wanted[start : start + TENSORS_AT_ONCE]}
+
+
+class MappedWeights(Mapping[str, Tensor]):
+    """Tensors of a safetensors file, each in memory while it is looked at and no longer.
+
+    What is looked at in a file that is mapped as a whole stays in memory as long as its mapping.
+    """
+
+    def __init__(self, path: Path, places: Mapping[str, str]) -> None:
+        self._path, self._places = path, places
+
+    @classmethod
+    def of(cls, path: Path, places: Mapping[str, str]) -> MappedWeights | None:
+        """Some tensors of a file; None where it is in several, or does not hold them all.
+
+        Args:
+            path: the file.
+            places: name in the file of each.
+        """
+        if not path.is_file():
+            return None
+        with _opened(path) as file:
+            held = set(file.keys())
+        return cls(path, places) if held.issuperset(places.values()) else None
+
+    def __getitem__(self, name: str) -> Tensor:
+        place = self._places[name]
+        with _opened(self._path) as file:
+            tensor: Tensor = file.get_tensor(place)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 @contextmanager

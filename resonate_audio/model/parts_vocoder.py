@@ -168,14 +168,14 @@ class PartsVocoder(nn.Module):
     def vocode_tiled(
         self, mel: Float[Tensor, "row band hop"], tile_hops: int
     ) -> Float[Tensor, "row sample"]:
-        """Synthesise each row in one pass: a hop takes 40 kB, and the sines of a tile need the last.
+        """Synthesise in one pass: a hop takes 40 kB, and the sines of a tile need the last.
 
         On a CPU row by row, whose memory is then used again: the same bits, sooner.
         """
         if mel.device.type != "cpu":
             samples: Tensor = self(mel)
             return samples
-        return torch.cat([self(row) for row in mel.split(1)])
+        return torch.cat([self(row) for row in torch.split(mel, 1)])
 
     def add(self, parts: Parts) -> Float[Tensor, "row sample"]:
         """Draw the noise, and make one sound of the three parts."""
@@ -409,7 +409,7 @@ class PeakReader(nn.Module):
             return self._read(around, x)
         # Sixty-three values for every cell of the mel: a few hops at a time stay in the cache.
         size = max(1, PEAK_BLOCK // len(x))
-        blocks = zip(around.split(size, 1), x.split(size, 1), strict=True)
+        blocks = zip(torch.split(around, size, 1), torch.split(x, size, 1), strict=True)
         return torch.cat([self._read(*block) for block in blocks], dim=1)
 
     def _read(self, around: Tensor, x: Tensor) -> Tensor:

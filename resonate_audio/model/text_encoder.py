@@ -15,7 +15,13 @@ from resonate_audio.core.config import NetworkConfig, parse_config
 from resonate_audio.core.documents.json_text import read_object
 from resonate_audio.core.errors import CheckpointError, InputError
 from resonate_audio.core.types import TextFeatures
-from resonate_audio.model.checkpoint import State, load_strict, read_tokenizer, read_weights
+from resonate_audio.model.checkpoint import (
+    MappedWeights,
+    State,
+    load_strict,
+    read_tokenizer,
+    read_weights,
+)
 from resonate_audio.model.clap_text import ClapText, ClapTextConfig, rename_clap_text
 from resonate_audio.model.minilm import MiniLM, MiniLMConfig, rename_minilm
 
@@ -80,6 +86,7 @@ class TextEncoder(nn.Module):
         tokenizer.enable_truncation(config.num_tokens)
         tokenizer.enable_padding(length=config.num_tokens, **_padding(config, tokenizer))
         self._tokenizer = tokenizer
+        self._mapped: MappedWeights | None = None
 
     @classmethod
     def from_folder(cls, config: TextEncoderConfig, folder: Path) -> TextEncoder:
@@ -93,24 +100,30 @@ class TextEncoder(nn.Module):
                 raise CheckpointError(f"{folder}: text encoder file {name} is missing")
         build = _build_t5 if config.kind == "t5" else _build_minilm
         network, width = build(folder / "config.json")
+        mapped = None
         if width != config.dim:
             raise CheckpointError(
                 f"{folder}: text encoder is {width} wide, the model expects {config.dim}"
             )
-        state = dequantize(read_weights(folder / "model.safetensors"))
-        is_t5 = config.kind == "t5"
-        chosen = _with_second_name(t5_encoder_only(state)) if is_t5 else rename_minilm(state)
-        load_strict(network, chosen, str(folder / "model.safetensors"), assign=is_t5)
+        weights = folder / "model.safetensors"
+        if config.kind == "t5":
+            state = _with_second_name(t5_encoder_only(dequantize(read_weights(weights))))
+            mapped = MappedWeights.of(weights, {name: _in_file(name) for name in state})
+            load_strict(network, state, str(weights), assign=True, looked_at=mapped)
+        else:
+            load_strict(network, rename_minilm(dequantize(read_weights(weights))), str(weights))
         pooled = None
         if config.pooled is not None:
             place = folder / POOLED_FOLDER
             pooled = PooledEncoder.from_folder(config.pooled, config.num_tokens, place)
-        return cls(config, network, read_tokenizer(folder / "tokenizer.json"), pooled)
+        made = cls(config, network, read_tokenizer(folder / "tokenizer.json"), pooled)
+        made._mapped = mapped
+        return made
 
-    def states(self) -> list[State]:
-        """Weights of every network in it."""
-        networks = [self.network, *([] if self.pooled is None else [self.pooled.network])]
-        return [dict(network.state_dict()) for network in networks]
+    def states(self) -> list[Mapping[str, Tensor]]:
+        """Weights of every network in it; from their file where that spares memory."""
+        own = self._mapped or dict(self.network.state_dict())
+        return [own, *([] if self.pooled is None else [dict(self.pooled.network.state_dict())])]
 
     @property
     def device(self) -> torch.device:
@@ -167,7 +180,7 @@ class BorrowedTextEncoder:
         self.device = device
         return self
 
-    def states(self) -> list[State]:
+    def states(self) -> list[Mapping[str, Tensor]]:
         """As ``TextEncoder.states``."""
         return self._read().states()
 
@@ -294,6 +307,10 @@ def t5_encoder_only(state: State) -> State:
     if "shared.weight" in kept:
         kept.pop(_SECOND_NAME, None)
     return kept
+
+
+def _in_file(name: str) -> str:
+    return "shared.weight" if name == _SECOND_NAME else name
 
 
 def _with_second_name(state: State) -> State:

@@ -121,7 +121,7 @@ class Editing(Stations):
 
         Args:
             source: the sound.
-            spans: (start, end) of each stretch, seconds. The passage from old to new, 30 ms at
+            spans: (start, end) of each stretch, seconds. The passage from old to new, 60 ms at
                 either side, lies inside.
             prompt: what to hear there; by default what the source's recipe says, else nothing.
             options: see `EditOptions`.

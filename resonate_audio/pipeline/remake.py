@@ -37,7 +37,7 @@ from resonate_audio.pipeline.stations import Stations
 
 OVERLAP = 0.5
 """Share of a window that the next one has too."""
-PASSAGE_S = 0.030
+PASSAGE_S = 0.060
 """Passage between what was there and what was made; it lies inside the stretch that is replaced."""
 GO_ON_S = 0.060
 """How far a source is carried on by prediction where it is extended, so that its last latents do

@@ -83,10 +83,18 @@ def test_partials_go_on_with_their_phase() -> None:
     np.testing.assert_allclose(gone_on, sound[2000:2200], atol=2e-3)
 
 
-def test_what_goes_on_does_not_grow() -> None:
-    gone_on = go_on(noise(2000), RATE_HZ, 4000)
-    assert np.abs(gone_on).max() < 0.5
-    assert np.abs(gone_on[-1000:]).max() < 0.01
+def test_noise_goes_on_as_noise_of_its_level_and_colour() -> None:
+    past = np.convolve(noise(20_000), [1.0, 0.9], mode="same").astype(np.float32)
+    gone_on = go_on(past, RATE_HZ, 20_000)
+    for part in (gone_on[:5_000], gone_on[-5_000:]):  # neither dies nor grows
+        assert 20 * np.log10(part.std() / past.std()) == pytest.approx(0, abs=1.5)
+        high = np.diff(part).std() / part.std()
+        assert high == pytest.approx(np.diff(past).std() / past.std(), rel=0.15)
+
+
+def test_partials_without_noise_do_not_grow() -> None:
+    gone_on = go_on(tone(2400), RATE_HZ, 1000)
+    assert np.abs(gone_on).max() < 1.1 * np.abs(tone(2400)).max()
 
 
 @pytest.mark.parametrize("past", [np.zeros(500, np.float32), np.ones(2, np.float32)])
@@ -99,4 +107,6 @@ def test_burg_finds_the_coefficients_of_an_autoregression() -> None:
     x = np.zeros(40_000)
     for place in range(2, len(x)):
         x[place] = 1.5 * x[place - 1] - 0.8 * x[place - 2] + CHANCE.standard_normal()
-    np.testing.assert_allclose(burg(x, 2), [1.5, -0.8], atol=0.02)
+    coefficients, deviation = burg(x, 2)
+    np.testing.assert_allclose(coefficients, [1.5, -0.8], atol=0.02)
+    assert deviation == pytest.approx(1.0, abs=0.02)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import pickle
 from datetime import date
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import nn
 from resonate_audio.core.errors import CheckpointError, OutputError
 from resonate_audio.model.checkpoint import (
     TENSORS_AT_ONCE,
+    MappedWeights,
     fingerprint_weights,
     load_file_strict,
     load_strict,
@@ -179,3 +181,23 @@ def test_the_fingerprint_sees_values_names_and_not_the_storage_type() -> None:
     renamed = {"weight": STATE["weight"], "gain": STATE["bias"]}
     assert fingerprint_weights([STATE]) == fingerprint_weights([half])
     assert len({fingerprint_weights([state]) for state in (STATE, other, renamed)}) == 3
+
+
+def test_mapped_weights_are_those_of_the_file_under_other_names(tmp_path: Path) -> None:
+    path, values = tmp_path / "weights.safetensors", torch.arange(6.0).view(2, 3)
+    write_weights(path, {"a": values, "b": values + 1}, {})
+    mapped = MappedWeights.of(path, {"first": "a", "second": "b", "again": "a"})
+    assert mapped is not None
+    assert list(mapped) == ["first", "second", "again"]
+    assert torch.equal(mapped["second"], values + 1)
+    as_they_are = {"first": values, "second": values + 1, "again": values}
+    assert fingerprint_weights([mapped]) == fingerprint_weights([as_they_are])
+    assert MappedWeights.of(path, {"first": "c"}) is None
+    assert MappedWeights.of(tmp_path / "none.safetensors", {}) is None
+
+
+def test_numbers_may_be_looked_at_elsewhere_than_they_are_loaded_from() -> None:
+    module = nn.Linear(2, 1, bias=False)
+    broken = {"weight": torch.tensor([[1.0, math.nan]])}
+    with pytest.raises(CheckpointError, match="weight holds NaN"):
+        load_strict(module, {"weight": torch.ones(1, 2)}, "file", looked_at=broken)

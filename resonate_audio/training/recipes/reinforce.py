@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from resonate_audio.core.config import GivenPath
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.data.prompts import read_prompts
 from resonate_audio.flow.times import uniform_grid
-from resonate_audio.model.checkpoint import State, fingerprint_weights
+from resonate_audio.model.checkpoint import fingerprint_weights
 from resonate_audio.model.folder import TEXT_ENCODER, Networks, part_folder, read_networks
 from resonate_audio.model.hub import find_model, find_text_encoder
 from resonate_audio.model.text_encoder import TextEncoder
@@ -186,7 +186,7 @@ class Pupil:
         others = fingerprint_weights(self._frozen_states())
         return {"model": f"{self.policy.start:x} {others}"}
 
-    def _frozen_states(self) -> list[State]:
+    def _frozen_states(self) -> Sequence[Mapping[str, Tensor]]:
         if isinstance(self.networks, Guest):
             return self.networks.states()
         assert isinstance(self.resonate, Resonate)
