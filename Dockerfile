@@ -12,7 +12,7 @@ COPY constraints.txt /src/
 # torch first, in a layer of its own: it is large and changes seldom.
 RUN pip install -U pip && pip install --extra-index-url "$TORCH_INDEX" -c /src/constraints.txt torch
 COPY pyproject.toml README.md LICENSE /src/
-COPY recipes/nano/grpo.yaml /src/recipes/nano/grpo.yaml
+COPY recipes /src/recipes
 COPY resonate_audio /src/resonate_audio
 RUN pip install -c /src/constraints.txt "/src[serve]"
 
