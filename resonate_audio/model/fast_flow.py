@@ -261,7 +261,7 @@ class FastFlowTransformer(FlowEnds):
     """Velocity of a trained flow transformer, about 1.6 times as fast on a CPU in float32.
 
     For inference alone: its blocks have no parameters, and it stays where it was made. In
-    Winograd form it takes twice the room of the convolutions it replaces (2.4 GB in float32 at
+    Winograd form it takes twice the room of the convolutions it replaces (3.0 GB in float32 at
     full size), as shifted products the same room.
     """
 
