@@ -299,7 +299,11 @@ class SoundGenerationRequest(Body):
     text: Text = Field(min_length=1, max_length=MAX_PROMPT)
     duration_seconds: float | None = Field(None, gt=0, le=MAX_LENGTH_S)
     prompt_influence: float | None = Field(
-        None, ge=0, le=1, description="Guidance scale = 15 times this; the model's own if absent."
+        None,
+        ge=0,
+        le=1,
+        description="Guidance scale = 15 times this; the model's own if absent. Does nothing to a "
+        "model that has its guidance inside.",
     )
     model_id: str | None = Field(
         None,

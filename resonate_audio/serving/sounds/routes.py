@@ -132,9 +132,17 @@ def audio_router(service: Service) -> APIRouter:
         """Make one sound, asked for as ElevenLabs' and LocalAI's clients do."""
         format = parse_output_format(output_format)
         names = {"audio_length": "duration_seconds", "model": "model_id"}
-        task = Task(service.catalogue.check(body.as_job(), names))
+        asked = body.as_job()
+        inside = service.catalogue.find(asked.model).config.guidance_inside
+        is_idle = inside and asked.guidance_scale is not None
+        if is_idle:  # clients of every model send it
+            asked = asked.model_copy(update={"guidance_scale": None})
+        task = Task(service.catalogue.check(asked, names))
         outcome = await service.make(request, task)
-        return await asyncio.to_thread(render_plain, format, task, outcome)
+        answer = await asyncio.to_thread(render_plain, format, task, outcome)
+        if is_idle:
+            answer.headers["X-Resonate-Influence-Idle"] = "true"
+        return answer
 
     for kind in EDITS:
         add_edit(router, service, kind)

@@ -76,6 +76,17 @@ def test_elevenlabs_makes_a_sound(server: Running) -> None:
     assert audio.duration_s == pytest.approx(0.5, abs=0.1)
 
 
+def test_the_influence_of_a_prompt_is_left_out_where_guidance_is_inside(server: Running) -> None:
+    address = "/v1/sound-generation?output_format=pcm_8000"
+    body = {"text": "rain", "duration_seconds": 0.5, "prompt_influence": 0.3}
+    answer = server.client.post(address, json=body)
+    plain = server.client.post(address, json=body | {"prompt_influence": None})
+    assert answer.status_code == 200, answer.text
+    assert len(answer.content) == 2 * 4000
+    assert answer.headers["X-Resonate-Influence-Idle"] == "true"
+    assert "X-Resonate-Influence-Idle" not in plain.headers
+
+
 def test_elevenlabs_makes_a_loop_of_thirty_seconds(tmp_path: Path, tiny_model: Path) -> None:
     elevenlabs = pytest.importorskip("elevenlabs", reason="needs pip install elevenlabs")
     httpx = pytest.importorskip("httpx", reason="needs pip install elevenlabs")
