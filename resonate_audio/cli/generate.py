@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -44,6 +45,21 @@ def generate(
             show_default=False,
         ),
     ] = None,
+    best_of: Annotated[
+        int,
+        typer.Option(
+            "--best-of",
+            min=1,
+            max=100,
+            help="Make so many of each sound and keep the one that --judge likes most.",
+        ),
+    ] = 1,
+    judge: Annotated[
+        str,
+        typer.Option(
+            "--judge", "-j", help="Who chooses: nano-lalm, aqa:MODEL, my_module:function."
+        ),
+    ] = "nano-lalm",
     making: Making = MAKING,
 ) -> None:
     """Make sounds from sentences.
@@ -51,6 +67,8 @@ def generate(
     [bold]Examples[/bold]
 
       resonate generate "a dog barks twice, then rain starts"
+
+      resonate generate "a dog barks, then a door slams" --best-of 8
 
       resonate generate "thunder" "a church bell" -n 4 --seed 7 -o sounds/ --spectrogram
 
@@ -75,17 +93,19 @@ def generate(
     check_texts(texts)
     Sampling(**{"duration_s": 1.0, **making.asked})  # refuses nonsense before anything is loaded
     seed = 0 if making.seed is None and sound_list is not None else first_seed(making.seed)
+    if best_of > 1:
+        if sound_list is not None:
+            raise InputError("--best-of: goes with prompts, not with --list")
+        rows = make_best(wanted, seed, best_of, judge, making)
+        tell(rows, making.target, (*COLUMNS, "score", "others"))
+        return
     sounds = plan_sounds(wanted, seed, making.target.output)
     kept = [] if sound_list is None else find_made(sounds, making.target)
     missing = [sound for sound in sounds if sound.path not in kept]
     check_outputs(missing, making.target)
     made = {}
     if missing:
-        pipeline = load_as(making.loading)
-        say_what_is_cut(pipeline, texts)
-        say_what_is_idle(pipeline, wanted)
-        check_durations(pipeline, missing)
-        made = make_all(missing, from_words(pipeline), making)
+        made = make_all(missing, from_words(load_for(missing, making)), making)
     if sound_list is None:
         tell(list(made.values()), making.target)
     else:
@@ -171,6 +191,20 @@ def say_what_is_idle(pipeline: Resonate, wanted: Sequence[Wanted]) -> None:
         say(f"note: {text} (--guidance 4.5)")
 
 
+def load_for(sounds: Batch, making: Making) -> Resonate:
+    """Load the model, say what it does not heed, refuse what it does not make.
+
+    Raises:
+        InputError: a length that it does not make.
+    """
+    pipeline = load_as(making.loading)
+    wanted = [sound.wanted for sound in sounds]
+    say_what_is_cut(pipeline, [text for item in wanted for text in (item.prompt, item.negative)])
+    say_what_is_idle(pipeline, wanted)
+    check_durations(pipeline, sounds)
+    return pipeline
+
+
 Batch = Sequence[PlannedSound]
 """Sounds that are computed together."""
 Way = Callable[[Batch, StepReport], list["Audio"]]
@@ -184,6 +218,45 @@ def make_all(sounds: Batch, way: Way, making: Making) -> dict[Path, Row]:
         for sound, audio in zip(batch, make(batch, way, label), strict=True):
             write(sound, audio, making.target)
             rows[sound.path] = describe(sound, audio)
+    return rows
+
+
+def make_best(
+    wanted: Sequence[Wanted], seed: int, best_of: int, judge: str, making: Making
+) -> list[Row]:
+    """Make several of each sound, write the one that a judge likes most, and say of it.
+
+    Candidates of take k have the seeds of takes k, k + n, k + 2n, … of n, so none is made twice.
+
+    Raises:
+        ConfigError: there is no such judge.
+        RewardError: it has no score for a sound.
+    """
+    from resonate_audio.pipeline.device import choose_device
+    from resonate_audio.rewards.best import score_sound
+    from resonate_audio.rewards.catalogue import open_reward
+
+    stride = making.takes * max(Counter(item.prompt for item in wanted).values())
+    plans = [
+        plan_sounds(wanted, seed + turn * stride, making.target.output) for turn in range(best_of)
+    ]
+    for plan in plans:
+        check_outputs(plan, making.target)
+    reward = open_reward(judge, choose_device(making.loading.device))
+    way = from_words(load_for(plans[0], making))
+    candidates = [sound for group in zip(*plans, strict=True) for sound in group]
+    rows: list[Row] = []
+    heard: list[tuple[float, PlannedSound, Audio]] = []
+    for label, batch in batches(candidates, making.loading.batch_size):
+        for sound, audio in zip(batch, make(batch, way, label), strict=True):
+            heard.append((score_sound(reward, audio), sound, audio))
+            if len(heard) == best_of:
+                score, best, chosen = max(heard, key=lambda one: one[0])
+                others = sorted(one[0] for one in heard)[:-1]
+                write(best, chosen, making.target)
+                spread = f"{others[0]:.3f} to {others[-1]:.3f}"
+                rows.append((*describe(best, chosen), f"{score:.3f}", spread))
+                heard.clear()
     return rows
 
 
@@ -296,10 +369,10 @@ def describe(sound: PlannedSound, audio: Audio) -> Row:
     )
 
 
-def tell(rows: Sequence[Row], target: Target) -> None:
+def tell(rows: Sequence[Row], target: Target, columns: Row = COLUMNS) -> None:
     """Say what was written: on stdout, unless a sound went there."""
     if target.output != str(STDOUT):
-        print_table(COLUMNS, rows)
+        print_table(columns, rows)
         return
     for row in rows:
         say("  ".join(row))

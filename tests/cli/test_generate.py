@@ -175,3 +175,66 @@ def test_a_disk_that_fills_up_keeps_finished_files_and_no_half_one(
     assert done.stderr.splitlines()[-1].startswith("resonate: a.wav: ")
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+LIKES_MORE = """
+def brightness(samples, sample_rate_hz, prompts):
+    return [abs(row[1:] - row[:-1]).sum() / abs(row).sum() for row in samples]
+"""
+
+
+def bright(path: Path) -> float:
+    samples = read_audio(path).samples
+    return float(np.abs(np.diff(samples)).sum() / np.abs(samples).sum())
+
+
+def test_the_best_of_several_is_kept_and_is_what_its_seed_gives(
+    tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "own_taste.py").write_text(LIKES_MORE)
+    judged = ["--best-of", "3", "--judge", "own_taste:brightness", "--seed", "5"]
+    assert generate(tiny_model, "dog", "rain", "-n", "2", *judged, "-o", "best/") == 0
+    assert "score" in capsys.readouterr().out
+    assert generate(tiny_model, "dog", "rain", "-n", "6", "--seed", "5", "-o", "all/") == 0
+    expected = []
+    for prompt in ("dog", "rain"):
+        for seeds in ((5, 7, 9), (6, 8, 10)):  # candidates of take k: every second from k on
+            name = max(
+                (f"{prompt}_{seed}.wav" for seed in seeds), key=lambda n: bright(here / "all" / n)
+            )
+            expected.append(name)
+            assert np.array_equal(
+                read_audio(here / "best" / name).samples, read_audio(here / "all" / name).samples
+            )
+    assert files(here / "best") == sorted(expected)
+
+
+def test_the_best_has_the_name_that_was_asked_for(tiny_model: Path, here: Path) -> None:
+    (here / "own_taste.py").write_text(LIKES_MORE)
+    judged = ["--best-of", "2", "--judge", "own_taste:brightness", "--seed", "5"]
+    assert generate(tiny_model, "dog", *judged, "-o", "one.wav") == 0
+    recipe = read_recipe(here / "one.wav")
+    assert recipe is not None
+    assert recipe.seed in (5, 6)
+    assert generate(tiny_model, "dog", *judged, "-o", "one.wav") == 2  # it is there already
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dog", "--best-of", "2", "--judge", "none"], "there is no such judge"),
+        (["--list", "sounds.csv", "--best-of", "2"], "--best-of: goes with prompts"),
+        (["dog", "--best-of", "0"], "--best-of"),
+    ],
+)
+def test_a_choice_that_makes_no_sense_is_one_line(
+    arguments: list[str],
+    message: str,
+    tiny_model: Path,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (here / "sounds.csv").write_text("prompt\ndog\n")
+    assert generate(tiny_model, *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert files(here) == ["sounds.csv"]
