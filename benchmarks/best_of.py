@@ -5,8 +5,8 @@
 Prompts of ``held-out.jsonl``, spread evenly; sounds of five seconds in the steps that the model
 takes itself. For each N the mean over all choices of N among a prompt's takes of what ``nano-eval``
 says of the one that the judge likes most; N = 1 is a take without a choice. Intervals are 95 %
-bootstraps over prompts of the difference to N = 1. *itself* lets nano-eval choose, which is the most
-that could be had.
+bootstraps over prompts of the difference to N = 1. *itself* lets nano-eval choose, which is the
+most that could be had.
 """
 
 from __future__ import annotations
@@ -58,9 +58,8 @@ def main() -> None:
             cells = " | ".join(f"{value:.3f}" for value in table.mean(0))
             gain = (table[:, -1] - table[:, 0]).mean()
             name = "itself" if judge == HELD_OUT else judge
-            print(
-                f"| {form} ({rows.sum()}) | {name} | {cells} | {gain:+.3f} [{low:.3f}, {high:.3f}] |"
-            )
+            shown = f"{gain:+.3f} [{low:.3f}, {high:.3f}]"
+            print(f"| {form} ({rows.sum()}) | {name} | {cells} | {shown} |")
 
 
 def score_takes(

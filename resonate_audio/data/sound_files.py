@@ -142,4 +142,6 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def _plain_id(path: str) -> str:
-    return same_name(PurePosixPath(path).with_suffix("").as_posix().replace("/", "-"))
+    place = PurePosixPath(path)
+    plain = place.with_suffix("") if place.name else place  # "." is no file, and has no suffix
+    return same_name(plain.as_posix().replace("/", "-"))

@@ -58,7 +58,7 @@ def read_weights(path: Path, mapped: bool = False) -> State:
     if path.name.endswith(INDEX_SUFFIX):
         return find_weights(_read_shards(path), str(path))
     if not os.path.isfile(path):  # unlike Path.is_file, false for a name that is too long
-        index = path.with_name(path.name + INDEX_SUFFIX)
+        index = path.parent / (path.name + INDEX_SUFFIX)
         if path.suffix == ".safetensors" and os.path.isfile(index):
             return find_weights(_read_shards(index), str(index))
         raise CheckpointError(f"{path}: no such weights file")

@@ -373,6 +373,8 @@ def writing_model(folder: Path, overwrite: bool = False, mark: str = INDEX_NAME)
             raise OutputError(f"{folder}: exists already; pass --overwrite to replace it")
         if not (folder / mark).is_file():
             raise OutputError(f"{folder}: not a model folder, so it is not replaced")
+    if folder.exists() and folder.samefile("."):
+        raise OutputError(f"{folder}: is the folder that you are in; name one inside it")
     mark = secrets.token_hex(4)
     folder = Path(os.path.realpath(folder))  # a link stays one
     temporary = folder.with_name(f".{folder.name[:KEPT_OF_NAME]}.{mark}.part")

@@ -401,3 +401,13 @@ def test_a_large_csv_is_read_in_little_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert count == 10_000
     assert peak < 1e6
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_a_table_that_names_a_folder_as_a_sound_is_told(tmp_path: Path, name: str) -> None:
+    text = json.dumps({"file_name": name, "text": "A dog"}) + "\n"
+    text += json.dumps({"file_name": "a.wav", "text": "A bell"}) + "\n"
+    root = lay(tmp_path / "mine", {"metadata.jsonl": text, "a.wav": b""})
+    clips, report = bring("folder", root)
+    assert [clip.caption for clip in clips.values()] == ["A bell"]
+    assert report.absent.count == 1

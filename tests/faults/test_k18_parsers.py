@@ -119,6 +119,7 @@ BROKEN_YAML = {
     "another version": b"%YAML 9.9\n---\na: 1\n",
     "two documents": b"a: 1\n---\nb: 2\n",
     "a list as a name": b"? [a]\n: 1\n",
+    "nothing as a name": b"a: 1\nnull: 2\n",
     "a tab": b"a:\n\t- b\n",
     "half a quote": b"a: 'b",
     "a NUL": b"a: b\x00",

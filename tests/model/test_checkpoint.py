@@ -201,3 +201,9 @@ def test_numbers_may_be_looked_at_elsewhere_than_they_are_loaded_from() -> None:
     broken = {"weight": torch.tensor([[1.0, math.nan]])}
     with pytest.raises(CheckpointError, match="weight holds NaN"):
         load_strict(module, {"weight": torch.ones(1, 2)}, "file", looked_at=broken)
+
+
+@pytest.mark.parametrize("place", ["/", ".", "..", ""])
+def test_a_folder_is_no_file_of_weights(place: str) -> None:
+    with pytest.raises(CheckpointError, match="no such weights file"):
+        read_weights(Path(place))

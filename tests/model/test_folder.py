@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resonate_audio.core.errors import CheckpointError, ConfigError
+from resonate_audio.core.errors import CheckpointError, ConfigError, OutputError
 from resonate_audio.model.adapter import ADAPTER_NAME, add_adapters, read_adapter
 from resonate_audio.model.checkpoint import read_weights, write_weights
 from resonate_audio.model.folder import (
@@ -20,6 +20,7 @@ from resonate_audio.model.folder import (
     read_config,
     read_networks,
     read_part,
+    writing_model,
 )
 from resonate_audio.model.hub import find_model, find_text_encoder
 
@@ -91,3 +92,14 @@ def test_a_vocoder_of_another_version_is_named(tmp_path: Path) -> None:
     (tmp_path / INDEX_NAME).write_text(json.dumps(values))
     with pytest.raises(ConfigError, match=r"vocoder: .*'istft'"):
         read_networks(tmp_path)
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a shell would stand in a folder that is gone."""
+    monkeypatch.chdir(tmp_path)
+    for place in (Path(), tmp_path):
+        with pytest.raises(OutputError, match="the folder that you are in"), writing_model(place):
+            pass
+    assert not list(tmp_path.iterdir())

@@ -90,9 +90,9 @@ def _mapping(loader: Any, node: Any) -> dict[Any, Any]:
         raise _Refused(f"line {node.start_mark.line + 1}: the field {twice} stands there twice")
     loader.flatten_mapping(node)
     values: dict[Any, Any] = loader.construct_mapping(node, deep=True)
-    odd = next((name for name in values if not isinstance(name, str)), None)
-    if odd is not None:
-        raise _Refused(f"line {node.start_mark.line + 1}: the name {odd!r:.40} is no text")
+    odd = [name for name in values if not isinstance(name, str)]
+    if odd:
+        raise _Refused(f"line {node.start_mark.line + 1}: the name {odd[0]!r:.40} is no text")
     return values
 
 
