@@ -55,11 +55,14 @@ def generate(
         ),
     ] = 1,
     judge: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--judge", "-j", help="Who chooses: nano-lalm, aqa:MODEL, my_module:function."
+            "--judge",
+            "-j",
+            help="Who chooses: nano-lalm (the default), aqa:MODEL, my_module:function.",
+            show_default=False,
         ),
-    ] = "nano-lalm",
+    ] = None,
     making: Making = MAKING,
 ) -> None:
     """Make sounds from sentences.
@@ -93,10 +96,12 @@ def generate(
     check_texts(texts)
     Sampling(**{"duration_s": 1.0, **making.asked})  # refuses nonsense before anything is loaded
     seed = 0 if making.seed is None and sound_list is not None else first_seed(making.seed)
+    if judge is not None and best_of == 1:
+        raise InputError("--judge: chooses among several, so it needs --best-of")
     if best_of > 1:
         if sound_list is not None:
             raise InputError("--best-of: goes with prompts, not with --list")
-        rows = make_best(wanted, seed, best_of, judge, making)
+        rows = make_best(wanted, seed, best_of, judge or "nano-lalm", making)
         tell(rows, making.target, (*COLUMNS, "score", "others"))
         return
     sounds = plan_sounds(wanted, seed, making.target.output)

@@ -225,6 +225,7 @@ def test_the_best_has_the_name_that_was_asked_for(tiny_model: Path, here: Path) 
         (["dog", "--best-of", "2", "--judge", "none"], "there is no such judge"),
         (["--list", "sounds.csv", "--best-of", "2"], "--best-of: goes with prompts"),
         (["dog", "--best-of", "0"], "--best-of"),
+        (["dog", "--judge", "guard"], "--judge: chooses among several"),
     ],
 )
 def test_a_choice_that_makes_no_sense_is_one_line(
