@@ -82,17 +82,17 @@ def read_result(run: Path) -> Taught:
     """Curve and scores of a finished run, from its files."""
     from resonate_audio.training.loop.progress import read_metrics
 
-    metrics = read_metrics(run / "metrics.jsonl")
+    metrics, judged = read_metrics(run / "metrics.jsonl"), read_metrics(run / "evaluation.jsonl")
+    trained_on = next(name for name in judged[0]["scores"] if name.startswith("evaluation/"))
     curve = RewardCurve(
-        judge=TRAINING_JUDGE,
+        judge=trained_on.partition("/")[2],
         held_out_judge=HELD_OUT_JUDGE,
         rewards=points(metrics, "reward/mean"),
         spread=points(metrics, "reward/std"),
         held_out=points(metrics, f"held_out/{HELD_OUT_JUDGE}"),
     )
-    judged = read_metrics(run / "evaluation.jsonl")
     scores = [
-        compare(judged, f"evaluation/{TRAINING_JUDGE}", trained_on=True),
+        compare(judged, trained_on, trained_on=True),
         compare(judged, f"held_out/{HELD_OUT_JUDGE}", trained_on=False),
     ]
     return Taught(run / "export", curve, scores)

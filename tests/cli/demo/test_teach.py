@@ -92,7 +92,8 @@ def test_no_prompt_is_both_practised_and_judged(tmp_path: Path) -> None:
 
 def test_the_judges_of_the_page_are_those_of_the_recipe(tmp_path: Path) -> None:
     recipe = short_recipe("nano", tmp_path, 3)
-    assert (recipe.reward, recipe.evaluation.held_out) == (TRAINING_JUDGE, HELD_OUT_JUDGE)
+    assert TRAINING_JUDGE in recipe.reward.split(",")
+    assert recipe.evaluation.held_out == HELD_OUT_JUDGE
     assert recipe.evaluation.guidance_scale == GUIDANCE
 
 
