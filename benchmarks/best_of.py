@@ -17,19 +17,17 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from resonate_audio import Resonate
-from resonate_audio.core.types import Waveform
+from resonate_audio.evaluation.statistics import bootstrap_mean
 from resonate_audio.rewards import open_reward
-from resonate_audio.rewards.desk import score_now
+from resonate_audio.rewards.desk import score_sounds
 
 PROMPTS = (
     Path(__file__).resolve().parents[1] / "resonate_audio" / "nano" / "prompts" / "held-out.jsonl"
 )
 HELD_OUT = "nano-eval"
 DURATION_S = 5.0
-NUM_BOOTSTRAPS = 2000
 
 
 def main() -> None:
@@ -54,11 +52,10 @@ def main() -> None:
             table = np.stack(
                 [expected_best(scores[judge][rows], scores[HELD_OUT][rows], n) for n in sizes], 1
             )
-            low, high = interval(table[:, -1] - table[:, 0])
+            gain = bootstrap_mean(table[:, -1] - table[:, 0], [1] * len(table))
             cells = " | ".join(f"{value:.3f}" for value in table.mean(0))
-            gain = (table[:, -1] - table[:, 0]).mean()
             name = "itself" if judge == HELD_OUT else judge
-            shown = f"{gain:+.3f} [{low:.3f}, {high:.3f}]"
+            shown = f"{gain.value:+.3f} [{gain.low:.3f}, {gain.high:.3f}]"
             print(f"| {form} ({rows.sum()}) | {name} | {cells} | {shown} |")
 
 
@@ -71,10 +68,8 @@ def score_takes(
     for number, line in enumerate(lines):
         texts = [line["prompt"]] * takes
         sounds = model.generate(texts, seeds=number * takes, duration_s=DURATION_S)
-        samples = torch.from_numpy(np.stack([sound.samples for sound in sounds]))
-        wave = Waveform(samples, sounds[0].sample_rate_hz)
         for one, reward in rewards.items():
-            scores[one].append(score_now(reward, wave, texts).total.numpy())
+            scores[one].append(score_sounds(reward, sounds, texts).total.numpy())
     return {one: np.stack(rows) for one, rows in scores.items()}
 
 
@@ -85,13 +80,6 @@ def expected_best(choosing: np.ndarray, heard: np.ndarray, size: int) -> np.ndar
     places = sets[np.arange(len(sets))[None], best]
     picked: np.ndarray = np.take_along_axis(heard, places, 1).mean(1)
     return picked
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % bootstrap of a mean."""
-    rows = np.random.default_rng(0).integers(len(values), size=(NUM_BOOTSTRAPS, len(values)))
-    low, high = np.quantile(values[rows].mean(1), [0.025, 0.975])
-    return float(low), float(high)
 
 
 if __name__ == "__main__":

@@ -219,11 +219,16 @@ Way = Callable[[Batch, StepReport], list["Audio"]]
 def make_all(sounds: Batch, way: Way, making: Making) -> dict[Path, Row]:
     """Compute, finish and write sounds batch by batch, and say of each what was written."""
     rows = {}
-    for label, batch in batches(sounds, making.loading.batch_size):
-        for sound, audio in zip(batch, make(batch, way, label), strict=True):
-            write(sound, audio, making.target)
-            rows[sound.path] = describe(sound, audio)
+    for sound, audio in each_made(sounds, way, making):
+        write(sound, audio, making.target)
+        rows[sound.path] = describe(sound, audio)
     return rows
+
+
+def each_made(sounds: Batch, way: Way, making: Making) -> Iterator[tuple[PlannedSound, Audio]]:
+    """Compute and finish sounds batch by batch, and give them one by one."""
+    for label, batch in batches(sounds, making.loading.batch_size):
+        yield from zip(batch, make(batch, way, label), strict=True)
 
 
 def make_best(
@@ -251,17 +256,14 @@ def make_best(
     way = from_words(load_for(plans[0], making))
     candidates = [sound for group in zip(*plans, strict=True) for sound in group]
     rows: list[Row] = []
-    heard: list[tuple[float, PlannedSound, Audio]] = []
-    for label, batch in batches(candidates, making.loading.batch_size):
-        for sound, audio in zip(batch, make(batch, way, label), strict=True):
-            heard.append((score_sound(reward, audio), sound, audio))
-            if len(heard) == best_of:
-                score, best, chosen = max(heard, key=lambda one: one[0])
-                others = sorted(one[0] for one in heard)[:-1]
-                write(best, chosen, making.target)
-                spread = f"{others[0]:.3f} to {others[-1]:.3f}"
-                rows.append((*describe(best, chosen), f"{score:.3f}", spread))
-                heard.clear()
+    made = each_made(candidates, way, making)
+    for group in zip(*[made] * best_of, strict=True):  # the candidates of one sound
+        scores = [score_sound(reward, audio) for _, audio in group]
+        best, chosen = group[scores.index(max(scores))]
+        write(best, chosen, making.target)
+        *others, highest = sorted(scores)
+        spread = f"{others[0]:.3f} to {others[-1]:.3f}"
+        rows.append((*describe(best, chosen), f"{highest:.3f}", spread))
     return rows
 
 

@@ -182,14 +182,9 @@ def score_kind(judges: Reward, clips: Sequence[Clip]) -> list[Verdict | Failed]:
 
 def score_alike(judges: Reward, clips: Sequence[Clip]) -> Rewards:
     """Score clips of one rate and length."""
-    import torch
+    from resonate_audio.rewards.desk import score_sounds
 
-    from resonate_audio.core.types import Waveform
-    from resonate_audio.rewards.desk import score_now
-
-    samples = torch.stack([torch.from_numpy(clip.audio.samples) for clip in clips])
-    audio = Waveform(samples, clips[0].audio.sample_rate_hz)
-    return score_now(judges, audio, [clip.prompt for clip in clips])
+    return score_sounds(judges, [clip.audio for clip in clips], [clip.prompt for clip in clips])
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from resonate_audio.core.edit import Edit, Finish
@@ -37,6 +37,10 @@ class TextFeatures:
 
     tokens: Float[Tensor, "row token dim"]
     pooled: Float[Tensor, "row pooled_dim"]
+
+    def rows(self, index: Int[Tensor, " chosen"]) -> TextFeatures:
+        """Those of some rows, by number."""
+        return TextFeatures(self.tokens[index], self.pooled[index])
 
 
 @dataclass(frozen=True)

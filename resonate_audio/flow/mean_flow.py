@@ -36,18 +36,19 @@ def in_steps(mean_velocity: MeanVelocity, times: Float[Tensor, " time"]) -> Velo
         mean_velocity: the model, conditions bound.
         times: the levels that a solver will visit, in any order.
     """
+    rising = times.sort().values
 
     def velocity(z: Float[Tensor, "row ..."], t: Float[Tensor, " row"]) -> Float[Tensor, "row ..."]:
-        return mean_velocity(z, t, level_below(t, times))
+        return mean_velocity(z, t, level_below(t, rising))
 
     return velocity
 
 
-def level_below(t: Float[Tensor, " row"], times: Float[Tensor, " time"]) -> Float[Tensor, " row"]:
-    """The highest of some noise levels below each t; where there is none, t itself."""
-    rising = times.sort().values.to(t)
-    below = (torch.searchsorted(rising, t.contiguous()) - 1).clamp(min=0)
-    return torch.minimum(rising[below], t)
+def level_below(t: Float[Tensor, " row"], rising: Float[Tensor, " time"]) -> Float[Tensor, " row"]:
+    """The highest of some rising noise levels below each t; where there is none, t itself."""
+    levels = rising.to(t)
+    below = (torch.searchsorted(levels, t.contiguous()) - 1).clamp(min=0)
+    return torch.minimum(levels[below], t)
 
 
 def sampling_velocity(
@@ -149,11 +150,12 @@ def mean_flow_target(
     target = velocity.detach().clone()
     if not len(part):
         return target
-    mean_velocity = bind(part)
     points = z[part], r[part], t[part]
     along = velocity[part], torch.zeros_like(points[1]), torch.ones_like(points[2])
-    # Fused attention has no forward mode.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+    # Fused attention and layers in products have no forward mode; a derivative wants the digits.
+    exact = torch.autocast(z.device.type, enabled=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), exact:
+        mean_velocity = bind(part)
         change = torch.func.jvp(lambda z, r, t: mean_velocity(z, t, r), points, along)[1]
     target[part] -= (t - r)[part, None, None] * change
     return target

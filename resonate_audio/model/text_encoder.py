@@ -78,6 +78,7 @@ class TextEncoder(nn.Module):
         network: nn.Module,
         tokenizer: Tokenizer,
         pooled: PooledEncoder | None = None,
+        mapped: MappedWeights | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -86,7 +87,7 @@ class TextEncoder(nn.Module):
         tokenizer.enable_truncation(config.num_tokens)
         tokenizer.enable_padding(length=config.num_tokens, **_padding(config, tokenizer))
         self._tokenizer = tokenizer
-        self._mapped: MappedWeights | None = None
+        self._mapped = mapped
 
     @classmethod
     def from_folder(cls, config: TextEncoderConfig, folder: Path) -> TextEncoder:
@@ -100,12 +101,11 @@ class TextEncoder(nn.Module):
                 raise CheckpointError(f"{folder}: text encoder file {name} is missing")
         build = _build_t5 if config.kind == "t5" else _build_minilm
         network, width = build(folder / "config.json")
-        mapped = None
         if width != config.dim:
             raise CheckpointError(
                 f"{folder}: text encoder is {width} wide, the model expects {config.dim}"
             )
-        weights = folder / "model.safetensors"
+        weights, mapped = folder / "model.safetensors", None
         if config.kind == "t5":
             state = _with_second_name(t5_encoder_only(dequantize(read_weights(weights))))
             mapped = MappedWeights.of(weights, {name: _in_file(name) for name in state})
@@ -116,9 +116,7 @@ class TextEncoder(nn.Module):
         if config.pooled is not None:
             place = folder / POOLED_FOLDER
             pooled = PooledEncoder.from_folder(config.pooled, config.num_tokens, place)
-        made = cls(config, network, read_tokenizer(folder / "tokenizer.json"), pooled)
-        made._mapped = mapped
-        return made
+        return cls(config, network, read_tokenizer(folder / "tokenizer.json"), pooled, mapped)
 
     def states(self) -> list[Mapping[str, Tensor]]:
         """Weights of every network in it; from their file where that spares memory."""

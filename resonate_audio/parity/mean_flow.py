@@ -103,7 +103,7 @@ def _loss_rows(
             followed = guided_target(followed, model(z, t, prompt), model(z, t, empty), *shares)
 
     def bind(part: Tensor) -> MeanVelocity:
-        some = model.condition(TextFeatures(features.tokens[part], features.pooled[part]))
+        some = model.condition(features.rows(part))
         return lambda z, t, r: model(z, t, some, r)
 
     target = mean_flow_target(bind, z, t, r, followed)

@@ -348,7 +348,7 @@ class Resonate(Editing):
         unique = list(dict.fromkeys(texts))
         features = self.text_encoder.encode(unique)
         rows = torch.tensor([unique.index(text) for text in texts], device=self.device)
-        return TextFeatures(features.tokens[rows], features.pooled[rows])
+        return features.rows(rows)
 
     def encode_negative(self, texts: Sequence[str]) -> TextFeatures:
         """Features of what not to hear; an empty text stands for the learned empty prompt."""

@@ -44,6 +44,7 @@ def make_rewards(
     judge: str,
     num_rows: int,
     parts: Mapping[str, Float[Tensor, " row"] | Sequence[float]] | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> Rewards:
     """Check what a judge gave, and carry it to float64 on the CPU.
 
@@ -53,7 +54,7 @@ def make_rewards(
     """
     named = {"total": total} | dict(parts or {})
     checked = {name: _column(values, name, judge, num_rows) for name, values in named.items()}
-    return Rewards(checked.pop("total"), checked, judge)
+    return Rewards(checked.pop("total"), checked, judge, weights or {})
 
 
 def _column(

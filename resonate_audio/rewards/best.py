@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from resonate_audio.core.errors import InputError
-from resonate_audio.core.types import Audio, Waveform
+from resonate_audio.core.types import Audio
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.catalogue import open_reward
-from resonate_audio.rewards.desk import score_now
+from resonate_audio.rewards.desk import score_sounds
 
 
 def best_take(sounds: Sequence[Audio], judge: str = "nano-lalm") -> Audio:
@@ -40,5 +38,4 @@ def score_sound(reward: Reward, sound: Audio) -> float:
     """
     if sound.recipe is None:
         raise InputError("a sound without a recipe: nobody knows what it was to be")
-    wave = Waveform(torch.tensor(sound.samples)[None], sound.sample_rate_hz)
-    return float(score_now(reward, wave, [sound.recipe.prompt]).total[0])
+    return float(score_sounds(reward, [sound], [sound.recipe.prompt]).total[0])

@@ -10,8 +10,10 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+import torch
+
 from resonate_audio.core.errors import RewardError
-from resonate_audio.core.types import Rewards, Waveform
+from resonate_audio.core.types import Audio, Rewards, Waveform
 from resonate_audio.rewards.base import Reward
 
 ResultT = TypeVar("ResultT")
@@ -111,6 +113,16 @@ def _fulfil(future: Future[ResultT], work: Callable[[], ResultT]) -> None:
         future.set_exception(error)
     else:
         future.set_result(result)
+
+
+def score_sounds(reward: Reward, sounds: Sequence[Audio], prompts: Sequence[str]) -> Rewards:
+    """Score sounds of one rate and length, each for its own text.
+
+    Raises:
+        RewardError: as the judge's.
+    """
+    samples = torch.stack([torch.from_numpy(sound.samples) for sound in sounds])
+    return score_now(reward, Waveform(samples, sounds[0].sample_rate_hz), prompts)
 
 
 def score_now(reward: Reward, audio: Waveform, prompts: Sequence[str]) -> Rewards:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -74,8 +74,8 @@ class Ensemble:
         weights = torch.tensor([member.weight for member in self.members], dtype=torch.float64)
         total = weights @ torch.stack([rewards.total for rewards in given])
         judges = zip(weights.tolist(), (rewards.judge for rewards in given), strict=True)
-        made = make_rewards(total, _sum(list(judges), " + "), len(prompts), parts)
-        return replace(made, weights={member.label: member.weight for member in self.members})
+        by_label = {member.label: member.weight for member in self.members}
+        return make_rewards(total, _sum(list(judges), " + "), len(prompts), parts, by_label)
 
     async def _ask_all(self, audio: Waveform, prompts: Sequence[str]) -> list[Rewards]:
         try:
@@ -111,8 +111,7 @@ async def score_within(
         ) from error
     if not isinstance(rewards, Rewards):
         raise RewardError(f"{judge.name}: gave {type(rewards).__name__}; expected Rewards")
-    checked = make_rewards(rewards.total, rewards.judge, len(prompts), rewards.parts)
-    return replace(checked, weights=rewards.weights)
+    return make_rewards(rewards.total, rewards.judge, len(prompts), rewards.parts, rewards.weights)
 
 
 def _sum(terms: Sequence[tuple[float, str]], plus: str) -> str:

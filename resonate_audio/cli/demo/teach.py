@@ -125,15 +125,10 @@ def paired_interval(changes: Float[np.ndarray, " pair"]) -> tuple[float, float]:
 
 def judge_sounds(sounds: Sequence[Audio], prompts: Sequence[str], judge: str) -> list[float]:
     """One score a sound."""
-    import torch
-
-    from resonate_audio.core.types import Waveform
     from resonate_audio.rewards.catalogue import open_reward
-    from resonate_audio.rewards.desk import score_now
+    from resonate_audio.rewards.desk import score_sounds
 
-    samples = torch.stack([torch.from_numpy(sound.samples) for sound in sounds])
-    audio = Waveform(samples, sounds[0].sample_rate_hz)
-    return [float(value) for value in score_now(open_reward(judge), audio, prompts).total]
+    return [float(value) for value in score_sounds(open_reward(judge), sounds, prompts).total]
 
 
 def make_pairs(

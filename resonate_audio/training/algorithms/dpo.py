@@ -116,8 +116,7 @@ class PairedLatents:
     def part(self, pairs: Int[Tensor, " pair"]) -> PairedLatents:
         """Some of the pairs."""
         pairs = pairs.to(self.winners.device)
-        features = TextFeatures(self.features.tokens[pairs], self.features.pooled[pairs])
-        return PairedLatents(self.winners[pairs], self.losers[pairs], features)
+        return PairedLatents(self.winners[pairs], self.losers[pairs], self.features.rows(pairs))
 
 
 def compare_pairs(

@@ -210,9 +210,7 @@ class PairSet:
             normalize(self.sounds.sample(sounds[pairs], generator))
             for sounds in (self.winners, self.losers)
         )
-        texts = self.texts[pairs]
-        features = TextFeatures(self.features.tokens[texts], self.features.pooled[texts])
-        return PairedLatents(winners, losers, features)
+        return PairedLatents(winners, losers, self.features.rows(self.texts[pairs]))
 
 
 def make_pair_set(

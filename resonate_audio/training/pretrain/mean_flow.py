@@ -23,7 +23,7 @@ from resonate_audio.flow.mean_flow import (
 from resonate_audio.flow.objective import drop_conditions, row_errors
 from resonate_audio.flow.path import noised, velocity_target
 from resonate_audio.model.flow_transformer import FlowTransformer
-from resonate_audio.training.loop.task import Draw, Losses, Task, full_precision
+from resonate_audio.training.loop.task import Draw, Losses, Task
 from resonate_audio.training.pretrain.task import FlowBatch, PretrainTask
 
 
@@ -127,10 +127,7 @@ class MeanFlowTask(MeanVelocityTask):
             )
 
         def bind(part: Int[Tensor, " part"]) -> MeanVelocity:
-            some = TextFeatures(dropped.tokens[part], dropped.pooled[part])
-            conditions = model.condition(some)
+            conditions = model.condition(dropped.rows(part))
             return lambda z, t, r: model(z, t, conditions, r)
 
-        # In float32: layers in products have no forward mode, and a derivative wants the digits.
-        with full_precision(z.device):
-            return mean_flow_target(bind, z, t, r, followed)
+        return mean_flow_target(bind, z, t, r, followed)

@@ -59,9 +59,10 @@ class FlowBatch:
         own = ranks.mine(torch.arange(len(self.data), device=self.data.device))
         share = len(own) / len(self.data)
         own = own if len(own) else own.new_zeros(1)
-        features = TextFeatures(self.features.tokens[own], self.features.pooled[own])
         mask = None if self.mask is None else self.mask[own]
-        return FlowBatch(self.data[own], self.noise[own], self.times[own], features, mask, share)
+        return FlowBatch(
+            self.data[own], self.noise[own], self.times[own], self.features.rows(own), mask, share
+        )
 
 
 class PretrainTask(Task):

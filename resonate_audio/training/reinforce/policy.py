@@ -21,7 +21,6 @@ from resonate_audio.model.checkpoint import fingerprint_weights
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.pipeline.guests.guest import GuestNetwork
 from resonate_audio.training.loop.distributed import like
-from resonate_audio.training.loop.task import full_precision
 from resonate_audio.training.reinforce.lora import LoraSettings, add_lora, without_lora
 
 Taught = FlowTransformer | GuestNetwork
@@ -66,7 +65,10 @@ class Policy:
         self.model = model
         self.guidance_scale = guidance_scale
         self.precision = precision
-        self.times = times if model.config.mean_velocity else None
+        self.times: Float[Tensor, " time"] | None = None
+        """Rising levels, of a model of mean velocities alone."""
+        if times is not None and model.config.mean_velocity:
+            self.times = times.sort().values
         self.fingerprint = fingerprint_weights([model.state_dict()])
         """Of the weights that the reference has."""
         self.start = int(self.fingerprint[:15], 16)
@@ -101,7 +103,7 @@ class Policy:
         device = generator.device
         if self.times is None:
             return logit_normal_times(torch.randn(rows, generator=generator, device=device))
-        starts = self.times.sort().values[1:].to(device)
+        starts = self.times[1:].to(device)
         return starts[torch.randint(len(starts), (rows,), generator=generator, device=device)]
 
     def regressed_target(
@@ -123,12 +125,10 @@ class Policy:
             return velocity
 
         def bind(part: Int[Tensor, " part"]) -> MeanVelocity:
-            some = TextFeatures(features.tokens[part], features.pooled[part])
-            conditions = self.model.condition(some)
+            conditions = self.model.condition(features.rows(part))
             return lambda z, t, r: self.model(z, t, conditions, r)
 
-        with full_precision(z.device):  # as MeanFlowTask.target
-            return mean_flow_target(bind, z, t, level_below(t, self.times), velocity)
+        return mean_flow_target(bind, z, t, level_below(t, self.times), velocity)
 
     def bind(self, features: TextFeatures, guidance_scale: float | None = None) -> Velocity:
         """Velocity of (z, t) for prompts, one a row; with a gradient where one is wanted.

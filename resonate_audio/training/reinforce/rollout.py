@@ -118,7 +118,7 @@ class Rollout:
     def row_features(self, rows: Int[Tensor, " item"]) -> TextFeatures:
         """Features of some takes' prompts."""
         prompts = rows.to(self.features.pooled.device) // self.prompts.takes
-        return TextFeatures(self.features.tokens[prompts], self.features.pooled[prompts])
+        return self.features.rows(prompts)
 
     def transitions(self, rows: Int[Tensor, " row"], size: int) -> Iterator[Transitions]:
         """Every trained step of some takes, at most ``size`` at a time, step by step.
@@ -193,7 +193,7 @@ def sample_rollout(
         if not len(rows):
             continue
         asked = rows.to(device) // prompts.takes
-        velocity = bind(TextFeatures(features.tokens[asked], features.pooled[asked]))
+        velocity = bind(features.rows(asked))
         noise = TakeNoise.of(rows, prompts.takes, shape, seed, iteration, config.same_noise)
         done.append(sample_takes(velocity, schedule, window, noise, device))
         on_takes(done[-1])

@@ -92,7 +92,7 @@ def test_no_prompt_is_both_practised_and_judged(tmp_path: Path) -> None:
 
 def test_the_judges_of_the_page_are_those_of_the_recipe(tmp_path: Path) -> None:
     recipe = short_recipe("nano", tmp_path, 3)
-    assert TRAINING_JUDGE in recipe.reward.split(",")
+    assert recipe.reward.split(",")[0] == TRAINING_JUDGE
     assert recipe.evaluation.held_out == HELD_OUT_JUDGE
     assert recipe.evaluation.guidance_scale == GUIDANCE
 
