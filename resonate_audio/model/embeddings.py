@@ -39,7 +39,7 @@ class TimestepEmbedding(nn.Module):
 
     def forward(self, t: Float[Tensor, " row"]) -> Float[Tensor, "row hidden"]:
         """Embed noise levels in [0, 1]."""
-        features = timestep_features(t).to(self.inner.weight.dtype)
+        features = timestep_features(t).to(next(self.inner.parameters()).dtype)
         embedded: Tensor = self.outer(nn.functional.silu(self.inner(features)))
         return embedded
 

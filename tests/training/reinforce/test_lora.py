@@ -43,6 +43,15 @@ def test_fresh_adapters_change_nothing() -> None:
     assert torch.equal(velocity(adapted()), velocity(plain))
 
 
+@pytest.mark.parametrize("mean_velocity", [False, True])
+def test_every_linear_map_takes_an_adapter(mean_velocity: bool) -> None:
+    config = TINY.transformer.model_copy(update={"mean_velocity": mean_velocity})
+    model = FlowTransformer(config)
+    before = velocity(model)
+    add_lora(model, LoraSettings(rank=2, targets=".*"))
+    assert torch.equal(velocity(model), before)
+
+
 def test_adapters_off_is_the_model_before() -> None:
     plain, model = random_networks(TINY, seed=0).transformer, adapted(0.3)
     assert not torch.allclose(velocity(model), velocity(plain))
