@@ -104,8 +104,7 @@ def best_of_n_step(
         update = replace(update, rows=update.rows[weights[update.rows] > 0])
     for part in noised_takes(policy, rollout, update, config.times_per_take, rows_per_batch):
         velocity = policy.bind(part.features, policy.regressed_guidance)(part.state, part.levels)
-        target = policy.regressed_target(part.features, part.state, part.levels, part.target)
-        errors = row_mean_square(velocity - target)
+        errors = row_mean_square(velocity - part.target)
         loss = (weights[part.row].to(errors) * errors).mean()
         (part.share * loss).backward()  # type: ignore[no-untyped-call]
         tally.add(part.share, loss=loss, error=errors.mean())

@@ -129,9 +129,10 @@ def compare_pairs(
     """Loss of pairs at given noise levels; both of a pair get one noise."""
     levels, noise = levels.repeat(2), noise.repeat(2, 1, 1)
     data = torch.cat([pairs.winners, pairs.losers])
-    state, target = noised(data, noise, levels), velocity_target(data, noise)
     texts = pairs.features
     features = TextFeatures(texts.tokens.repeat(2, 1, 1), texts.pooled.repeat(2, 1))
+    state, straight = noised(data, noise, levels), velocity_target(data, noise)
+    target = policy.regressed_target(features, state, levels, straight)
     reference = policy.bind_reference(features, policy.regressed_guidance)(state, levels)
     velocity = policy.bind(features, policy.regressed_guidance)(state, levels)
     winner, loser = row_mean_square(velocity - target).chunk(2)

@@ -110,11 +110,14 @@ def nft_step(
     parts = noised_takes(policy, experience.rollout, update, config.times_per_take, rows_per_batch)
     scale = policy.regressed_guidance
     for part in parts:
-        old = policy.bind_remembered(part.features, scale)(part.state, part.levels)
+        old = None  # before the first update it is the policy itself, if none older is mixed in
+        if not (update.first and config.old_decay == 0):
+            old = policy.bind_remembered(part.features, scale)(part.state, part.levels)
         velocity = policy.bind(part.features, scale)(part.state, part.levels)
+        before = velocity.detach() if old is None else old
         advantage = experience.advantages.values[part.row].to(velocity.device, torch.float32)
         goodness = optimality(advantage, config.scale)
-        learnt = nft_loss(velocity, old, part.target, part.levels, goodness, config.mix)
+        learnt = nft_loss(velocity, before, part.target, part.levels, goodness, config.mix)
         pull, distance = pull_velocity(policy, part, velocity, config.velocity_kl)
         loss = learnt.rows.mean() + pull
         (part.share * loss).backward()  # type: ignore[no-untyped-call]

@@ -24,7 +24,8 @@ class NoisedTakes:
     state: Float[Tensor, "item frame channel"]
     levels: Float[Tensor, " item"]
     target: Float[Tensor, "item frame channel"]
-    """Noise minus data."""
+    """What the policy's velocity is to be there, if it is to give the take: noise minus data, or
+    the mean velocity that goes with it."""
     features: TextFeatures
     share: float
     """Of all items of the update in all processes; the shares add up to 1."""
@@ -42,12 +43,14 @@ def noised_takes(
         data = rollout.latents[batch.to(rollout.latents.device)]
         levels, noise = (drawn[own] for drawn in fresh_noise(policy, data, update.generator))
         rows, data = batch[own], data[own]
+        state, features = noised(data, noise, levels), rollout.row_features(rows)
+        velocity = velocity_target(data, noise)
         yield NoisedTakes(
             row=rows,
-            state=noised(data, noise, levels),
+            state=state,
             levels=levels,
-            target=velocity_target(data, noise),
-            features=rollout.row_features(rows),
+            target=policy.regressed_target(features, state, levels, velocity),
+            features=features,
             share=share * len(batch) / total,
         )
 
