@@ -3,15 +3,14 @@
     python benchmarks/gradient_signal.py --recipe recipes/nano/grpo.yaml [--batches 30]
         [--set reward=nano-clap ...]
 
-The gradients of many steps from the *same* policy are averaged in two halves, of even and of odd
-steps. Where there is signal, the halves agree: their cosine is K·s / (1 + K·s) for K steps a half
-and s the squared signal-to-noise ratio of one step. Where there is none it is 0, give or take one
-by the square root of the number of weights that differ independently. A cosine far below 0 is
-noise of few dimensions that changes its sign, as with the time embedding, whose gradient follows
-the window that was drawn.
+Gradients of many steps from the *same* policy are compared with each other. The mean cosine c of
+any two steps is what share of a step's gradient, in square, is common to all of them; the mean of K
+steps has with the true gradient the squared cosine K·c / (1 + (K − 1)·c). Where there is no signal
+c is 0 within its error. A c far above 0 is not yet good news: what is common may come from the loss
+rather than from the rewards, so a run has to show that it raises them.
 
-Cosines are given for plain gradients and for gradients divided by their root mean square, which is
-the direction that Adam takes.
+Cosines are given for plain gradients and for gradients divided by their root mean square over the
+steps, which is the direction that Adam takes.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import re
 import sys
 import time
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -36,16 +34,6 @@ from resonate_audio.training.recipes.reinforce import ReinforceRecipe, build_tas
 from resonate_audio.training.reinforce.trainer import ReinforceTask, Update
 
 TINY = 1e-12
-
-
-@dataclass(frozen=True)
-class Halves:
-    """Averaged gradients of one weight."""
-
-    even: Tensor
-    odd: Tensor
-    square: Tensor
-    """Mean square of single gradients."""
 
 
 def main() -> int:
@@ -69,10 +57,10 @@ def main() -> int:
     return 0
 
 
-def measure(task: ReinforceTask, num_batches: int, seed: int) -> dict[str, Halves]:
-    """Average the gradients of so many steps; no weight moves."""
+def measure(task: ReinforceTask, num_batches: int, seed: int) -> dict[str, Tensor]:
+    """Gradients of so many steps by the weight's name, (step, value); no weight moves."""
     weights = {n: p for n, p in task.policy.model.named_parameters() if p.requires_grad}
-    found = {name: Halves(*(torch.zeros_like(p) for _ in range(3))) for name, p in weights.items()}
+    found: dict[str, list[Tensor]] = {name: [] for name in weights}
     began = time.perf_counter()
     for step in range(num_batches):
         task.policy.model.eval()
@@ -81,37 +69,31 @@ def measure(task: ReinforceTask, num_batches: int, seed: int) -> dict[str, Halve
         generator = generator_for(seed, step, task.policy.device, "update 0")
         task.plan.learn(task.policy, experience, Update(experience.kept_rows(), True, generator))
         for name, weight in weights.items():
-            if weight.grad is not None:
-                half = found[name].odd if step % 2 else found[name].even
-                half.add_(weight.grad, alpha=2 / num_batches)
-                found[name].square.addcmul_(weight.grad, weight.grad, value=1 / num_batches)
-                weight.grad = None
+            gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            found[name].append(gradient.flatten())
+            weight.grad = None
     print(f"{num_batches} steps, {(time.perf_counter() - began) / num_batches:.1f} s each\n")
-    return found
+    return {name: torch.stack(steps) for name, steps in found.items() if any(map(torch.any, steps))}
 
 
-def report(found: dict[str, Halves]) -> None:
+def report(found: dict[str, Tensor]) -> None:
     """Print a table by kind of weight, blocks of one kind together."""
-    kinds: dict[str, list[Halves]] = defaultdict(list)
-    for name, halves in found.items():
-        kinds[re.sub(r"\.\d+\.", ".*.", name)].append(halves)
-    print("| weights | number | cosine of halves | as Adam goes |")
+    kinds: dict[str, list[Tensor]] = defaultdict(list)
+    for name, steps in found.items():
+        kinds[re.sub(r"\.\d+\.", ".*.", name)].append(steps)
+    print("| weights | number | c of two steps | as Adam goes |")
     print("| --- | --- | --- | --- |")
     for kind, parts in [("all", list(found.values())), *kinds.items()]:
-        number = sum(part.even.numel() for part in parts)
-        print(f"| {kind} | {number:,} | {cosine(parts, False):.3f} | {cosine(parts, True):.3f} |")
+        plain = torch.cat(parts, dim=1)
+        scaled = plain / plain.square().mean(dim=0).sqrt().clamp(min=TINY)
+        print(f"| {kind} | {plain.shape[1]:,} | {agreement(plain)} | {agreement(scaled)} |")
 
 
-def cosine(parts: list[Halves], as_adam: bool) -> float:
-    """Cosine of the two halves over some weights."""
-    products = [0.0, 0.0, 0.0]
-    for part in parts:
-        scale = 1 / (part.square.sqrt() + TINY) if as_adam else torch.ones(())
-        even, odd = part.even * scale, part.odd * scale
-        for index, (one, two) in enumerate(((even, odd), (even, even), (odd, odd))):
-            products[index] += float((one * two).sum())
-    across, first, second = products
-    return across / max((first * second) ** 0.5, TINY)
+def agreement(steps: Tensor) -> str:
+    """Mean cosine of two different steps, (step, value), and its standard error."""
+    units = steps / steps.norm(dim=1, keepdim=True).clamp(min=TINY)
+    others = (units @ units.T)[~torch.eye(len(units), dtype=torch.bool)]
+    return f"{float(others.mean()):.3f} ± {float(others.std() * (2 / len(others)) ** 0.5):.3f}"
 
 
 if __name__ == "__main__":
