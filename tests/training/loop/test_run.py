@@ -120,8 +120,16 @@ def test_a_time_limit_stops_with_a_checkpoint(tmp_path: Path) -> None:
 
 def test_another_recipe_is_refused_by_field(tmp_path: Path) -> None:
     fit(tmp_path)
-    with pytest.raises(TrainingError, match=r"^run\.seed changed"):
+    with pytest.raises(TrainingError, match=r"^run\.seed changed .* \(run\.seed was 0, is now 1\)"):
         fit(tmp_path, seed=1)
+
+
+def test_a_start_that_is_refused_leaves_the_recipe_of_the_run(tmp_path: Path) -> None:
+    fit(tmp_path)
+    before = (tmp_path / "recipe.yaml").read_bytes()
+    with pytest.raises(TrainingError):
+        fit(tmp_path, seed=1)
+    assert (tmp_path / "recipe.yaml").read_bytes() == before
 
 
 def test_a_field_that_the_older_version_did_not_know_does_not_stop_a_run() -> None:
