@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -120,6 +121,19 @@ def test_every_algorithm_runs_and_leaves_a_model_that_generates(
     assert {"detect/clipped_share", "detect/diversity_db"} <= metrics[0].keys()
     taught = Resonate.from_pretrained(tmp_path / "run" / "export", device="cpu")
     assert len(taught.generate("dog", duration_s=0.2, num_inference_steps=2, seeds=1)) == 1
+
+
+def test_the_last_lines_say_where_to_look_and_how_to_hear_it(
+    recipe: dict[str, Any], tmp_path: Path, run_here: Runs
+) -> None:
+    recipe["run"] |= {"num_steps": 1}
+    look, hear = run_here("grpo", recipe).splitlines()[-2:]
+    assert look == f"look:  {tmp_path / 'run' / 'index.html'}"
+    words = shlex.split(hear.removeprefix("hear it:  "))
+    assert words[:3] == ["resonate", "generate", "dog"]
+    sound = tmp_path / "heard.wav"
+    assert run([*words[1:], "--steps", "2", "--duration", "0.2", "-o", str(sound)]) == 0
+    assert sound.is_file()
 
 
 def test_best_and_worst_takes_are_kept_to_be_heard(
