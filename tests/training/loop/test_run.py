@@ -86,6 +86,20 @@ def test_a_stopped_and_resumed_run_ends_bit_identical(tmp_path: Path) -> None:
     assert same(final(tmp_path / "a"), final(tmp_path / "b"))
 
 
+def test_a_signal_is_answered_at_once_and_the_end_of_a_run_is_left_for_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and thread.daemon:
+                thread.join(1)
+        assert "stopping after step 20" in capsys.readouterr().err
+
+    assert not fit(tmp_path, LineTask(at_step={19: stop})).finished
+    assert fit(tmp_path).finished
+
+
 def fit_result(folder: Path, step: int) -> RunResult:
     last = read_metrics(folder / "metrics.jsonl")[-1]
     losses = {name: last[name] for name in ("loss", "grad_norm")}
