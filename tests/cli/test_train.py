@@ -107,3 +107,12 @@ def test_a_training_ends_with_what_it_made(
     assert said == ["look:  RUN/loss.png", last]
     _tell_made(config, RunResult(1, finished=False))
     assert capsys.readouterr().err.splitlines()[-1] == "the same command goes on"
+
+
+def test_an_option_that_is_no_number_is_told_in_plain_words(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["train", "sft", "--folder", ".", "--steps", "four"]) == 2
+    said = capsys.readouterr().err
+    assert "--steps" in said
+    assert "Input should be" not in said
