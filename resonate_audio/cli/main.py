@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -49,6 +50,9 @@ from resonate_audio.core.text import one_line
 UsageError: Any = typer.BadParameter.__bases__[0]
 OF_THE_DISK = NO_ROOM | {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG}
 """What the caller can mend, whichever library met it."""
+_NO_INTEGER = re.compile("Input should be a valid integer, unable to parse string as an integer")
+_NO_NUMBER = re.compile("Input should be a valid number, unable to parse string as a number")
+"""What newer typers say of an option that is no number, in pydantic's words."""
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
 INSIST_S = 1.0
@@ -231,7 +235,9 @@ def _show_usage(error: Any) -> int:
     where = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
     if type(error).__name__ == "NoSuchOption":
         where += "; put -- before a text that begins with a hyphen"
-    return _fail(one_line(error.format_message(), LONGEST // 2) + where, code=2)
+    message = _NO_INTEGER.sub("expected a whole number", error.format_message())
+    message = _NO_NUMBER.sub("expected a number", message)
+    return _fail(one_line(message, LONGEST // 2) + where, code=2)
 
 
 def _fail(message: str, code: int) -> int:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from resonate_audio.cli import train_plan
 from resonate_audio.core.paths import recipe_path
+
+if TYPE_CHECKING:
+    from resonate_audio.training.loop.run_config import TrainerConfig
+    from resonate_audio.training.loop.trainer import RunResult
 
 RecipeT = TypeVar("RecipeT")
 
@@ -35,7 +39,8 @@ def vae(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """
     from resonate_audio.training.recipes.codec import VAERecipe, train_vae
 
-    train_vae(_load(VAERecipe, recipe, overrides), _say)
+    config = _load(VAERecipe, recipe, overrides)
+    _tell_made(config, train_vae(config, _say))
 
 
 @app.command()
@@ -48,7 +53,8 @@ def vocoder(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """
     from resonate_audio.training.recipes.codec import VocoderRecipe, train_vocoder
 
-    train_vocoder(_load(VocoderRecipe, recipe, overrides), _say)
+    config = _load(VocoderRecipe, recipe, overrides)
+    _tell_made(config, train_vocoder(config, _say))
 
 
 @app.command()
@@ -61,7 +67,8 @@ def pretrain(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """
     from resonate_audio.training.recipes.pretrain import PretrainRecipe, train_flow
 
-    train_flow(_load(PretrainRecipe, recipe, overrides), _say)
+    config = _load(PretrainRecipe, recipe, overrides)
+    _tell_made(config, train_flow(config, _say))
 
 
 @app.command()
@@ -76,7 +83,8 @@ def distil(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """
     from resonate_audio.training.recipes.distil import DistilRecipe, train_distil
 
-    train_distil(_load(DistilRecipe, recipe, overrides), _say)
+    config = _load(DistilRecipe, recipe, overrides)
+    _tell_made(config, train_distil(config, _say))
 
 
 @app.command()
@@ -130,7 +138,8 @@ def dpo(recipe: RecipeFile, overrides: Overrides = None) -> None:
         return
     from resonate_audio.training.recipes.pairs import PairRecipe, train_on_pairs
 
-    train_on_pairs(_load(PairRecipe, recipe, overrides), _say)
+    config = _load(PairRecipe, recipe, overrides)
+    _tell_made(config, train_on_pairs(config, _say))
 
 
 @app.command()
@@ -188,7 +197,7 @@ def sft(
     config = _load(PretrainRecipe, recipe, overrides)
     if config.weights.transformer is None:
         raise ConfigError(f"{recipe}: weights.transformer is not set: fine-tuning starts from it")
-    train_flow(config, _say)
+    _tell_made(config, train_flow(config, _say))
 
 
 def _learn_folder(
@@ -200,13 +209,13 @@ def _learn_folder(
     overrides: list[str] | None,
 ) -> None:
     """Fine-tune on a folder of sounds, and say how to hear what was learnt."""
-    import shlex
+    from shlex import quote
 
     from resonate_audio.core.config import apply_overrides, parse_config
     from resonate_audio.model.adapter import ADAPTER_NAME
     from resonate_audio.training.loop.track import check_tracker
     from resonate_audio.training.recipes.own_sounds import recipe_for
-    from resonate_audio.training.recipes.pretrain import MODEL_NAME, PretrainRecipe, train_flow
+    from resonate_audio.training.recipes.pretrain import PretrainRecipe, train_flow
 
     output = output or Path(f"{folder.resolve().name}-{Path(model).name}")
     config = recipe_for(folder, model, output, lora, steps, _say)
@@ -214,16 +223,8 @@ def _learn_folder(
     config = parse_config(PretrainRecipe, values, f"a recipe for {folder}")
     check_tracker(config.run.track)
     result = train_flow(config, _say)
-    if not result.finished:
-        _say("the same command goes on")
-        return
-    prompt = shlex.quote(config.listen.prompts[0] if config.listen.prompts else "a sound")
-    export = config.run.output / "export"
-    with_it = f"--model {shlex.quote(str(export / MODEL_NAME))}"
-    if lora:
-        adapter = shlex.quote(str(export / ADAPTER_NAME))
-        with_it = f"--model {shlex.quote(model)} --adapter {adapter}"
-    _say(f"hear it:  resonate generate {prompt} {with_it}")
+    adapter = config.run.output / "export" / ADAPTER_NAME
+    _tell_made(config, result, f"--model {quote(model)} --adapter {quote(str(adapter))}" * lora)
 
 
 def _reinforce(recipe: Path, overrides: list[str] | None, kinds: tuple[str, ...]) -> None:
@@ -235,7 +236,45 @@ def _reinforce(recipe: Path, overrides: list[str] | None, kinds: tuple[str, ...]
         raise ConfigError(
             f"{recipe}: algorithm.kind is {config.algorithm.kind}; expected {' or '.join(kinds)}"
         )
-    train_reinforce(config, _say)
+    _tell_made(config, train_reinforce(config, _say))
+
+
+def _tell_made(config: TrainerConfig, result: RunResult, with_it: str = "") -> None:
+    """Say where to look at a run, and how to hear what it made; of several processes, one does.
+
+    Args:
+        config: its recipe.
+        result: how it ended.
+        with_it: options of ``resonate generate`` for it; the exported model if empty.
+    """
+    from shlex import quote
+
+    from resonate_audio.model.folder import is_model_folder
+    from resonate_audio.training.loop.distributed import number_of
+
+    if number_of("RANK", 0):
+        return
+    run, export = config.run.output, config.run.output / "export"
+    pictures = (run / name for name in ("index.html", "loss.png"))
+    for picture in [path for path in pictures if path.is_file()][:1]:
+        _say(f"look:  {picture}")
+    if not result.finished:
+        _say("the same command goes on")
+    elif is_model_folder(export) or is_model_folder(export / "model"):
+        with_it = with_it or f"--model {quote(str(export))}"
+        _say(f"hear it:  resonate generate {quote(_prompt_of(config))} {with_it}")
+    else:
+        _say(f"made:  {export}")
+
+
+def _prompt_of(config: Any) -> str:
+    """A text that a recipe listens to, or else one that it practises on."""
+    from resonate_audio.data.prompts import read_prompts
+
+    texts = getattr(getattr(config, "listen", None), "prompts", ())
+    evaluation = getattr(getattr(config, "evaluation", None), "prompts", None)
+    file = evaluation or getattr(config, "prompts", None)
+    return (texts or (read_prompts(file) if file else ()) or ("a sound",))[0]
 
 
 def _load(cls: type[RecipeT], recipe: Path, overrides: list[str] | None) -> RecipeT:

@@ -13,6 +13,7 @@ from resonate_audio.core.documents.yaml_text import parse_yaml, read_yaml
 from resonate_audio.core.errors import ConfigError, ResonateError
 from resonate_audio.core.files import name_inside
 from resonate_audio.core.paths import beside, given_path
+from resonate_audio.core.text import one_line, shortened, suggest
 
 
 class FrozenConfig(BaseModel):
@@ -114,22 +115,75 @@ def parse_config(
     try:
         return cls.model_validate(values, context={RECIPE_FOLDER: folder})
     except ValidationError as failure:
-        raise error(f"{source}: {describe_problems(failure)}") from failure
+        raise error(f"{source}: {describe_problems(failure, cls)}") from failure
     except RecursionError as failure:
         raise error(f"{source}: nested too deep") from failure
 
 
-def describe_problems(failure: ValidationError) -> str:
-    """One line of which fields are wrong, and what is wrong with each; the first few of many."""
-    listed = failure.errors(include_url=False, include_context=False, include_input=False)
-    problems = "; ".join(_problem(item) for item in listed[:PROBLEMS_SHOWN])
+WHOLE, NUMBER = "expected a whole number", "expected a number"
+NO_NUMBER = {"int_parsing": WHOLE, "int_type": WHOLE, "int_from_float": WHOLE,
+             "float_parsing": NUMBER, "float_type": NUMBER}  # fmt: skip
+"""What is told instead of pydantic's words, by their kind."""
+
+
+def describe_problems(failure: ValidationError, cls: type[BaseModel] | None = None) -> str:
+    """One line of which fields are wrong, and what is wrong with each; the first few of many.
+
+    Args:
+        failure: what pydantic found.
+        cls: what was to be built: where a field is not known, it tells those that are.
+    """
+    listed = failure.errors(include_url=False, include_context=False)
+    problems = "; ".join(_problem(item, cls) for item in listed[:PROBLEMS_SHOWN])
     more = len(listed) - PROBLEMS_SHOWN
     return problems + f"; and {more} more" * (more > 0)
 
 
-def _problem(item: Any) -> str:
+def _problem(item: Any, cls: type[BaseModel] | None) -> str:
     place = ".".join(str(part)[:80] for part in item["loc"]) or "(top)"
-    return f"{place}: {item['msg'][:300]}"
+    return f"{place}: {shortened(_words(item, cls), 300)}"
+
+
+def _words(item: Any, cls: type[BaseModel] | None) -> str:
+    if item["type"] in NO_NUMBER:
+        given = "null" if item["input"] is None else one_line(repr(item["input"]), 60)
+        return f"{NO_NUMBER[item['type']]}, not {given}"
+    if item["type"] != "extra_forbidden":
+        return str(item["msg"])
+    return "unknown field" if cls is None else f"unknown field; {_meant(cls, item['loc'])}"
+
+
+def _meant(cls: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    """The field that was meant: of the same name in a group, or of a like one beside it."""
+    name, beside = str(place[-1]), _models_at(cls, place[:-1])
+    for model in beside:
+        for group, field in model.model_fields.items():
+            if any(name in inner.model_fields for inner in _models_in(field.annotation)):
+                return f"did you mean {group}.{name}?"
+    return suggest(name, [field for model in beside for field in model.model_fields])
+
+
+def _models_at(cls: type[BaseModel], place: tuple[int | str, ...]) -> list[type[BaseModel]]:
+    """What pydantic tried at a place; one of several goes by the value that tells them apart."""
+    models = [cls]
+    for part in place:
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        if fields:
+            models = [model for field in fields for model in _models_in(field.annotation)]
+        else:
+            models = [model for model in models if _goes_by(model, part)] or models
+    return models
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    return sorted(
+        (kind for kind in _kinds(annotation) if issubclass(kind, BaseModel)),
+        key=lambda kind: kind.__name__,
+    )
+
+
+def _goes_by(model: type[BaseModel], value: int | str) -> bool:
+    return any(value in get_args(field.annotation) for field in model.model_fields.values())
 
 
 def apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:

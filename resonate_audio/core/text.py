@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Sequence
 
 LONGEST = 500
 """Signs of a message; what is longer is cut in its middle, where it says least."""
@@ -41,3 +43,11 @@ def shortened(text: str, longest: int | None) -> str:
         return text
     rest = longest - len(_CUT)
     return text[: rest - rest // 3] + _CUT + text[len(text) - rest // 3 :]
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """What was meant by a name that is not known, or else what is."""
+    near = difflib.get_close_matches(name[:100].lower(), known, 1, 0.5)
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"known are {', '.join(known)}" if known else "there is no such field"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
 import re
@@ -24,7 +23,7 @@ from resonate_audio.core.errors import (
     ResonateError,
 )
 from resonate_audio.core.files import NO_ROOM
-from resonate_audio.core.text import one_line, shortened, visible
+from resonate_audio.core.text import one_line, shortened, suggest, visible
 from resonate_audio.serving.database import DamagedError
 
 log = logging.getLogger("resonate.serve")
@@ -133,7 +132,7 @@ def describe_fields(problems: Sequence[Any], known: Sequence[str]) -> ApiError:
     name = ".".join(str(part) for part in first["loc"][1:]) or "body"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
-        message = f"unknown field; {_suggest(str(first['loc'][-1]), known)}"
+        message = f"unknown field; {suggest(str(first['loc'][-1]), known)}"
     elif first["type"] in ("model_attributes_type", "dict_type"):
         message = "expected a JSON object"
     else:
@@ -156,13 +155,6 @@ def wants_type(request: Request, wanted: str) -> ApiError:
     said = f"it is {shortened(given, 60)}" if given else "there is none"
     message = f"Content-Type: {said}; send the header Content-Type: {wanted}"
     return ApiError(422, message, "Content-Type", "content_type")
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name[:100].lower(), known, 1, 0.5)
-    if near:
-        return f"did you mean {near[0]}?"
-    return f"known are {', '.join(known)}" if known else "there is no such field"
 
 
 def _known_fields(request: Request) -> list[str]:

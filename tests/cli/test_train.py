@@ -1,15 +1,19 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from resonate_audio.cli.main import run
-from resonate_audio.cli.train import app
+from resonate_audio.cli.train import _tell_made, app
 from resonate_audio.core.config import load_config
 from resonate_audio.core.errors import ConfigError, InputError
 from resonate_audio.core.paths import bundled_recipes, recipe_path
+from resonate_audio.training.loop.run_config import RunConfig
+from resonate_audio.training.loop.trainer import RunResult
 from resonate_audio.training.recipes.codec import VAERecipe
 
 KINDS = ["vae", "vocoder", "pretrain"]
@@ -81,3 +85,34 @@ def test_what_a_recipe_reads_may_lie_beside_it_and_what_it_writes_does_not(
     assert (found.data.cache, found.run.output) == (Path("cache"), Path("out"))
     Path("list.jsonl").touch()
     assert load_config(VAERecipe, recipe).data.manifest == Path("list.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("made", "last"),
+    [("model/model_index.json", "hear it:  resonate generate 'a bell' --model RUN/export"),
+     ("model.safetensors", "made:  RUN/export")],
+)  # fmt: skip
+def test_a_training_ends_with_what_it_made(
+    made: str, last: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "export" / made
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    (tmp_path / "loss.png").touch()
+    config: Any = SimpleNamespace(
+        run=RunConfig(output=tmp_path), listen=SimpleNamespace(prompts=("a bell",))
+    )
+    _tell_made(config, RunResult(2, finished=True))
+    said = capsys.readouterr().err.replace(str(tmp_path), "RUN").splitlines()
+    assert said == ["look:  RUN/loss.png", last]
+    _tell_made(config, RunResult(1, finished=False))
+    assert capsys.readouterr().err.splitlines()[-1] == "the same command goes on"
+
+
+def test_an_option_that_is_no_number_is_told_in_plain_words(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["train", "sft", "--folder", ".", "--steps", "four"]) == 2
+    said = capsys.readouterr().err
+    assert "--steps" in said
+    assert "Input should be" not in said

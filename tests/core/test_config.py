@@ -1,9 +1,10 @@
 """Recipes: read once, checked once, overridden by name."""
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from resonate_audio.core.config import FrozenConfig, apply_overrides, load_config
 from resonate_audio.core.documents.yaml_text import read_yaml
@@ -17,11 +18,26 @@ class Optimizer(FrozenConfig):
     betas: tuple[float, float] = (0.9, 0.95)
 
 
+class Few(FrozenConfig):
+    """One of two forms."""
+
+    kind: Literal["few"] = "few"
+    steps: int = 1
+
+
+class Many(FrozenConfig):
+    """The other."""
+
+    kind: Literal["many"] = "many"
+    stops: int = 1
+
+
 class Recipe(FrozenConfig):
     """What the tests read."""
 
     num_steps: int
     optim: Optimizer = Optimizer()
+    one: Annotated[Few | Many, Field(discriminator="kind")] = Few()
 
 
 def write(folder: Path, text: str) -> Path:
@@ -64,6 +80,27 @@ def test_overrides_leave_their_input_alone() -> None:
 def test_a_bad_override_is_named(override: str, complaint: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=complaint):
         load_config(Recipe, write(tmp_path, "num_steps: 5\n"), [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("numsteps=2", "numsteps: unknown field; did you mean num_steps?"),
+        ("optim.learningrate=2", "optim.learningrate: unknown field; did you mean learning_rate?"),
+        ("learning_rate=2", "learning_rate: unknown field; did you mean optim.learning_rate?"),
+        ("optim.zzz=2", "optim.zzz: unknown field; known are learning_rate, betas"),
+        ("one.stps=2", "one.few.stps: unknown field; did you mean steps?"),
+        ("num_steps=four", "num_steps: expected a whole number, not 'four'"),
+        ("num_steps=2.5", "num_steps: expected a whole number, not 2.5"),
+        ("num_steps=null", "num_steps: expected a whole number, not null"),
+        ("optim.learning_rate=fast", "optim.learning_rate: expected a number, not 'fast'"),
+    ],
+)
+def test_a_slip_is_told_in_plain_words(override: str, complaint: str, tmp_path: Path) -> None:
+    values = "num_steps: 5\none: {kind: few}\n"
+    with pytest.raises(ConfigError) as caught:
+        load_config(Recipe, write(tmp_path, values), [override])
+    assert str(caught.value).endswith(f"recipe.yaml: {complaint}")
 
 
 def test_a_missing_field_is_named_with_its_file(tmp_path: Path) -> None:

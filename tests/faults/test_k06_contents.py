@@ -213,6 +213,10 @@ def other_helper(recipe: dict[str, Any], folder: Path) -> None:
     (folder / "k06_help.py").write_text("WEIGHT = 2.0\n")
 
 
+def judge_of_another_name(recipe: dict[str, Any], folder: Path) -> None:
+    recipe["reward"] = "loud_judge:loudness"
+
+
 def moved_prompts(recipe: dict[str, Any], folder: Path) -> None:
     recipe["prompts"] = str(Path(recipe["prompts"]).rename(folder / "elsewhere.txt"))
 
@@ -227,6 +231,9 @@ CHANGES: dict[str, tuple[Change, str | None]] = {
     "prompts of the evaluation": (other_held_out, "the content of evaluation.prompts changed"),
     "the judge": (other_judge, OF_THE_JUDGE),
     "what the judge imports": (other_helper, OF_THE_JUDGE),
+    "the name of the judge": (
+        judge_of_another_name, "^reward changed .*was k06_judge:score, is now loud_judge:loudness"
+    ),
     "the place of the prompts": (moved_prompts, None),
     "the place of the model": (moved_model, None),
 }  # fmt: skip

@@ -7,7 +7,7 @@ remembers: a changed file ends a resumed run, the same file in another folder do
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ from resonate_audio.core.config import WRITTEN, FrozenConfig
 from resonate_audio.core.errors import TrainingError
 from resonate_audio.core.files import file_sha256
 from resonate_audio.core.paths import files_below, input_path
+from resonate_audio.core.text import one_line
 
 FREE = "run."
 FIXED = ("run.seed", "run.micro_batches")
 """Of the fields of ``run``, which may change, those that may not."""
+SHOWN = 4
+"""Of the fields that changed, those whose old and new values are told."""
 
 
 def contents_of(config: FrozenConfig) -> dict[str, str]:
@@ -72,24 +75,37 @@ def check_same_run(
     """
     known = contents_then.keys() & contents_now.keys()
     other = sorted(name for name in known if contents_then[name] != contents_now[name])
-    if other:
-        raise TrainingError(
-            f"the content of {', '.join(other)} changed since the last checkpoint; put it back, "
-            "or choose another run.output"
-        )
     before, after = flatten(saved), flatten(config.model_dump(mode="json"))
     free = known | {name for name, _, written in paths_of(config) if written}
-    names = sorted(before.keys() | after.keys())
-    changed = [
-        name
-        for name in names
-        if before.get(name) != after.get(name) and not _may_change(name) and name not in free
-    ]
+    names = [name for name in sorted(before.keys() | after.keys()) if not _may_change(name)]
+    differ = {name: _then_and_now(before, after, name) for name in names}
+    differ = {name: words for name, words in differ.items() if words}
+    changed = [name for name in differ if name not in free]
     if changed:
         raise TrainingError(
-            f"{', '.join(changed)} changed since the last checkpoint; choose another run.output, "
-            "or set the old values again"
+            f"{', '.join(changed)} changed since the last checkpoint{_list(differ, changed)}; "
+            "choose another run.output, or set the old values again"
         )
+    if other:
+        raise TrainingError(
+            f"the content of {', '.join(other)} changed since the last checkpoint"
+            f"{_list(differ, other)}; put it back, or choose another run.output"
+        )
+
+
+def _then_and_now(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> str:
+    """Both values of a field that has another one now."""
+    old, new = before.get(name), after.get(name)
+    if old == new:
+        return ""
+    return f"{name} was {one_line(str(old), 60)}, is now {one_line(str(new), 60)}"
+
+
+def _list(differ: Mapping[str, str], names: Sequence[str]) -> str:
+    """The first few of what is known to differ, in brackets."""
+    words = [differ[name] for name in names if name in differ]
+    more = f"; and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return f" ({'; '.join(words[:SHOWN])}{more})" if words else ""
 
 
 def _may_change(name: str) -> bool:

@@ -12,6 +12,9 @@ from resonate_audio.core.documents.text import read_text
 from resonate_audio.core.errors import TrainingError
 from resonate_audio.core.files import append_text, atomic_path
 
+FEW_POINTS = 10
+"""Fewer than these are drawn as points, too."""
+
 
 def keep_metrics_until(path: Path, step: int) -> None:
     """Drop a half-written last line and those after ``step``: a resumed run repeats them."""
@@ -117,8 +120,12 @@ def format_duration(seconds: float) -> str:
 
 
 def plot_metrics(metrics: Path, picture: Path, smooth: int = 25) -> None:
-    """Draw every loss of a metrics file against the step, faint, with its running mean."""
+    """Draw every loss of a metrics file against the step, faint, with its running mean.
+
+    A few values are points, too; steps are whole numbers.
+    """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     lines = read_metrics(metrics)
     seen = dict.fromkeys(name for line in lines for name in line)
@@ -130,9 +137,11 @@ def plot_metrics(metrics: Path, picture: Path, smooth: int = 25) -> None:
         axes = figure.add_subplot(len(names), 1, row + 1)
         steps = [line["step"] for line in lines if name in line]
         values = [line[name] for line in lines if name in line]
-        axes.plot(steps, values, alpha=0.3, color="tab:blue")
+        marker = "o" if len(values) < FEW_POINTS else ""  # a line through one point is nothing
+        axes.plot(steps, values, marker=marker, alpha=0.3, color="tab:blue")
         axes.plot(steps, running_mean(values, smooth), color="tab:blue")
         axes.set(xlabel="step", ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     with atomic_path(picture) as temporary:
         figure.savefig(temporary, dpi=110)

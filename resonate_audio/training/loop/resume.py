@@ -63,14 +63,20 @@ class RunState:
         return (self.metrics_path,)
 
     def open_folder(self) -> Checkpoint | None:
-        """Make the run's folder, or go on from the checkpoint that is in it."""
+        """Make the run's folder, or go on from the checkpoint that is in it.
+
+        Its recipe is written once the checkpoint is known to be of it: a start that is refused
+        leaves everything as it was.
+        """
         if self.ranks.first:
-            prepare_folder(self.config)
+            make_folder(self.run_config.output)
             drop_unfinished(self.checkpoint_folder)
         self.ranks.wait()
         checkpoint = load_latest(self.checkpoint_folder)
         if checkpoint:
             self.restore(checkpoint)
+        if self.ranks.first:
+            prepare_folder(self.config)
         for log in self.logs if self.ranks.first else ():
             keep_metrics_until(log, self.step)
         return checkpoint

@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from types import FrameType
 
 import torch
 from jaxtyping import Float
@@ -50,6 +51,7 @@ class Trainer(RunState):
         self.pending = PendingLosses()
         self.tracking = Tracking(lambda text: self.progress.say(text))
         self._stop = threading.Event()
+        self._listening = False
 
     # --- one update ---------------------------------------------------------------------------
 
@@ -142,12 +144,14 @@ class Trainer(RunState):
             plot_metrics(self.metrics_path, self.run_config.output / "loss.png")
 
     def _sample(self) -> None:
+        self._listening = True
         with self.averaged_weights(), unsharded(self.model):
             if self.ranks.first:
                 values = self.task.sample(self.run_config.output / "samples", self.step)
                 if values:
                     self.keep({"step": self.step, **values})
             self.ranks.wait()
+        self._listening = False
 
     def _finish(self) -> None:
         self._sample()
@@ -179,9 +183,9 @@ class Trainer(RunState):
         finished = False
         self.open_tracking()
         try:
-            with stop_on_signal(self._stop):
+            with stop_on_signal(self._stop, self._tell_stop):
                 losses = self._loop(progress)
-            if self.step >= self.run_config.num_steps:
+            if self.step >= self.run_config.num_steps and not self._told_to_stop():
                 self._finish()
                 finished = True
         finally:
@@ -218,6 +222,13 @@ class Trainer(RunState):
         late = limit is not None and time.monotonic() - progress.started > limit * 3600
         return self.ranks.any(late or self._stop.is_set())
 
+    def _told_to_stop(self) -> bool:
+        return self.ranks.any(self._stop.is_set())
+
+    def _tell_stop(self) -> None:
+        last = "the sounds that are being made" if self._listening else f"step {self.step + 1}"
+        self.progress.say(f"stopping after {last}; the same command goes on")
+
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
         """Put the averaged weights into the model, in evaluation mode, for a while."""
@@ -246,13 +257,26 @@ def emulation_note(config: RunConfig, device: torch.device) -> str | None:
 
 
 @contextmanager
-def stop_on_signal(stop: threading.Event) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the run after its current step, with a checkpoint."""
+def stop_on_signal(
+    stop: threading.Event, tell: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the run after its current step, with a checkpoint.
+
+    Args:
+        stop: is set by the first of them.
+        tell: says so at once. A thread calls it: the one that was interrupted may be writing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not stop.is_set():
+            stop.set()
+            threading.Thread(target=tell, daemon=True).start()
+
     handled = (signal.SIGTERM, signal.SIGINT)
-    old = {number: signal.signal(number, lambda *_: stop.set()) for number in handled}
+    old = {number: signal.signal(number, handle) for number in handled}
     try:
         yield
     finally:

@@ -61,9 +61,9 @@ def train_vae(recipe: VAERecipe, say: Say) -> RunResult:
 def fit_vae(recipe: VAERecipe, model: LinearVAE, say: Say) -> RunResult:
     """Fit the linear VAE to the recipe's clips and export it."""
     with alone_in(recipe.run.output):
-        prepare_folder(recipe)
         waves = open_waves(recipe, say)
         count = fit_linear_vae(model, clip_mels(waves, recipe.model.mel, recipe.fit_clips))
+        prepare_folder(recipe)
         write_weights(recipe.run.output / "export" / "model.safetensors", model.state_dict(), {})
     say(f"fitted to {count} patches")
     return RunResult(1, True)

@@ -186,5 +186,6 @@ def build_pair_task(
         evaluator = make_evaluator(recipe, resonate, reward, pupil.duration_s, device)
         if evaluator is not None:
             evaluator.tell = lambda text: task.tell(text)  # which the trainer sets later
+            evaluator.is_stopping = lambda: task.is_stopping()
             task.evaluate = evaluator
     return task

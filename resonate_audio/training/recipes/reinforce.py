@@ -160,6 +160,7 @@ def build_task(
     evaluator = make_evaluator(recipe, pupil.resonate, reward, pupil.duration_s, device)
     if evaluator is not None:
         evaluator.tell = lambda text: task.tell(text)  # which the trainer sets later
+        evaluator.is_stopping = lambda: task.is_stopping()
         task.evaluate = evaluator
     return task
 

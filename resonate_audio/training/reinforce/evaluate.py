@@ -53,9 +53,15 @@ class Evaluator:
     """JSON lines: step, prompt, seed and every judge's score, for paired comparisons."""
     tell: Callable[[str], None] = lambda text: None
     """Is told what goes on: it may take longer than the steps do."""
+    is_stopping: Callable[[], bool] = lambda: False
+    """Whether to break off between two batches of sounds, or two judges."""
 
     def __call__(self, folder: Path, step: int) -> dict[str, float]:
-        """Judge the model as it is; the sounds stay in ``folder``."""
+        """Judge the model as it is; the sounds stay in ``folder``.
+
+        Returns:
+            Mean score by judge; nothing, and nothing is kept, if it was broken off.
+        """
         began = time.monotonic()
         self.tell(
             f"evaluation at step {step}: {len(self.prompts)} prompts are made and judged "
@@ -64,8 +70,13 @@ class Evaluator:
         audio = self.generate()
         scores = {}
         for name, judge in self.judges.items():
+            if audio is None or self.is_stopping():
+                break
             self.tell(f"evaluation: {len(self.prompts)} sounds go to {judge.name}")
             scores[name] = score_now(judge, audio, self.prompts).total
+        if audio is None or len(scores) < len(self.judges):
+            self.tell(f"evaluation at step {step}: broken off; it is made when the run goes on")
+            return {}
         self.tell(f"evaluation: {format_duration(time.monotonic() - began)} at step {step}")
         for row, samples in enumerate(audio.samples.numpy()):
             path = folder / f"step-{step:06d}-{row:03d}.flac"
@@ -78,11 +89,13 @@ class Evaluator:
             )
         return {name: float(total.mean()) for name, total in scores.items()}
 
-    def generate(self) -> Waveform:
-        """One sound a prompt, attenuated to a peak of 1 where it is louder."""
+    def generate(self) -> Waveform | None:
+        """One sound a prompt, attenuated to a peak of 1 where it is louder; None: broken off."""
         sampling = self.resonate.config.sampling(self.duration_s, **self.config.asked())
         made, told = list[Waveform](), time.monotonic()
         for rows in torch.split(torch.arange(len(self.prompts)), self.config.rows_per_batch):
+            if self.is_stopping():
+                return None
             texts = [self.prompts[row] for row in rows]
             latents = self.resonate.sample_latents(
                 self.resonate.encode_text(texts),

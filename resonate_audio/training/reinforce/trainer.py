@@ -27,7 +27,7 @@ from resonate_audio.training.loop.distributed import (
     check_split,
     unsharded,
 )
-from resonate_audio.training.loop.progress import ProgressLine
+from resonate_audio.training.loop.progress import ProgressLine, read_metrics
 from resonate_audio.training.loop.run_config import TrainerConfig
 from resonate_audio.training.loop.task import Losses, Task, generator_for
 from resonate_audio.training.loop.trainer import Trainer
@@ -109,6 +109,8 @@ class PolicyTask(Task):
         self.evaluate: Callable[[Path, int], Mapping[str, float]] = lambda folder, step: {}
         self.tell: Callable[[str], None] = lambda text: None
         """Is told what goes on beside the steps; a trainer puts its own words there."""
+        self.is_stopping: Callable[[], bool] = lambda: False
+        """Whether the run was told to stop; a trainer says so."""
 
     def sample(self, folder: Path, step: int) -> Mapping[str, float]:
         """Generate the evaluation prompts and have them judged."""
@@ -241,10 +243,19 @@ class PolicyTrainer(Trainer):
         write_run_page(self.run_config.output)
 
     def _loop(self, progress: ProgressLine) -> dict[str, float]:
-        self.task.tell = progress.say
-        if self.step == 0 and self.run_config.sample_every:
-            self._sample()  # what there was before
+        self.task.tell, self.task.is_stopping = progress.say, self._stop.is_set
+        if self._is_unheard():
+            self._sample()
         return super()._loop(progress)
+
+    def _is_unheard(self) -> bool:
+        """Whether it begins where an evaluation is due: at first, or where one was broken off."""
+        every = self.run_config.sample_every
+        if not every or self.step % every or self.step >= self.run_config.num_steps:
+            return False
+        log = self.run_config.output / EVALUATION_LOG
+        heard = log.exists() and any(line["step"] == self.step for line in read_metrics(log))
+        return self.step == 0 or self.ranks.any(self.ranks.first and not heard)
 
     def learn_once(
         self, rows: Int[Tensor, " row"], number: int, learn: Callable[[Update], Metrics]

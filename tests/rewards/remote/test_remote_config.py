@@ -31,7 +31,7 @@ def test_a_question_of_ones_own_is_taken_by_its_caption_mark() -> None:
         ("a:8000/v1#model=m", "is not a URL like http://host:8000/v1"),
         ("#model=m", "is not a URL"),
         ("http://a/v1|#model=m", "is not a URL"),
-        ("http://a/v1#model=m&colour=red", "colour: Extra inputs"),
+        ("http://a/v1#model=m&colour=red", "colour: unknown field"),
         ("http://a/v1#model=m&concurrency=0", "concurrency: Input should be greater than 0"),
         ("http://a/v1#model=m&question=Is it so%3F", "a text with one {c} where the caption"),
         ("http://a/v1#model=m&question=official", "add family=qwen2_5_omni or the like"),

@@ -101,7 +101,7 @@ def test_a_published_weight_means_the_same_after_conversion() -> None:
         ({"velocity_kl": -1}, "velocity_kl"),
         ({"clip": 0}, "clip: Input should be greater than 0"),
         ({"clip": 1}, "clip: Input should be less than 1"),
-        ({"beta": 0.04}, "beta: Extra inputs"),
+        ({"beta": 0.04}, "beta: unknown field"),
     ],
 )
 def test_a_bad_setting_is_one_line(values: dict[str, Any], message: str) -> None:

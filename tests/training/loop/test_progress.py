@@ -65,6 +65,23 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("num_points", [1, 2, 9])
+def test_the_plot_of_a_short_run_shows_its_points_over_whole_steps(
+    tmp_path: Path, num_points: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda x, *a, **k: (drawn.append(x), save(x, *a, **k)))
+    for step in range(num_points):
+        append_metrics(tmp_path / "m", {"step": step, "loss": 1.0 / (step + 1)})
+    plot_metrics(tmp_path / "m", tmp_path / "loss.png")
+    (axes,) = drawn[0].axes
+    assert any(line.get_marker() not in ("", "None") for line in axes.lines)
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
 def test_lines_without_a_loss_are_no_obstacle_to_the_plot(tmp_path: Path) -> None:
     metrics, picture = tmp_path / "metrics.jsonl", tmp_path / "loss.png"
     append_metrics(metrics, {"step": 1, "held_out/judge": 0.5})

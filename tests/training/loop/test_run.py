@@ -86,6 +86,20 @@ def test_a_stopped_and_resumed_run_ends_bit_identical(tmp_path: Path) -> None:
     assert same(final(tmp_path / "a"), final(tmp_path / "b"))
 
 
+def test_a_signal_is_answered_at_once_and_the_end_of_a_run_is_left_for_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and thread.daemon:
+                thread.join(1)
+        assert "stopping after step 20" in capsys.readouterr().err
+
+    assert not fit(tmp_path, LineTask(at_step={19: stop})).finished
+    assert fit(tmp_path).finished
+
+
 def fit_result(folder: Path, step: int) -> RunResult:
     last = read_metrics(folder / "metrics.jsonl")[-1]
     losses = {name: last[name] for name in ("loss", "grad_norm")}
@@ -120,8 +134,16 @@ def test_a_time_limit_stops_with_a_checkpoint(tmp_path: Path) -> None:
 
 def test_another_recipe_is_refused_by_field(tmp_path: Path) -> None:
     fit(tmp_path)
-    with pytest.raises(TrainingError, match=r"^run\.seed changed"):
+    with pytest.raises(TrainingError, match=r"^run\.seed changed .* \(run\.seed was 0, is now 1\)"):
         fit(tmp_path, seed=1)
+
+
+def test_a_start_that_is_refused_leaves_the_recipe_of_the_run(tmp_path: Path) -> None:
+    fit(tmp_path)
+    before = (tmp_path / "recipe.yaml").read_bytes()
+    with pytest.raises(TrainingError):
+        fit(tmp_path, seed=1)
+    assert (tmp_path / "recipe.yaml").read_bytes() == before
 
 
 def test_a_field_that_the_older_version_did_not_know_does_not_stop_a_run() -> None:

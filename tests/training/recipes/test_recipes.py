@@ -33,7 +33,7 @@ def test_a_preset_fills_what_the_recipe_leaves_open(settings: dict[str, Any]) ->
 
 def test_an_unknown_field_is_refused_by_name(settings: dict[str, Any]) -> None:
     with pytest.raises(
-        ConfigError, match=r"model\.vae\.linear\.hiden: Extra inputs are not permitted"
+        ConfigError, match=r"model\.vae\.linear\.hiden: unknown field; known are kind"
     ):
         parse_config(VAERecipe, settings | {"model": {"vae": {"hiden": 8}}}, "test")
 

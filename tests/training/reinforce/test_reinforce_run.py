@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from resonate_audio.core.config import load_config
 from resonate_audio.training.algorithms.grpo import GRPOConfig, exact_kl_weight
 from resonate_audio.training.loop.checkpoint import list_checkpoints
 from resonate_audio.training.recipes.reinforce import ReinforceRecipe
+from resonate_audio.training.reinforce.evaluate import Evaluator
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 COMMAND = "import sys; from resonate_audio.cli.main import run; sys.exit(run(sys.argv[1:]))"
@@ -122,6 +124,19 @@ def test_every_algorithm_runs_and_leaves_a_model_that_generates(
     assert len(taught.generate("dog", duration_s=0.2, num_inference_steps=2, seeds=1)) == 1
 
 
+def test_the_last_lines_say_where_to_look_and_how_to_hear_it(
+    recipe: dict[str, Any], tmp_path: Path, run_here: Runs
+) -> None:
+    recipe["run"] |= {"num_steps": 1}
+    look, hear = run_here("grpo", recipe).splitlines()[-2:]
+    assert look == f"look:  {tmp_path / 'run' / 'index.html'}"
+    words = shlex.split(hear.removeprefix("hear it:  "))
+    assert words[:3] == ["resonate", "generate", "dog"]
+    sound = tmp_path / "heard.wav"
+    assert run([*words[1:], "--steps", "2", "--duration", "0.2", "-o", str(sound)]) == 0
+    assert sound.is_file()
+
+
 def test_best_and_worst_takes_are_kept_to_be_heard(
     recipe: dict[str, Any], tmp_path: Path, run_here: Runs
 ) -> None:
@@ -152,6 +167,47 @@ def test_evaluation_compares_before_and_after_on_prompts_of_its_own(
     assert [line["step"] for line in scored] == [0, 0, 2, 2, 4, 4]
     assert [line["prompt"] for line in scored[:2]] == ["wind", "bell rain"]
     assert scored[0]["scores"] != scored[4]["scores"]
+
+
+def test_an_evaluation_is_broken_off_by_a_signal_and_made_when_the_run_goes_on(
+    recipe: dict[str, Any], tmp_path: Path, run_here: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "held-out.txt").write_text("wind\nbell\nrain\n")
+    evaluation = {"prompts": str(tmp_path / "held-out.txt"), "num_inference_steps": 2}
+    recipe |= {"evaluation": evaluation | {"rows_per_batch": 1}}
+    runs = {
+        name: recipe | {"run": recipe["run"] | {"sample_every": 2, "output": str(tmp_path / name)}}
+        for name in ("whole", "stopped")
+    }
+    run_here("grpo", runs["whole"])
+    batches: list[int] = []  # of each evaluation
+    generate, to_waveform = Evaluator.generate, Resonate.to_waveform
+
+    def count_evaluation(self: Evaluator) -> Any:
+        batches.append(0)
+        return generate(self)
+
+    def stop_in_the_second(self: Resonate, latents: Any) -> Any:
+        batches[-1] += 1
+        if len(batches) == 2 and batches[-1] == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return to_waveform(self, latents)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Evaluator, "generate", count_evaluation)
+        patched.setattr(Resonate, "to_waveform", stop_in_the_second)
+        said = run_here("grpo", runs["stopped"])
+    assert (len(batches), batches[-1]) == (2, 1)
+    assert "stopping after the sounds that are being made" in said
+    assert "stopped at step 2" in said
+    log = "evaluation.jsonl"
+    assert {line["step"] for line in lines(tmp_path / "stopped" / log)} == {0}
+    assert "resumed" in run_here("grpo", runs["stopped"])
+    assert lines(tmp_path / "stopped" / log) == lines(tmp_path / "whole" / log)
+    first, second = (
+        load_file(list_checkpoints(tmp_path / name / "checkpoints")[-1]) for name in runs
+    )
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
 def test_a_judge_that_fails_leaves_a_checkpoint_of_the_last_whole_step(
