@@ -77,7 +77,7 @@ def generate(
 
       resonate generate "a door slams" -o hit.ogg --trim -50 --length 0.7 --loudness -16
 
-      resonate generate --prompts lines.txt -o "out/{prompt}-{seed}.flac" --steps 50
+      resonate generate --prompts lines.txt -o "out/{prompt}-{seed}.flac" --steps 8
 
       resonate generate --list sounds.csv -o "out/{name}-{seed}.ogg" --trim -50 --loudness -16
     """
