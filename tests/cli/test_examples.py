@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from resonate_audio.cli.main import app
+from resonate_audio.cli.main import app, run
 from resonate_audio.core.sampling import Sampling
 from resonate_audio.model.folder import read_config
 from resonate_audio.model.hub import bundled_models
@@ -58,3 +58,12 @@ def test_an_example_of_a_bundled_model_asks_for_what_it_takes(line: str) -> None
 def test_the_first_judge_in_an_example_needs_no_network() -> None:
     first = next(line for line in EXAMPLES if line.startswith("resonate reward "))
     assert parsed(first)["judge"] in ("nano-lalm", "nano-clap", "nano-eval")
+
+
+def test_the_words_of_a_help_are_wrapped_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["eval", "score", "--help"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "known is not heard again. Writes scores.jsonl and scores.json into each" in lines
