@@ -32,7 +32,8 @@ from resonate_audio.core.sampling import Sampling
 
 if TYPE_CHECKING:
     from resonate_audio.core.types import Audio
-    from resonate_audio.pipeline.path import Resonate
+    from resonate_audio.model.presets import ModelConfig
+    from resonate_audio.pipeline.edit import Editing
 
 SourceFile = Annotated[
     Path,
@@ -231,7 +232,7 @@ def sequence(
 
 
 def run_edit(
-    making: Making, name: str, prompts: Sequence[str | None], way: Callable[[Resonate], Edited]
+    making: Making, name: str, prompts: Sequence[str | None], way: Callable[[Editing], Edited]
 ) -> None:
     """Plan the files of an edit, load the model, make the takes and say what was written.
 
@@ -250,7 +251,14 @@ def run_edit(
     )  # fmt: skip
     sounds = plan_sounds([wanted], first_seed(making.seed), making.target.output)
     check_outputs(sounds, making.target)
-    pipeline = load_as(making.loading)
+
+    def rehearse(config: ModelConfig) -> None:
+        from resonate_audio.pipeline.edit import Rehearsal
+
+        stand_in = Rehearsal(config)  # type: ignore[abstract]  # on purpose: it has no networks
+        way(stand_in)(negative_prompt=making.negative, **making.asked)
+
+    pipeline = load_as(making.loading, rehearse)
     say_what_is_cut(pipeline, texts)
     say_what_is_idle(pipeline, [wanted])
     edited = way(pipeline)

@@ -22,6 +22,7 @@ from resonate_audio.core.sampling import Sampling
 
 if TYPE_CHECKING:
     from resonate_audio.core.types import Audio, Recipe
+    from resonate_audio.model.presets import ModelConfig
     from resonate_audio.pipeline.path import Resonate
 
 LARGEST_RANDOM_SEED = 2**31
@@ -77,7 +78,7 @@ def generate(
 
       resonate generate "a door slams" -o hit.ogg --trim -50 --length 0.7 --loudness -16
 
-      resonate generate --prompts lines.txt -o "out/{prompt}-{seed}.flac" --steps 50
+      resonate generate --prompts lines.txt -o "out/{prompt}-{seed}.flac" --steps 8
 
       resonate generate --list sounds.csv -o "out/{name}-{seed}.ogg" --trim -50 --loudness -16
     """
@@ -162,21 +163,34 @@ def load(
     dtype: str | None,
     low_memory: bool = False,
     adapters: Sequence[str] = (),
+    check: Check | None = None,
 ) -> Resonate:
-    """Load a model, saying so: the big ones take a while."""
+    """Load a model, saying so: the big ones take a while.
+
+    ``check`` is given its configuration first and may refuse what is asked of it.
+    """
     from resonate_audio.pipeline.path import Resonate
 
-    say(f"loading {' with '.join((model, *adapters))}")
+    def begin(config: ModelConfig) -> None:
+        if check is not None:
+            check(config)
+        say(f"loading {' with '.join((model, *adapters))}")
+
     return Resonate.from_pretrained(
-        model, device=device, dtype=dtype, low_memory=low_memory, adapters=adapters
+        model,
+        device=device,
+        dtype=dtype,
+        low_memory=low_memory,
+        adapters=adapters,
+        on_config=begin,
     )
 
 
-def load_as(loading: Loading) -> Resonate:
-    """Load the model that a command line asks for."""
+def load_as(loading: Loading, check: Check) -> Resonate:
+    """Load the model that a command line asks for, unless it does not make what is asked."""
     dtype = loading.dtype and loading.dtype.value
     adapters = loading.adapter or []
-    return load(loading.model, loading.device, dtype, loading.low_memory, adapters)
+    return load(loading.model, loading.device, dtype, loading.low_memory, adapters, check)
 
 
 def say_what_is_cut(pipeline: Resonate, texts: Sequence[str]) -> None:
@@ -197,19 +211,20 @@ def say_what_is_idle(pipeline: Resonate, wanted: Sequence[Wanted]) -> None:
 
 
 def load_for(sounds: Batch, making: Making) -> Resonate:
-    """Load the model, say what it does not heed, refuse what it does not make.
+    """Load the model, unless it does not make what is wanted, and say what it does not heed.
 
     Raises:
-        InputError: a length that it does not make.
+        InputError: a setting that it does not have, or a length that it does not make.
     """
-    pipeline = load_as(making.loading)
+    pipeline = load_as(making.loading, lambda config: check_sounds(config, sounds))
     wanted = [sound.wanted for sound in sounds]
     say_what_is_cut(pipeline, [text for item in wanted for text in (item.prompt, item.negative)])
     say_what_is_idle(pipeline, wanted)
-    check_durations(pipeline, sounds)
     return pipeline
 
 
+Check = Callable[["ModelConfig"], None]
+"""Refuses what a model of this configuration does not make."""
 Batch = Sequence[PlannedSound]
 """Sounds that are computed together."""
 Way = Callable[[Batch, StepReport], list["Audio"]]
@@ -272,24 +287,26 @@ def find_made(sounds: Batch, target: Target) -> set[Path]:
     return set() if target.overwrite else {s.path for s in sounds if s.path.exists()}
 
 
-def check_durations(pipeline: Resonate, sounds: Batch) -> None:
-    """Refuse, before the first sound, a length of the last one that the model does not make.
+def check_sounds(config: ModelConfig, sounds: Batch) -> None:
+    """Refuse, before there are weights, what the model does not make.
 
     Raises:
         InputError: names the line.
     """
     from resonate_audio.core.edit import LONGEST_S
+    from resonate_audio.pipeline.request import make_batch
 
     for sound in sounds:
-        duration_s = sound.wanted.asked.get("duration_s")
+        wanted, column = sound.wanted, ""
         try:
-            if duration_s is not None:
-                pipeline.config.check_duration(duration_s, LONGEST_S)
+            make_batch(sound.prompt, wanted.negative, sound.seed)
+            sampling = config.sampling(**wanted.asked)
+            config.check_negative([wanted.negative])
+            column = ", column duration"
+            config.check_duration(sampling.duration_s, LONGEST_S)
         except InputError as error:
-            place = sound.wanted.place
-            raise InputError(
-                f"{place}, column duration: {error}" if place else str(error)
-            ) from error
+            place = f"{wanted.place}{column}: " if wanted.place else ""
+            raise InputError(f"{place}{error}") from error
 
 
 def batches(sounds: Batch, batch_size: int) -> Iterator[tuple[str, Batch]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import inspect
 import os
 import re
 import signal
@@ -111,10 +112,17 @@ app.add_typer(listen.app, name="listen")
 app.add_typer(keys.app, name="keys")
 
 
+def unwrapped(text: str) -> str:
+    """A docstring whose paragraphs are lines, for a terminal of any width; examples stay apart."""
+    return re.sub(r"(?<=\S)\n(?=\S)", " ", inspect.cleandoc(text))
+
+
 def _take_given_paths(commands: typer.Typer) -> None:
     """Let every command take its paths as `given_path` reads them, those of groups, too."""
     for info in commands.registered_commands:
-        info.callback = with_given_paths(info.callback) if info.callback else None
+        if info.callback:
+            info.help = info.help or unwrapped(info.callback.__doc__ or "")
+            info.callback = with_given_paths(info.callback)
     for group in commands.registered_groups:
         _take_given_paths(group.typer_instance) if group.typer_instance else None
 

@@ -55,7 +55,9 @@ def reward(
     judge: Annotated[
         str,
         typer.Option(
-            "--judge", "-j", help="One or more: clap, aqa:MODEL, 0.5*nano-clap, my_module:function."
+            "--judge",
+            "-j",
+            help="One or more: nano-lalm, clap, aqa:MODEL, 0.5*nano-clap, my_module:function.",
         ),
     ],
     prompt: Annotated[
@@ -81,7 +83,9 @@ def reward(
 
     [bold]Examples[/bold]
 
-      resonate reward dog.wav --judge clap --prompt "a dog barks twice"
+      resonate reward dog.wav --judge nano-lalm --prompt "a dog barks twice"
+
+      resonate reward dog.flac --judge clap
 
       resonate reward takes/*.flac --judge "aqa:Qwen/Qwen2.5-Omni-7B,0.5*my_module:function"
     """

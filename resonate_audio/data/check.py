@@ -95,9 +95,10 @@ class CheckReport:
     def headline(self) -> str:
         """How many clips there are, and how many have a problem."""
         named = len({finding.audio_id for finding in self.findings if finding.audio_id})
+        found = f"{named} clips have a problem, of {len(self.counts())} kinds"
         return (
             f"{self.num_clips} clips, {self.seconds / 3600:.2f} hours; "
-            f"{named} clips have a problem, of {len(self.counts())} kinds"
+            f"{found if self.findings else 'no problem was found'}"
         )
 
     def of_kind(self, kind: str) -> list[Finding]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,7 +44,7 @@ def fetch(repo_id: str, revision: str | None, names: Iterable[str], local_files_
     """Download files of a hub repository into the shared cache, or find them there.
 
     Raises:
-        ModelNotFoundError: no such repository or revision, no access, or no network.
+        ModelNotFoundError: no such repository or revision, or no access; NotHereError: no network.
     """
 
     def download() -> Path:
@@ -60,7 +61,15 @@ def fetch(repo_id: str, revision: str | None, names: Iterable[str], local_files_
 
     wanted = repo_id if revision is None else f"{repo_id} at {revision}"
     where = "not in the local cache" if local_files_only else "cannot be fetched from the hub"
-    return translated(download, ModelNotFoundError, f"{wanted}: {where}")
+    try:
+        return translated(download, ModelNotFoundError, f"{wanted}: {where}")
+    except ModelNotFoundError as error:
+        cause = error.__cause__
+        if local_files_only or type(cause).__name__ != "LocalEntryNotFoundError":
+            raise
+        assert cause is not None
+        proxy = through_proxy(hub_constants().ENDPOINT)
+        raise NotHereError(f"{wanted}: {where}: {_why_no_network(cause)}{proxy}") from error
 
 
 def look_up(
@@ -207,6 +216,19 @@ def hub_constants() -> Any:
     return constants
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the hub's library from telling each of its tries: what fails is told once, by us."""
+    from huggingface_hub.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
 def translated(action: Callable[[], ResultT], failure: type[ResonateError], prefix: str) -> ResultT:
     """Do something with the hub; whatever it raises becomes ``failure``, in one line.
 
@@ -221,7 +243,8 @@ def translated(action: Callable[[], ResultT], failure: type[ResonateError], pref
     # The HTTP library under the hub changed between its major versions; this name did not.
     http_error: type[Exception] = getattr(errors, "HTTPError", OSError)
     try:
-        return action()
+        with _quiet():
+            return action()
     # RuntimeError: a user without a home, in which the cache would be.
     except (OSError, ValueError, ImportError, RuntimeError, InvalidURL, http_error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__

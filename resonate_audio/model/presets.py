@@ -164,10 +164,7 @@ class ModelConfig(FrozenConfig):
         """
         steps, scale = sampling.num_inference_steps, sampling.guidance_scale
         if steps > self.max_steps:
-            raise InputError(
-                f"{steps} inference steps: {self.name} takes 1 to {self.max_steps}, each of any "
-                "length"
-            )
+            raise InputError(f"{steps} inference steps: {self.name} takes 1 to {self.max_steps}")
         if self.guidance_inside and scale != NO_GUIDANCE:
             raise InputError(
                 f"guidance scale {scale:g}: {self.name} has its guidance inside, and none can be "

@@ -15,6 +15,7 @@ from resonate_audio.core.errors import InputError
 from resonate_audio.core.sampling import FurtherSettings
 from resonate_audio.core.types import Audio, Recipe
 from resonate_audio.flow.ode import OnStep
+from resonate_audio.model.presets import ModelConfig
 from resonate_audio.pipeline.remake import Work, remake
 from resonate_audio.pipeline.request import Batch, make_batch, warn_of_idle_negatives
 from resonate_audio.pipeline.stations import Stations
@@ -235,6 +236,15 @@ class Editing(Stations):
     def _edit(
         self, edit: Edit, source: Audio | None, prompt: str, duration_s: float, options: EditOptions
     ) -> list[Audio]:
+        work = self._planned(edit, source, prompt, duration_s, options)
+        texts = [part.prompt for part in edit.parts] or [prompt]
+        self.warn_of_cut_prompts([*texts, *work.batch.negatives])
+        warn_of_idle_negatives(work.batch, work.sampling)
+        return remake(self, work, source)
+
+    def _planned(
+        self, edit: Edit, source: Audio | None, prompt: str, duration_s: float, options: EditOptions
+    ) -> Work:
         edit.check(None if source is None else source.duration_s)
         takes = options.get("takes", 1)
         if takes < 1:
@@ -253,10 +263,21 @@ class Editing(Stations):
             **{name: options.get(name) for name in FurtherSettings.__annotations__},
         )
         self.config.check_negative(batch.negatives)
-        texts = [part.prompt for part in edit.parts] or [prompt]
-        self.warn_of_cut_prompts([*texts, *batch.negatives])
-        warn_of_idle_negatives(batch, sampling)
-        return remake(self, Work(edit, batch, sampling, options.get("on_step")), source)
+        return Work(edit, batch, sampling, options.get("on_step"))
+
+
+class Rehearsal(Editing):
+    """The same ways before there are weights: each refuses what it would, and makes nothing."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Take the place of the model with this configuration."""
+        self.config = config
+
+    def _edit(
+        self, edit: Edit, source: Audio | None, prompt: str, duration_s: float, options: EditOptions
+    ) -> list[Audio]:
+        self._planned(edit, source, prompt, duration_s, options)
+        return []
 
 
 def replay_edit(

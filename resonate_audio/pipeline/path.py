@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Unpack
@@ -45,6 +45,7 @@ from resonate_audio.model.folder import (
     Storage,
     Vocoder,
     part_folder,
+    read_config,
     read_networks,
     write_networks,
 )
@@ -154,6 +155,7 @@ class Resonate(Editing):
         local_files_only: bool = False,
         low_memory: bool = False,
         adapters: Sequence[str | Path] = (),
+        on_config: Callable[[ModelConfig], None] | None = None,
     ) -> Resonate:
         """Load a model.
 
@@ -169,6 +171,7 @@ class Resonate(Editing):
                 where the device has it and no ``dtype`` is asked for.
             adapters: files of low-rank changes that are added to it, as ``FILE`` or
                 ``FILE:weight``.
+            on_config: told what the model is before its weights are read; what it raises ends that.
 
         Raises:
             ModelNotFoundError: no such model; lists what exists.
@@ -181,6 +184,8 @@ class Resonate(Editing):
             dtype = choose_dtype(dtype, device, smallest=low_memory)
         changes = [read_adapter(one) for one in adapters]
         folder = find_model(name, revision, local_files_only)
+        if on_config is not None:
+            on_config(read_config(folder))
         networks = read_networks(folder)
         config = networks.config.text_encoder
         encoder_folder = find_text_encoder(config, folder, local_files_only)

@@ -15,12 +15,15 @@ from pydantic import Field
 
 from resonate_audio.core.config import FrozenConfig, GivenPath, parse_config
 from resonate_audio.core.errors import ConfigError, ModelNotFoundError
+from resonate_audio.model.hub_client import NotHereError
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.ensemble import Ensemble, Member
 
 if TYPE_CHECKING:
     from resonate_audio.rewards.audio_llm.aqascore import AQAReward
 
+BUNDLED = ("nano-lalm", "nano-clap", "nano-eval")
+"""Judges whose weights come with this package."""
 _SPEC = re.compile(
     r"(?:(?P<weight>[^*:#/]+)\*)?(?P<kind>[^:#]+)(?::(?P<source>[^#]+))?(?P<options>#.*)?"
 )
@@ -156,9 +159,16 @@ def open_judge(spec: JudgeSpec, device: torch.device) -> Reward:
 
     Raises:
         ConfigError: there is none of that kind; lists those that exist.
+        ModelNotFoundError: its weights are not here and cannot be fetched; lists the bundled ones.
     """
     if spec.kind in JUDGES:
-        return JUDGES[spec.kind](spec, device)
+        try:
+            return JUDGES[spec.kind](spec, device)
+        except NotHereError as error:
+            raise ModelNotFoundError(
+                f"judge {spec.text}: needs its weights once from the hub; offline there are "
+                f"{', '.join(BUNDLED)}; {error}"
+            ) from error
     if ":" in spec.kind and not spec.options:
         from resonate_audio.rewards.function import open_function
 

@@ -116,7 +116,7 @@ def test_a_bad_value_is_one_line_and_no_file(
     device = [] if "--device" in arguments else ["--device", "cpu"]
     assert run(["generate", *arguments, *model, *device, "-o", "new/a.wav"]) == 2
     said = capsys.readouterr()
-    (line,) = [line for line in said.err.splitlines() if not line.startswith("loading ")]
+    (line,) = said.err.splitlines()
     assert complaint in line
     assert said.out == ""
     assert list(here.iterdir()) == []
@@ -239,3 +239,30 @@ def test_a_choice_that_makes_no_sense_is_one_line(
     assert generate(tiny_model, *arguments) == 2
     assert message in capsys.readouterr().err
     assert files(here) == ["sounds.csv"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["generate", "dog", "--steps", "400"],
+        ["generate", "dog", "--duration", "0"],
+        ["generate", "dog", "--guidance", "3"],
+        ["loop", "rain", "--duration", "700"],
+        ["sequence", "0-1: rain", "1-700: wind"],
+        ["generate", "dog", "--model", "nanno"],
+    ],
+    ids=" ".join,
+)
+def test_what_a_model_does_not_make_is_refused_before_its_weights_are_read(
+    words: list[str],
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr("resonate_audio.pipeline.path.read_networks", refuse)
+    assert run(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("resonate: ")

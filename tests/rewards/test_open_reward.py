@@ -6,8 +6,14 @@ import pytest
 import torch
 from tiny_judges import build_clap, make_llm, write_llm
 
-from resonate_audio.core.errors import CheckpointError, ConfigError, ResonateError
+from resonate_audio.core.errors import (
+    CheckpointError,
+    ConfigError,
+    ModelNotFoundError,
+    ResonateError,
+)
 from resonate_audio.core.types import Waveform
+from resonate_audio.model.hub_client import NotHereError
 from resonate_audio.rewards.audio_llm.aqascore import AQAReward
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.catalogue import JUDGES, open_reward, parse_spec, short_labels
@@ -151,3 +157,15 @@ def test_every_mistake_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(ResonateError) as caught:
             open_reward(spec)
         assert "\n" not in str(caught.value)
+
+
+def test_a_judge_without_its_weights_names_those_that_need_no_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nobody_answers(*_: object, **__: object) -> None:
+        raise NotHereError("laion/larger_clap_general: cannot be fetched from the hub")
+
+    monkeypatch.setattr("resonate_audio.rewards.pretrained.fetch", nobody_answers)
+    expected = r"judge clap: needs its weights once .* nano-lalm, nano-clap, nano-eval; laion/"
+    with pytest.raises(ModelNotFoundError, match=expected):
+        open_reward("clap")

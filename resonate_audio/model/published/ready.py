@@ -112,6 +112,8 @@ def make_folder(
         CheckpointError: a piece is damaged, or of another family.
         OutputError: ``folder`` is there, or cannot be written; DiskFullError: there is no room.
     """
+    if not local_files_only:
+        foretell(model)
     pieces = survey(model, revision, local_files_only)
     announce(model, pieces, folder)
     check_room(model, pieces, folder)
@@ -176,11 +178,24 @@ def survey(
             problems.append(str(error))
             missing.append(file.name)
         except ModelNotFoundError as error:
-            raise ModelNotFoundError(f"{model.name}: {error}") from error
+            raise ModelNotFoundError(f"model {model.name}: {error}") from error
     if problems:
         others = f"; not here either: {', '.join(missing[1:])}" if missing[1:] else ""
-        raise ModelNotFoundError(f"{model.name}: {problems[0]}{others}")
+        raise ModelNotFoundError(f"model {model.name}: {problems[0]}{others}")
     return pieces
+
+
+def foretell(model: PublishedModel) -> None:
+    """Say, before the hub is asked, what is not here: it may take long not to answer."""
+    there = here(model)
+    missing = [file for file in model.files if file not in there]
+    parts = []
+    for repo_id in dict.fromkeys(file.repo_id for file in missing):
+        of_one = [file for file in missing if file.repo_id == repo_id]
+        licences = ", ".join(dict.fromkeys(file.licence for file in of_one))
+        parts.append(f"{size(sum(f.num_bytes for f in of_one))} from {repo_id} ({licences})")
+    if parts:
+        log.warning("%s: to fetch once: about %s", model.name, ", ".join(parts))
 
 
 def announce(model: PublishedModel, pieces: Sequence[Piece], folder: Path) -> None:
@@ -218,8 +233,8 @@ def check_room(model: PublishedModel, pieces: Sequence[Piece], folder: Path) -> 
         free = shutil.disk_usage(_existing(place)).free
         if num_bytes > free:
             raise DiskFullError(
-                f"{model.name}: needs {size(num_bytes)} in {place}, where {size(free)} are free; "
-                "make room, or set HF_HOME to a larger disk"
+                f"model {model.name}: needs {size(num_bytes)} in {place}, where {size(free)} are "
+                "free; make room, or set HF_HOME to a larger disk"
             )
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from resonate_audio.cli.data.check import check
 from resonate_audio.core.errors import InputError, ManifestError
+from resonate_audio.data.check import CheckReport
 
 app = typer.Typer()
 app.command()(check)
@@ -52,3 +53,8 @@ def test_strict_fails_after_the_page_is_written(manifest: str, tmp_path: Path) -
 def test_a_page_must_be_called_html(manifest: str) -> None:
     with pytest.raises(InputError, match=r"expected a name that ends in \.html"):
         check(Path(manifest), Path("check.pdf"))
+
+
+def test_nothing_found_is_said_so() -> None:
+    report = CheckReport(manifest="m.jsonl", config={}, num_clips=2, seconds=3600.0)
+    assert report.headline() == "2 clips, 1.00 hours; no problem was found"

@@ -9,6 +9,7 @@ import soundfile
 from loopback_hub import Fault, Hub
 
 from resonate_audio.cli.main import run
+from resonate_audio.model.hub_client import NotHereError
 
 
 def test_one_command_makes_a_sound_from_an_empty_cache(
@@ -57,4 +58,22 @@ def test_a_missing_file_is_one_line_and_exit_2(
     hub.faults["Resonate_GRPO.pth"] = Fault("gone")
     assert run(["generate", "a dog", "-m", "resonate", "-o", str(tmp_path / "x.wav")]) == 2
     said = capsys.readouterr().err.splitlines()
-    assert said[-1].startswith("resonate: resonate: AndreasXi/Resonate: there is no file")
+    assert said[-1].startswith("resonate: model resonate: AndreasXi/Resonate: there is no file")
+
+
+def test_without_a_network_what_would_be_fetched_comes_first_and_one_line_last(
+    hub: Hub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def nobody_answers(repo_id: str, name: str, *_: object) -> None:
+        raise NotHereError(f"{repo_id}: {name} is not here")
+
+    monkeypatch.setattr("resonate_audio.model.published.ready.look_up", nobody_answers)
+    assert run(["generate", "a dog", "-m", "resonate", "-o", str(tmp_path / "x.wav")]) == 2
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith("resonate: to fetch once: about 2.2 GB from AndreasXi/Resonate (MIT), ")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("resonate: model resonate: AndreasXi/Resonate: Resonate_GRPO.pth is not")

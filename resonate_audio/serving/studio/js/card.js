@@ -51,7 +51,7 @@ export function marks(sound) {
   );
 }
 
-export const editLink = (sound) => el("a", { href: `#/edit/${encodeURIComponent(sound.id)}`, "aria-label": `Edit: ${titleOf(sound)}` }, "Edit");
+export const editLink = (sound) => el("a", { class: "copy", href: `#/edit/${encodeURIComponent(sound.id)}`, "aria-label": `Edit: ${titleOf(sound)}` }, "Edit");
 
 /** A switch that plays a sound around its seam, so that one hears whether it loops. */
 export function loopSwitch(player, properties = { class: "copy" }) {
