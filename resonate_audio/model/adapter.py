@@ -110,6 +110,18 @@ def add_adapters(transformer: FlowTransformer, adapters: Sequence[Adapter], name
             weight += adapter.weight * (b @ a).to(weight)
 
 
+def join_adapters(adapters: Sequence[Adapter]) -> dict[str, LowRank]:
+    """One adapter that changes a model as several together do: its rank is the sum of theirs."""
+    parts: dict[str, list[LowRank]] = {}
+    for adapter in adapters:
+        for name, (a, b) in adapter.maps.items():
+            parts.setdefault(name, []).append((a, adapter.weight * b))
+    return {
+        name: (torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs], dim=1))
+        for name, pairs in parts.items()
+    }
+
+
 def linear_maps(transformer: FlowTransformer) -> dict[str, nn.Linear]:
     """What adapters change, by name."""
     return {n: m for n, m in transformer.named_modules() if isinstance(m, nn.Linear)}

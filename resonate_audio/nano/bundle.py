@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import nn
 
 from resonate_audio.core.files import atomic_path
 from resonate_audio.core.paths import bundled_recipes
-from resonate_audio.model.adapter import ADAPTER_NAME, check_fit, linear_maps, read_adapter
+from resonate_audio.model.adapter import (
+    ADAPTER_NAME,
+    check_fit,
+    join_adapters,
+    linear_maps,
+    read_adapter,
+    write_adapter,
+)
 from resonate_audio.model.checkpoint import (
     fingerprint_weights,
     load_strict,
@@ -37,11 +44,11 @@ TAUGHT_FOLDER = Path(__file__).parent / "grpo"
 PROMPTS_FOLDER = Path(__file__).parent / "prompts"
 """What nano is reinforced with and measured on; recipes/nano/write_prompts drew them."""
 GRPO_RECIPE = "nano/grpo"
-"""What made nano-grpo."""
+"""What the demo teaches nano with."""
 
 
 def find_grpo_recipe() -> Path:
-    """The recipe that made nano-grpo: in an installed package, else in the checkout."""
+    """The recipe of `GRPO_RECIPE`: in an installed package, else in the checkout."""
     return bundled_recipes()[GRPO_RECIPE]
 
 
@@ -85,14 +92,18 @@ def bundle_nano(
 
 
 def bundle_taught(
-    source: Path, target: Path = TAUGHT_FOLDER, base: str = "nano", storage: Storage = "float16"
+    sources: Sequence[str | Path],
+    target: Path = TAUGHT_FOLDER,
+    base: str = "nano",
+    storage: Storage = "float16",
 ) -> int:
-    """Write the adapter of a taught model beside its base, of which it has everything else.
+    """Write what a model was taught beside its base, of which it has everything else.
 
     Args:
-        source: folder with ``adapter.safetensors``, such as ``export`` of a run with ``lora``.
+        sources: ``FILE`` or ``FILE:weight``, such as ``adapter.safetensors`` in the export of a run
+            with ``lora``; what several runs changed is added up.
         target: folder; a card in it stays as it is.
-        base: bundled model that it was taught from.
+        base: bundled model that all of them were taught from.
         storage: type of the matrices on disk.
 
     Returns:
@@ -103,13 +114,14 @@ def bundle_taught(
         OutputError: the folder cannot be written.
     """
     folder = find_model(base)
-    config, file = read_config(folder), source / ADAPTER_NAME
-    adapter = read_adapter(file)
+    config, adapters = read_config(folder), [read_adapter(source) for source in sources]
     transformer = read_part(folder, config, "transformer")
     fingerprint = fingerprint_weights([transformer.state_dict()])
-    check_fit(adapter, linear_maps(transformer), fingerprint, base)
+    for adapter in adapters:
+        check_fit(adapter, linear_maps(transformer), fingerprint, base)
     path = target / ADAPTER_NAME
-    write_weights(path, stored(read_weights(file), storage, str(file)), read_metadata(file))
+    write_adapter(path, join_adapters(adapters), adapters[0].base, adapters[0].base_fingerprint)
+    write_weights(path, stored(read_weights(path), storage, str(path)), read_metadata(path))
     with atomic_path(target / INDEX_NAME) as temporary:
         temporary.write_text(index_text(config, base), encoding="utf-8")
     return path.stat().st_size

@@ -68,7 +68,7 @@ def adapter_of(transformer: FlowTransformer, folder: Path) -> Path:
 def test_a_taught_model_is_bundled_as_an_adapter_of_its_base(tmp_path: Path) -> None:
     transformer = read_networks(find_model("nano")).transformer
     source = adapter_of(transformer, tmp_path / "export")
-    bundle_taught(source, tmp_path / "taught", storage="float32")
+    bundle_taught([source / ADAPTER_NAME], tmp_path / "taught", storage="float32")
     names = {path.name for path in (tmp_path / "taught").iterdir()}
     assert names == {ADAPTER_NAME, "model_index.json"}
     found = read_networks(tmp_path / "taught").transformer
@@ -77,16 +77,26 @@ def test_a_taught_model_is_bundled_as_an_adapter_of_its_base(tmp_path: Path) -> 
         assert torch.equal(found.state_dict()[name], value), name
 
 
+def test_what_several_runs_changed_is_added_up(tmp_path: Path) -> None:
+    transformer = read_networks(find_model("nano")).transformer
+    files = [adapter_of(transformer, tmp_path / name) / ADAPTER_NAME for name in ("one", "two")]
+    bundle_taught([files[0], f"{files[1]}:0.5"], tmp_path / "taught", storage="float32")
+    [(a, b)] = read_adapter(files[0]).maps.values()
+    [(joined_a, joined_b)] = read_adapter(tmp_path / "taught" / ADAPTER_NAME).maps.values()
+    assert joined_a.shape[0] == 2 * a.shape[0]
+    torch.testing.assert_close(joined_b @ joined_a, 1.5 * (b @ a))
+
+
 def test_an_adapter_of_other_weights_is_refused(tmp_path: Path) -> None:
     transformer = read_networks(find_model("nano")).transformer
     with torch.no_grad():
         transformer.text_in.linear.weight.add_(0.01)
     source = adapter_of(transformer, tmp_path / "export")
     with pytest.raises(CheckpointError, match=r"an adapter of nano .*but the model is nano"):
-        bundle_taught(source, tmp_path / "taught")
+        bundle_taught([source / ADAPTER_NAME], tmp_path / "taught")
 
 
 def test_an_adapter_of_other_sizes_is_refused(tmp_path: Path) -> None:
     path = write_tiny_adapter(tmp_path / ADAPTER_NAME)
     with pytest.raises(CheckpointError, match=r"adapter\.safetensors: .* nano"):
-        bundle_taught(path.parent, tmp_path / "taught")
+        bundle_taught([path], tmp_path / "taught")
