@@ -70,7 +70,7 @@ def generate(
 
     [bold]Examples[/bold]
 
-      resonate generate "a dog barks twice, then rain starts"
+      resonate generate "a rooster crows, then rain falls"
 
       resonate generate "a dog barks, then a door slams" --best-of 8
 
@@ -92,7 +92,7 @@ def generate(
     if sound_list is not None:
         wanted += read_list(sound_list, making)
     if not wanted:
-        raise InputError('no prompt; try: resonate generate "a dog barks twice, then rain starts"')
+        raise InputError('no prompt; try: resonate generate "a rooster crows, then rain falls"')
     texts = [text for item in wanted for text in (item.prompt, item.negative)]
     check_texts(texts)
     Sampling(**{"duration_s": 1.0, **making.asked})  # refuses nonsense before anything is loaded

@@ -88,7 +88,7 @@ class Resonate(Editing):
     Example::
 
         resonate = Resonate.from_pretrained("nano")
-        [audio] = resonate.generate("a dog barks twice, then rain starts", seeds=7)
+        [audio] = resonate.generate("a rooster crows, then rain falls", seeds=7)
     """
 
     def __init__(

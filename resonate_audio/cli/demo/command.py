@@ -158,7 +158,7 @@ def render_page(sounds: Sequence[DemoSound], model: str, took_s: float) -> str:
 
     length_s = sum(item.audio.duration_s for item in sounds)
     example = (
-        'resonate generate "a dog barks twice, then rain starts" --spectrogram\n'
+        'resonate generate "a rooster crows, then rain falls" --spectrogram\n'
         "resonate studio      # in the browser: generate, compare, judge\n"
         "resonate generate --help"
     )

@@ -6,7 +6,7 @@ import { el, empty, field, heading } from "./dom.js";
 import { adapterFields, durationField, keepSettings, knownModel, loadSettings, modelField, modelOf, number, randomSeed, solverFields, toRequest } from "./settings.js";
 import { underBar } from "./work.js";
 
-const EXAMPLES = ["a dog barks twice, then rain starts", "a church bell rings once", "thunder rolls far away"];
+const EXAMPLES = ["a rooster crows, then rain falls", "a church bell rings once", "thunder rolls far away"];
 
 export async function generate(screen) {
   const models = await listModels();
@@ -56,7 +56,7 @@ function controls(settings, models, draw) {
     settings[name] = value;
     keepSettings(settings);
   };
-  const prompt = el("textarea", { required: true, maxlength: 2000, rows: 3, placeholder: "a dog barks twice, then rain starts", value: settings.prompt, oninput: (event) => set("prompt")(event.target.value) });
+  const prompt = el("textarea", { required: true, maxlength: 2000, rows: 3, placeholder: "a rooster crows, then rain falls", value: settings.prompt, oninput: (event) => set("prompt")(event.target.value) });
   const negative = el("input", { type: "text", maxlength: 2000, value: settings.negative, oninput: (event) => set("negative")(event.target.value) });
   return [
     field("What to hear", prompt),
