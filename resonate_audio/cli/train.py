@@ -252,7 +252,7 @@ def _tell_made(config: TrainerConfig, result: RunResult, with_it: str = "") -> N
     from resonate_audio.model.folder import is_model_folder
     from resonate_audio.training.loop.distributed import number_of
 
-    if number_of("RANK", 0):
+    if number_of("WORLD_SIZE", 1) > 1 and number_of("RANK", 0):
         return
     run, export = config.run.output, config.run.output / "export"
     pictures = (run / name for name in ("index.html", "loss.png"))

@@ -362,6 +362,7 @@ VARIABLES = {
     "TERM": ("dumb", ""),
     "WORLD_SIZE": ("abc", "-1", "1.5", "9" * 400, ""),
     "LOCAL_RANK": ("abc",),
+    "RANK": ("abc", "1"),
     "TORCHELASTIC_RESTART_COUNT": ("abc",),
     "RESONATE_API_KEY": ("short", "with blank inside", "abcdefghij\n", "\udcff" * 9),
     "RAY_TMPDIR": ("/tmp/" + "x" * 90,),
@@ -387,6 +388,24 @@ def test_every_variable_that_is_read_is_in_the_table() -> None:
         found |= set(pattern.findall(path.read_text(encoding="utf-8")))
     found.add("RESONATE_API_KEY")  # by a constant, which the message needs
     assert found == set(VARIABLES)
+
+
+@pytest.mark.parametrize("value", VARIABLES["RANK"])
+def test_a_rank_without_other_processes_hides_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str
+) -> None:
+    """Some clusters set it for a single process, too."""
+    from resonate_audio.cli import train
+    from resonate_audio.training.loop.run_config import RunConfig, TrainerConfig
+    from resonate_audio.training.loop.trainer import RunResult
+
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("RANK", value)
+    told: list[str] = []
+    monkeypatch.setattr(train, "_say", told.append)
+    config = TrainerConfig(run=RunConfig(output=tmp_path, num_steps=1))
+    train._tell_made(config, RunResult(1, finished=True))
+    assert told == [f"made:  {tmp_path / 'export'}"]
 
 
 @pytest.mark.parametrize("value", VARIABLES["WORLD_SIZE"])

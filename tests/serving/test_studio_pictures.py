@@ -26,7 +26,7 @@ from resonate_audio.serving.listening.answers import Answers
 from resonate_audio.serving.listening.server import create_listening_app
 from resonate_audio.serving.listening.test import Design, GivenClip, ListeningTest
 
-PROMPT, SEED = "a dog barks twice, then rain starts", 5
+PROMPT, SEED = "a rooster crows, then rain falls", 1
 PROMPTS = (PROMPT, "rain on a roof", "a church bell rings once", "footsteps on gravel")
 SYSTEMS = {"8 steps": 8, "4 steps": 4, "1 step": 1}
 LIKED = {"8 steps": 3.7, "4 steps": 3.6, "1 step": 2.3}

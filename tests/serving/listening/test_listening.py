@@ -134,7 +134,7 @@ def test_a_lost_clip_is_named(tmp_path: Path) -> None:
 
 
 def test_a_field_that_is_not_one_of_a_design_is_named() -> None:
-    with pytest.raises(ConfigError, match="num_repeat: Extra"):
+    with pytest.raises(ConfigError, match="num_repeat: unknown field; did you mean num_repeats"):
         parse_design({"num_repeat": 3}, "request")
 
 
