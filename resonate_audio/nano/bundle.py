@@ -20,7 +20,6 @@ from resonate_audio.model.adapter import (
 from resonate_audio.model.checkpoint import (
     fingerprint_weights,
     load_strict,
-    read_metadata,
     read_weights,
     write_weights,
 )
@@ -120,8 +119,10 @@ def bundle_taught(
     for adapter in adapters:
         check_fit(adapter, linear_maps(transformer), fingerprint, base)
     path = target / ADAPTER_NAME
-    write_adapter(path, join_adapters(adapters), adapters[0].base, adapters[0].base_fingerprint)
-    write_weights(path, stored(read_weights(path), storage, str(path)), read_metadata(path))
+    joined = join_adapters(adapters)
+    a, b = (stored({n: p[side] for n, p in joined.items()}, storage, str(path)) for side in (0, 1))
+    maps = {name: (a[name], b[name]) for name in joined}
+    write_adapter(path, maps, adapters[0].base, adapters[0].base_fingerprint)
     with atomic_path(target / INDEX_NAME) as temporary:
         temporary.write_text(index_text(config, base), encoding="utf-8")
     return path.stat().st_size

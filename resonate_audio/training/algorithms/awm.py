@@ -13,7 +13,7 @@ from resonate_audio.core.config import FrozenConfig
 from resonate_audio.training.algorithms.grpo import Surrogate, clipped_surrogate
 from resonate_audio.training.reinforce.divergence import row_mean_square
 from resonate_audio.training.reinforce.experience import Experience, Metrics
-from resonate_audio.training.reinforce.fresh import noised_takes
+from resonate_audio.training.reinforce.fresh import new_and_old, noised_takes
 from resonate_audio.training.reinforce.policy import Policy
 from resonate_audio.training.reinforce.replay import Tally, pull_velocity
 from resonate_audio.training.reinforce.trainer import Update
@@ -70,13 +70,8 @@ def awm_step(
     """Gradients of one update over its takes, noised afresh."""
     tally = Tally(update.ranks)
     parts = noised_takes(policy, experience.rollout, update, config.times_per_take, rows_per_batch)
-    scale = policy.regressed_guidance
     for part in parts:
-        old = None  # before the first update it is the policy itself
-        if not update.first:
-            old = policy.bind_remembered(part.features, scale)(part.state, part.levels)
-        velocity = policy.bind(part.features, scale)(part.state, part.levels)
-        before = velocity.detach() if old is None else old
+        velocity, before = new_and_old(policy, part, update.first)
         advantage = experience.advantages.values[part.row].to(velocity.device, torch.float32)
         surrogate = awm_loss(velocity, before, part.target, advantage, config.clip)
         pull, distance = pull_velocity(policy, part, velocity, config.velocity_kl)

@@ -13,7 +13,7 @@ from torch import Tensor
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.training.reinforce.divergence import row_mean_square
 from resonate_audio.training.reinforce.experience import Experience, Metrics
-from resonate_audio.training.reinforce.fresh import noised_takes
+from resonate_audio.training.reinforce.fresh import new_and_old, noised_takes
 from resonate_audio.training.reinforce.policy import Policy
 from resonate_audio.training.reinforce.replay import Tally, pull_velocity
 from resonate_audio.training.reinforce.trainer import Update
@@ -108,16 +108,12 @@ def nft_step(
     """Gradients of one update over its takes, noised afresh; the old policy is the remembered."""
     tally = Tally(update.ranks)
     parts = noised_takes(policy, experience.rollout, update, config.times_per_take, rows_per_batch)
-    scale = policy.regressed_guidance
+    is_same = update.first and config.old_decay == 0
     for part in parts:
-        old = None  # before the first update it is the policy itself, if none older is mixed in
-        if not (update.first and config.old_decay == 0):
-            old = policy.bind_remembered(part.features, scale)(part.state, part.levels)
-        velocity = policy.bind(part.features, scale)(part.state, part.levels)
-        before = velocity.detach() if old is None else old
+        velocity, old = new_and_old(policy, part, is_same)
         advantage = experience.advantages.values[part.row].to(velocity.device, torch.float32)
         goodness = optimality(advantage, config.scale)
-        learnt = nft_loss(velocity, before, part.target, part.levels, goodness, config.mix)
+        learnt = nft_loss(velocity, old, part.target, part.levels, goodness, config.mix)
         pull, distance = pull_velocity(policy, part, velocity, config.velocity_kl)
         loss = learnt.rows.mean() + pull
         (part.share * loss).backward()  # type: ignore[no-untyped-call]

@@ -55,6 +55,20 @@ def noised_takes(
         )
 
 
+def new_and_old(
+    policy: Policy, part: NoisedTakes, is_same: bool
+) -> tuple[Float[Tensor, "item frame channel"], Float[Tensor, "item frame channel"]]:
+    """Velocities of the policy, with its gradient, and of the one that made the takes, without.
+
+    ``is_same``: nothing was learnt since, so that it need not be asked twice.
+    """
+    scale, old = policy.regressed_guidance, None
+    if not is_same:
+        old = policy.bind_remembered(part.features, scale)(part.state, part.levels)
+    velocity = policy.bind(part.features, scale)(part.state, part.levels)
+    return velocity, velocity.detach() if old is None else old
+
+
 def fresh_noise(
     policy: Policy, data: Float[Tensor, "row frame channel"], generator: torch.Generator
 ) -> tuple[Float[Tensor, " row"], Float[Tensor, "row frame channel"]]:

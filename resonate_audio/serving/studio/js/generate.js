@@ -56,7 +56,7 @@ function controls(settings, models, draw) {
     settings[name] = value;
     keepSettings(settings);
   };
-  const prompt = el("textarea", { required: true, maxlength: 2000, rows: 3, placeholder: "a rooster crows, then rain falls", value: settings.prompt, oninput: (event) => set("prompt")(event.target.value) });
+  const prompt = el("textarea", { required: true, maxlength: 2000, rows: 3, placeholder: EXAMPLES[0], value: settings.prompt, oninput: (event) => set("prompt")(event.target.value) });
   const negative = el("input", { type: "text", maxlength: 2000, value: settings.negative, oninput: (event) => set("negative")(event.target.value) });
   return [
     field("What to hear", prompt),
