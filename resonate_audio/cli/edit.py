@@ -77,7 +77,9 @@ def vary(
       resonate vary door.wav --strength 0.4 --prompt "a heavy door slams" --trim -50
     """
     audio = read_sound(source)
-    run_edit(making, source.stem, [prompt], lambda r: bound(r.vary, audio, strength, prompt))
+    run_edit(
+        making, "vary", source.stem, [prompt], lambda r: bound(r.vary, audio, strength, prompt)
+    )
 
 
 @with_options
@@ -107,7 +109,11 @@ def reword(
     """  # fmt: skip
     audio = read_sound(source)
     run_edit(
-        making, source.stem, [prompt, was], lambda r: bound(r.reword, audio, prompt, was, strength)
+        making,
+        "reword",
+        source.stem,
+        [prompt, was],
+        lambda r: bound(r.reword, audio, prompt, was, strength),
     )
 
 
@@ -132,7 +138,9 @@ def replace(
     """
     spans = [parse_span(text) for text in span or []]
     audio = read_sound(source)
-    run_edit(making, source.stem, [prompt], lambda r: bound(r.replace, audio, spans, prompt))
+    run_edit(
+        making, "replace", source.stem, [prompt], lambda r: bound(r.replace, audio, spans, prompt)
+    )
 
 
 @with_options
@@ -157,7 +165,13 @@ def extend(
       resonate extend wind.wav --before 1 --after 4
     """
     audio = read_sound(source)
-    run_edit(making, source.stem, [prompt], lambda r: bound(r.extend, audio, before, after, prompt))
+    run_edit(
+        making,
+        "extend",
+        source.stem,
+        [prompt],
+        lambda r: bound(r.extend, audio, before, after, prompt),
+    )
 
 
 @with_options
@@ -200,13 +214,17 @@ def loop(
     refuse_ends(making.finish)
     if not is_file_name(what):
         _refuse(what, "is a sentence, so there is no", {"--prompt": prompt, "--seam": seam})
-        run_edit(making, what, [what], lambda r: bound(r.loop, what, duration))
+        run_edit(making, "loop", what, [what], lambda r: bound(r.loop, what, duration))
         return
     _refuse(what, "has its own length, so there is no", {"--duration": duration})
     audio = read_sound(Path(what))
     own = {} if seam is None else {"seam_s": seam}
     run_edit(
-        making, Path(what).stem, [prompt], lambda r: bound(r.loop, audio, prompt=prompt, **own)
+        making,
+        "loop",
+        Path(what).stem,
+        [prompt],
+        lambda r: bound(r.loop, audio, prompt=prompt, **own),
     )
 
 
@@ -228,17 +246,22 @@ def sequence(
     given = [Part(*parse_part(text)) for text in parts]
     check_parts(given)
     texts = [part.prompt for part in given]
-    run_edit(making, "; ".join(texts), texts, lambda r: bound(r.sequence, given))
+    run_edit(making, "sequence", "; ".join(texts), texts, lambda r: bound(r.sequence, given))
 
 
 def run_edit(
-    making: Making, name: str, prompts: Sequence[str | None], way: Callable[[Editing], Edited]
+    making: Making,
+    command: str,
+    name: str,
+    prompts: Sequence[str | None],
+    way: Callable[[Editing], Edited],
 ) -> None:
     """Plan the files of an edit, load the model, make the takes and say what was written.
 
     Args:
         making: what the command line asks for.
-        name: what the files are called after.
+        command: what is done.
+        name: what it is done to; the files are called after both.
         prompts: texts that the model will read; None where the source says it.
         way: the method with what is its own; given the model.
     """
@@ -247,7 +270,7 @@ def run_edit(
     Sampling(**{"duration_s": 1.0, **making.asked})  # refuses nonsense before anything is loaded
     wanted = Wanted(
         name, making.negative, making.takes, asked=making.asked, finish=making.finish,
-        name=slug(name),
+        name=f"{slug(name)}-{command}",
     )  # fmt: skip
     sounds = plan_sounds([wanted], first_seed(making.seed), making.target.output)
     check_outputs(sounds, making.target)

@@ -259,16 +259,17 @@ def make_best(
     """
     from resonate_audio.pipeline.device import choose_device
     from resonate_audio.rewards.best import score_sound
-    from resonate_audio.rewards.catalogue import open_reward
+    from resonate_audio.rewards.catalogue import open_reward, parse_specs
 
+    parse_specs(judge)
     stride = making.takes * max(Counter(item.prompt for item in wanted).values())
     plans = [
         plan_sounds(wanted, seed + turn * stride, making.target.output) for turn in range(best_of)
     ]
     for plan in plans:
         check_outputs(plan, making.target)
-    reward = open_reward(judge, choose_device(making.loading.device))
     way = from_words(load_for(plans[0], making))
+    reward = open_reward(judge, choose_device(making.loading.device))
     candidates = [sound for group in zip(*plans, strict=True) for sound in group]
     rows: list[Row] = []
     made = each_made(candidates, way, making)

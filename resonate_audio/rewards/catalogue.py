@@ -108,8 +108,7 @@ def open_reward(
         ModelNotFoundError: a judge's weights are not here and cannot be fetched.
         CheckpointError: a judge's files are broken.
     """
-    texts = spec.split(",") if isinstance(spec, str) else list(spec)
-    specs = [parse_spec(text) for text in texts]
+    specs = parse_specs(spec)
     return Ensemble(
         [
             Member(label, open_judge(one, torch.device(device)), one.weight)
@@ -133,6 +132,20 @@ def short_labels(specs: Sequence[JudgeSpec]) -> list[str]:
         )
         for own in choices
     ]
+
+
+def parse_specs(spec: str | Sequence[str]) -> list[JudgeSpec]:
+    """Read what `open_reward` opens, and open nothing.
+
+    Raises:
+        ConfigError: an unknown judge, or a weight that is none; lists the judges that exist.
+    """
+    texts = spec.split(",") if isinstance(spec, str) else list(spec)
+    specs = [parse_spec(text) for text in texts]
+    for one in specs:
+        if one.kind not in JUDGES and (":" not in one.kind or one.options):
+            raise no_such_judge(one)
+    return specs
 
 
 def parse_spec(text: str) -> JudgeSpec:
@@ -173,7 +186,12 @@ def open_judge(spec: JudgeSpec, device: torch.device) -> Reward:
         from resonate_audio.rewards.function import open_function
 
         return open_function(spec.kind)
-    raise ConfigError(
+    raise no_such_judge(spec)
+
+
+def no_such_judge(spec: JudgeSpec) -> ConfigError:
+    """The line that lists those that exist."""
+    return ConfigError(
         f"judge {spec.text}: there is no such judge; there are {', '.join(JUDGES)}, and your own "
         "function as module:name"
     )

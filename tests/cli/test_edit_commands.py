@@ -64,9 +64,20 @@ def test_takes_are_named_after_the_source_and_their_seeds(tiny_model: Path, here
     assert (
         resonate(tiny_model, "vary", "take.wav", "-n", "3", "--seed", "7", "--batch-size", "2") == 0
     )
-    assert sorted(path.name for path in here.glob("take_*")) == [
-        "take_7.wav", "take_8.wav", "take_9.wav",
+    assert sorted(path.name for path in here.glob("take-*")) == [
+        "take-vary_7.wav", "take-vary_8.wav", "take-vary_9.wav",
     ]  # fmt: skip
+
+
+def test_two_commands_on_one_source_with_one_seed_make_two_files(
+    tiny_model: Path, here: Path
+) -> None:
+    arguments = ["take.wav", "dog", "--seed", "7"]
+    assert resonate(tiny_model, "extend", *arguments, "--after", "0.25") == 0
+    assert resonate(tiny_model, "replace", *arguments, "--span", "0.75-1") == 0
+    assert {path.name for path in here.glob("take-*_7.wav")} == {
+        "take-extend_7.wav", "take-replace_7.wav",
+    }  # fmt: skip
 
 
 def test_outside_of_a_span_the_file_holds_the_samples_of_its_source(

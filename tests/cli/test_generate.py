@@ -209,6 +209,15 @@ def test_the_best_of_several_is_kept_and_is_what_its_seed_gives(
     assert files(here / "best") == sorted(expected)
 
 
+def test_a_choice_refuses_a_length_before_it_opens_its_judge(
+    tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "own_taste.py").write_text("raise SystemExit('opened')\n")
+    judged = ["--best-of", "2", "--judge", "own_taste:brightness", "--duration", "700"]
+    assert generate(tiny_model, "dog", *judged) == 2
+    assert "700" in capsys.readouterr().err
+
+
 def test_the_best_has_the_name_that_was_asked_for(tiny_model: Path, here: Path) -> None:
     (here / "own_taste.py").write_text(LIKES_MORE)
     judged = ["--best-of", "2", "--judge", "own_taste:brightness", "--seed", "5"]

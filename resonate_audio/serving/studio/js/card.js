@@ -36,7 +36,7 @@ export const titleOf = (sound) => sound.name || sound.prompt || "a sound without
 
 export const factsOf = (sound) =>
   sound.model
-    ? `${sound.model} · ${Number(sound.duration).toFixed(1)} s · ${sound.steps} steps · guidance ${sound.guidance} · seed ${sound.seed}`
+    ? `${sound.model} · ${Number(sound.duration).toFixed(1)} s · ${sound.steps} ${sound.steps === 1 ? "step" : "steps"} · guidance ${sound.guidance} · seed ${sound.seed}`
     : `${Number(sound.duration).toFixed(1)} s`;
 
 /** How it was made, how loud it is, how much silence ends it. */
