@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -58,22 +58,30 @@ def recipe_for(
         InputError: there is no sound in it, or one without words in its name.
         ModelNotFoundError: there is no such model.
     """
-    clips = list(find_clips(folder))
+    files = SoundFiles(folder)
+    told = captions_told(files)
+    clips = list(find_clips(files, told))
     if not clips:
         raise InputError(f"{folder}: no sound in it (.wav, .flac, .mp3, .ogg, .opus, …)")
     source = find_model(model)
     config = read_config(source)
     captions = list(dict.fromkeys(clip.caption for clip in clips))
     say(f"{folder}: {len(clips)} sounds, {len(captions)} captions, such as “{captions[0][:60]}”")
+    named = [clip for clip in clips if clip.audio_id not in told]
+    if named:
+        first = f"{named[0].audio_id} is “{named[0].caption}”"
+        say(f"note: {len(named)} of them have no text and are captioned by their name: {first}")
+    if files.num_unreadable:
+        say(f"note: left out as of a kind that cannot be read (.m4a, …): {files.num_unreadable}")
     manifest = output / "clips.jsonl"
     write_manifest(manifest, clips)
     inside = part_folder(source, TEXT_ENCODER)
-    files = {part: part_folder(source, part) / WEIGHTS_NAME for part in PARTS}
+    parts = {part: part_folder(source, part) / WEIGHTS_NAME for part in PARTS}
     if own_adapter(source) is not None:
-        files["transformer"] = output / "start" / WEIGHTS_NAME
+        parts["transformer"] = output / "start" / WEIGHTS_NAME
         state = read_part(source, config, "transformer").state_dict()
-        write_weights(files["transformer"], state, {})
-    weights = {part: str(file) for part, file in files.items()}
+        write_weights(parts["transformer"], state, {})
+    weights = {part: str(file) for part, file in parts.items()}
     values: dict[str, Any] = {
         "preset": config.name if config.name in PRESETS else next(iter(PRESETS)),
         "model": config.model_dump(mode="json"),
@@ -101,15 +109,26 @@ def recipe_for(
     return parse_config(PretrainRecipe, values, f"a recipe for {folder}")
 
 
-def find_clips(folder: Path) -> Iterator[Clip]:
-    """Every sound of a folder with its caption, by path.
+def captions_told(files: SoundFiles) -> dict[str, tuple[str, ...]]:
+    """Captions of the sounds that have a text, by path.
 
     Raises:
-        ManifestError: there is no such folder, or a caption is broken.
+        ManifestError: one is broken.
+    """
+    return {entry.path: entry.captions for entry in told_in(files) if entry.path and entry.captions}
+
+
+def find_clips(files: SoundFiles, told: Mapping[str, tuple[str, ...]]) -> Iterator[Clip]:
+    """Every sound of a folder with its caption, by path.
+
+    Args:
+        files: in the folder.
+        told: captions of those that have a text; another's is what its file is called.
+
+    Raises:
         InputError: a sound has no caption and no word in its name.
     """
-    files = SoundFiles(folder)
-    told = {entry.path: entry.captions for entry in told_in(files) if entry.captions}
+    folder = files.root
     for path in sorted(files.paths()):
         captions = told.get(path) or (words_of(path),)
         if not captions[0]:

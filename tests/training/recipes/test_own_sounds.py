@@ -14,11 +14,18 @@ from resonate_audio.cli.main import run
 from resonate_audio.core.documents.json_text import read_json_lines
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.types import Audio
+from resonate_audio.data.manifest import Clip
+from resonate_audio.data.sound_files import SoundFiles
 from resonate_audio.model.adapter import read_adapter
 from resonate_audio.model.folder import write_networks
 from resonate_audio.model.presets import with_few_steps
 from resonate_audio.pipeline.path import Resonate
-from resonate_audio.training.recipes.own_sounds import find_clips, words_of
+from resonate_audio.training.recipes.own_sounds import (
+    captions_told,
+    find_clips,
+    recipe_for,
+    words_of,
+)
 
 RATE_HZ = 8000
 
@@ -38,8 +45,13 @@ def write_sounds(folder: Path) -> Path:
     return folder
 
 
+def clips_of(folder: Path) -> list[Clip]:
+    files = SoundFiles(folder)
+    return list(find_clips(files, captions_told(files)))
+
+
 def test_a_caption_lies_beside_a_sound_or_is_its_name(tmp_path: Path) -> None:
-    clips = list(find_clips(write_sounds(tmp_path / "mine")))
+    clips = clips_of(write_sounds(tmp_path / "mine"))
     assert [(clip.caption, clip.captions) for clip in clips] == [
         ("dog bark", ()),
         ("a bell", ("it rings",)),
@@ -51,7 +63,21 @@ def test_a_name_without_words_asks_for_a_caption(tmp_path: Path) -> None:
     assert words_of("yard/Dog_Barks (2).wav") == "dog barks"
     write_tone(tmp_path / "0001.wav", 200)
     with pytest.raises(InputError, match=r"0001\.wav: no caption; write one into 0001\.txt"):
-        list(find_clips(tmp_path))
+        clips_of(tmp_path)
+
+
+def test_what_was_captioned_by_its_name_or_left_out_is_said(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = write_sounds(tmp_path / "mine")
+    (folder / "meow.m4a").touch()
+    said: list[str] = []
+    recipe_for(folder, str(tiny_model), tmp_path / "run", True, 2, said.append)
+    assert said[1:] == [
+        "note: 2 of them have no text and are captioned by their name: "
+        "dog_bark-01.wav is “dog bark”",
+        "note: left out as of a kind that cannot be read (.m4a, …): 1",
+    ]
 
 
 SETTINGS = [
