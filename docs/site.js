@@ -8,3 +8,20 @@ const reach = () => {
 new MutationObserver(reach).observe(document.body, { childList: true, subtree: true });
 addEventListener("resize", reach);
 reach();
+
+// A link to a sound plays it, and stops it when it is clicked again.
+const player = new Audio();
+document.addEventListener("click", (event) => {
+  const link = event.target.closest?.('a[href$=".mp3"]');
+  if (!link || event.metaKey || event.ctrlKey) return;
+  event.preventDefault();
+  const isOn = link.classList.contains("playing");
+  player.pause();
+  if (isOn) return;
+  player.src = link.href;
+  player.play();
+  link.classList.add("playing");
+});
+for (const end of ["pause", "ended"]) {
+  player.addEventListener(end, () => document.querySelector("a.playing")?.classList.remove("playing"));
+}
