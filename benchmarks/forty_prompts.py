@@ -24,25 +24,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import soundfile
-from matplotlib import colormaps
-from PIL import Image
+from linked_sounds import RATE_HZ, linked, write_linked
 
 from resonate_audio import Audio, Resonate, read_audio
-from resonate_audio.audio.io import read_recipe, resample
-from resonate_audio.audio.spectrogram import levels_db
+from resonate_audio.audio.io import read_recipe
 from resonate_audio.nano.bundle import PROMPTS_FOLDER
 from resonate_audio.nano.judges.sounds import decode_clips, read_clips
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, SOUNDS = DOCS / "forty.md", DOCS / "sounds"
 EACH = 20
-DURATION_S, RATE_HZ = 5.0, 44_100
+DURATION_S = 5.0
 SHORTEST_S = 0.5
 FREE = re.compile(r"CC0|CC-BY(-\d\.\d)?|public[ -]domain", re.IGNORECASE)
-SIZE, RANGE_DB = (240, 100), 70.0
-QUALITY = {"mp3": 0.75, "webp": 50}
 Thing = TypeVar("Thing")
 COLUMNS = ("recording", "nano-before", "nano", "nano-grpo")
 
@@ -98,7 +92,7 @@ def main() -> None:
     SOUNDS.mkdir(exist_ok=True)
     for number, row in enumerate(rows, 1):
         for column, sound in row.sounds.items():
-            write(SOUNDS / f"{number:02d}-{column}", sound)
+            write_linked(SOUNDS / f"{number:02d}-{column}", sound, DURATION_S)
     PAGE.write_text(page(rows), encoding="utf-8")
 
 
@@ -148,18 +142,6 @@ def add_older(rows: list[Row], folder: Path) -> None:
                 row.sounds["nano-before"] = read_audio(path)
 
 
-def write(path: Path, sound: Audio) -> None:
-    """A sound that every browser plays, and its picture, five seconds wide."""
-    level = {"compression_level": QUALITY["mp3"], "bitrate_mode": "VARIABLE"}
-    soundfile.write(f"{path}.mp3", sound.samples, sound.sample_rate_hz, **level)
-    whole = np.zeros(round(DURATION_S * RATE_HZ), np.float32)
-    wave = resample(sound.samples, sound.sample_rate_hz, RATE_HZ)[: len(whole)]
-    whole[: len(wave)] = wave  # so that all pictures share both axes
-    shades = 1 + np.clip(levels_db(whole, RATE_HZ, SIZE[1]), -RANGE_DB, 0) / RANGE_DB
-    colours = (colormaps["inferno"](shades[::-1])[..., :3] * 255).astype(np.uint8)
-    Image.fromarray(colours).resize(SIZE).save(f"{path}.webp", quality=QUALITY["webp"], method=6)
-
-
 def page(rows: list[Row]) -> str:
     """The page, with what is said above the table."""
     lines = [HEAD]
@@ -175,8 +157,7 @@ def cell(number: int, column: str, row: Row) -> str:
     """A picture that leads to its sound."""
     if column not in row.sounds:
         return ""
-    name, what = f"sounds/{number:02d}-{column}", f"{row.prompt}, {column}"
-    return f"[![{what}]({name}.webp)]({name}.mp3)"
+    return linked(f"{number:02d}-{column}", f"{row.prompt}, {column}")
 
 
 if __name__ == "__main__":

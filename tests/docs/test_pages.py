@@ -22,6 +22,7 @@ from resonate_audio.cli.main import app
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 OURS = re.compile(r"(?:recipes|benchmarks|scripts|resonate_audio)/[\w./-]+")
+SOUNDS = re.compile(r"\]\((sounds/[^)]+)\)")
 LIMIT_S = 900
 RATE_HZ = 22_050
 
@@ -38,6 +39,15 @@ def command_at(words: list[str]) -> tuple[Any, list[str]]:
 def test_every_page_is_on_the_site() -> None:
     shown = (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8")
     assert [p.name for p in (ROOT / "docs").glob("*.md") if f": {p.name}\n" not in shown] == []
+
+
+def test_every_sound_of_a_page_is_there_and_none_is_left_over() -> None:
+    folder = ROOT / "docs"
+    texts = (page.read_text(encoding="utf-8") for page in folder.glob("*.md"))
+    named = {name for text in texts for name in SOUNDS.findall(text)}
+    assert named == {f"sounds/{path.name}" for path in (folder / "sounds").iterdir()}
+    for path in (folder / "sounds").glob("*.mp3"):
+        assert soundfile.info(path).frames > 0
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.is_shell], ids=str)

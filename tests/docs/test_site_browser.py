@@ -16,7 +16,7 @@ import pytest
 from browser_pages import Watch, check_access, chromium, find_chromium, keep_picture
 from page_blocks import ROOT
 
-PAGES = ("", "make/", "reference/python/", "reference/http/")
+PAGES = ("", "make/", "edit/", "reference/python/", "reference/http/")
 pytestmark = pytest.mark.slow
 
 
@@ -75,3 +75,18 @@ def test_a_page_of_the_site_is_for_everyone(
     assert check_access(page) == []
     assert watch.told == []
     context.close()
+
+
+def test_a_click_on_a_picture_plays_it_and_another_stops_it(browser: Any, site: str) -> None:
+    page = browser.new_page()
+    watch = Watch(page)
+    page.goto(site + "edit/", wait_until="load")
+    link = page.locator('a[href$=".mp3"]').first
+    link.click()
+    page.wait_for_selector("a.playing")
+    page.wait_for_function("player.currentTime > 0.2")
+    link.click()
+    page.wait_for_function("player.paused && !document.querySelector('a.playing')")
+    assert page.url.endswith("/edit/")
+    assert watch.told == []
+    page.close()
