@@ -11,12 +11,12 @@ from resonate_audio.rewards.catalogue import open_reward
 from resonate_audio.rewards.desk import score_sounds
 
 
-def best_take(sounds: Sequence[Audio], judge: str = "nano-lalm") -> Audio:
+def best_take(sounds: Sequence[Audio], judge: str | Reward = "nano-lalm") -> Audio:
     """The sound that answers its own prompt best; of equal ones the first.
 
     Args:
         sounds: takes, each with its recipe, as `Resonate.generate` gives them.
-        judge: as `open_reward` reads it.
+        judge: as `open_reward` reads it, or what it gives, which is opened once for many calls.
 
     Raises:
         InputError: there is none, or one without a recipe, so that nobody knows its prompt.
@@ -25,7 +25,7 @@ def best_take(sounds: Sequence[Audio], judge: str = "nano-lalm") -> Audio:
     """
     if not sounds:
         raise InputError("no sound to choose from")
-    reward = open_reward(judge)
+    reward = open_reward(judge) if isinstance(judge, str) else judge
     return max(sounds, key=lambda sound: score_sound(reward, sound))
 
 

@@ -21,6 +21,7 @@ def test_it_is_the_one_that_the_judge_scores_highest(takes: list[Audio]) -> None
     judge = open_reward("nano-clap")
     scores = [score_sound(judge, take) for take in takes]
     assert best_take(takes, "nano-clap") is takes[scores.index(max(scores))]
+    assert best_take(takes, open_reward("nano-clap")) is best_take(takes, "nano-clap")
     assert best_take(takes[::-1], "nano-clap") is takes[scores.index(max(scores))]
 
 
