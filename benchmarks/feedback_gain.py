@@ -63,8 +63,16 @@ def main() -> None:
         print(f"a run, over {len(gains)} runs and the prompts: {intervals(gains)}")
 
 
-def judged(model: Resonate, files: list[list[dict[str, str]]]) -> np.ndarray:
-    """Scores (prompt, take, judge); a file's seeds begin anew, so that it can be judged alone."""
+def judged(
+    model: Resonate, files: list[list[dict[str, str]]], num_steps: int | None = None
+) -> np.ndarray:
+    """Scores (prompt, take, judge); a file's seeds begin anew, so that it can be judged alone.
+
+    Args:
+        model: makes `TAKES` of each prompt.
+        files: lines with a prompt.
+        num_steps: of the sampler; None takes the model's own.
+    """
     judges = [open_judge(parse_spec(name), torch.device("cpu")) for name in JUDGES]
     rows = []
     for lines in files:
@@ -74,7 +82,9 @@ def judged(model: Resonate, files: list[list[dict[str, str]]]) -> np.ndarray:
             takes = []
             for take in range(TAKES):
                 seeds = [FIRST_SEED + (start + n) * SEEDS_EACH + take for n in range(len(group))]
-                sounds = model.generate(group, duration_s=DURATION_S, seeds=seeds)
+                sounds = model.generate(
+                    group, duration_s=DURATION_S, seeds=seeds, num_inference_steps=num_steps
+                )
                 samples = torch.stack([torch.from_numpy(one.samples.copy()) for one in sounds])
                 wave = Waveform(samples, sounds[0].sample_rate_hz)
                 takes.append([score_now(judge, wave, group).total.numpy() for judge in judges])
