@@ -7,6 +7,8 @@ import importlib.util
 import io
 import json
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -174,3 +176,29 @@ def test_without_the_package_the_command_says_how_to_get_it(
 ) -> None:
     assert run(["mcp", "--folder", str(tmp_path)]) == 2
     assert 'pip install "resonate-audio[mcp]"' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@needs_mcp
+def test_the_protocols_own_inspector_lists_the_tools_and_makes_a_sound(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    inspector = shutil.which("mcp-inspector")
+    if inspector is None:
+        pytest.skip("needs: npm install -g @modelcontextprotocol/inspector")
+    server = [sys.executable, "-m", "resonate_audio", "mcp", "--folder", str(tmp_path)]
+    command = [inspector, "--cli", *server, "--model", str(tiny_model)]
+
+    def ask(*words: str) -> Any:
+        done = subprocess.run([*command, *words], capture_output=True, timeout=120, check=False)
+        return json.loads(done.stdout)
+
+    listed = ask("--method", "tools/list")["tools"]
+    assert [tool["name"] for tool in listed] == ["generate", "vary", "replace", "judge"]
+    call = ["--method", "tools/call", "--tool-name"]
+    made = ask(*call, "generate", "--tool-arg", "prompt=a dog", "--tool-arg", "seed=7")
+    assert [content["type"] for content in made["content"]] == ["audio", "text"]
+    assert (tmp_path / "a-dog_7.wav").is_file()
+    wrong = ask(*call, "vary", "--tool-arg", "source=none.wav")
+    assert wrong["isError"]
+    assert "no such sound" in wrong["content"][0]["text"]
