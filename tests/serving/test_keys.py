@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,9 +118,16 @@ def server(tmp_path_factory: pytest.TempPathFactory, secrets: dict[str, str]) ->
         yield running
 
 
-def lines_of(server: Running) -> list[dict[str, Any]]:
-    said = server.log.read_text().splitlines()
-    return [json.loads(line) for line in said if line.startswith("{")]
+def logged(server: Running, field: str, value: object) -> dict[str, Any]:
+    """The one line that has it; a request is logged once its answer has gone out."""
+    for _ in range(100):
+        lines = [json.loads(x) for x in server.log.read_text().splitlines() if x.startswith("{")]
+        found = [line for line in lines if line.get(field) == value]
+        if found:
+            [line] = found
+            return line
+        time.sleep(0.1)
+    raise AssertionError(f"no line with {field} {value}")
 
 
 def test_only_a_key_of_the_file_opens_the_server(server: Running, secrets: dict[str, str]) -> None:
@@ -154,10 +162,9 @@ def test_a_request_has_a_name_and_the_log_says_who_asked_and_what_was_made(
         answer = client.post("/v1/audio/generate", json=body)
     assert answer.status_code == 200
     assert answer.headers["X-Request-ID"] == "mine-1"
-    lines = lines_of(server)
-    [request] = [line for line in lines if line.get("request_id") == "mine-1"]
+    request = logged(server, "request_id", "mine-1")
     assert (request["key"], request["status"], request["method"]) == ("anna", 200, "POST")
-    [made] = [line for line in lines if line.get("seeds") == [11]]
+    made = logged(server, "seeds", [11])
     assert (made["model"], made["status"]) == ("nano", "succeeded")
     assert made["compute_s"] > 0
     assert "a secret prompt" not in server.log.read_text()
