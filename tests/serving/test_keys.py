@@ -121,11 +121,12 @@ def server(tmp_path_factory: pytest.TempPathFactory, secrets: dict[str, str]) ->
 def logged(server: Running, field: str, value: object) -> dict[str, Any]:
     """The one line that has it; a request is logged once its answer has gone out."""
     for _ in range(100):
-        lines = [json.loads(x) for x in server.log.read_text().splitlines() if x.startswith("{")]
+        said = server.log.read_text().splitlines()
+        lines: list[dict[str, Any]] = [json.loads(text) for text in said if text.startswith("{")]
         found = [line for line in lines if line.get(field) == value]
+        assert len(found) < 2
         if found:
-            [line] = found
-            return line
+            return found[0]
         time.sleep(0.1)
     raise AssertionError(f"no line with {field} {value}")
 
