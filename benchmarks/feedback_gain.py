@@ -12,13 +12,13 @@ below −0.05 is a take that is silent, drowned or clipped.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from resonate_audio import Resonate
+from resonate_audio.core.documents.json_text import read_json_lines
 from resonate_audio.core.types import Waveform
 from resonate_audio.rewards.catalogue import open_judge, parse_spec
 from resonate_audio.rewards.desk import score_now
@@ -38,10 +38,7 @@ def main() -> None:
     parser.add_argument("--taught", nargs="+", default=["nano-grpo"], help="adapters, or nano-grpo")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    lines = [
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        for path in options.prompts
-    ]
+    lines = [[line for _, line in read_json_lines(path)] for path in options.prompts]
     forms = np.array([line["form"] for file in lines for line in file])
     before = judged(Resonate.from_pretrained("nano", device="cpu"), lines)
     print(f"nano: {told(before)}", flush=True)

@@ -18,7 +18,6 @@ checkout of that version makes them, and ``--before`` is the folder with what it
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from linked_sounds import RATE_HZ, linked, write_linked
 
 from resonate_audio import Audio, Resonate, read_audio
 from resonate_audio.audio.io import read_recipe
+from resonate_audio.core.documents.json_text import read_json_lines
 from resonate_audio.nano.bundle import PROMPTS_FOLDER
 from resonate_audio.nano.judges.sounds import decode_clips, read_clips
 
@@ -124,8 +124,8 @@ def source_of(clip: dict[str, Any]) -> str:
 
 def fresh() -> list[Row]:
     """Prompts of one sound, two together and two in order."""
-    lines = (PROMPTS_FOLDER / "fresh.jsonl").read_text(encoding="utf-8").splitlines()
-    return [Row(json.loads(line)["prompt"], {}) for line in spaced(lines)]
+    lines = list(read_json_lines(PROMPTS_FOLDER / "fresh.jsonl"))
+    return [Row(line["prompt"], {}) for _, line in spaced(lines)]
 
 
 def spaced(things: list[Thing]) -> list[Thing]:

@@ -10,7 +10,6 @@ prompts; and seconds of one thread for a sound of ten seconds, best of three, in
 from __future__ import annotations
 
 import argparse
-import json
 import time
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from feedback_gain import BAD_BELOW, JUDGES, intervals, judged
 
 from resonate_audio import Resonate
+from resonate_audio.core.documents.json_text import read_json_lines
 from resonate_audio.nano.bundle import PROMPTS_FOLDER
 
 REPEATS = 3
@@ -31,8 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = Resonate.from_pretrained(options.model, device="cpu")
-    text = (PROMPTS_FOLDER / "fresh.jsonl").read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in text.splitlines()]
+    lines = [line for _, line in read_json_lines(PROMPTS_FOLDER / "fresh.jsonl")]
     own = model.config.default_steps
     usual = judged(model, [lines], own)
     print(f"| steps | {' | '.join(JUDGES[:-1])} | bad takes | seconds of 10 s |")
