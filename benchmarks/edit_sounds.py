@@ -7,14 +7,11 @@ Writes ``docs/sounds/edit-*`` and prints the table. `nano` as it comes, one seed
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from linked_sounds import linked, write_linked
 
 from resonate_audio import Audio, Resonate
 
-SOUNDS = Path(__file__).resolve().parents[1] / "docs" / "sounds"
 PROMPT, SEED = "a dog barks", 1
 ROUNDS = 3
 """How often a loop is played."""
@@ -65,7 +62,7 @@ def main() -> None:
                 cells.append("")
                 continue
             name = f"edit-{number}-{side}"
-            write_linked(SOUNDS / name, sound, longest_s)
+            write_linked(name, sound, longest_s)
             cells.append(linked(name, f"{what.replace('`', '')}, {side}"))
         print(f"| {what} | {' | '.join(cells)} |")
 

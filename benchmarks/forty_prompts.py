@@ -31,8 +31,7 @@ from resonate_audio.core.documents.json_text import read_json_lines
 from resonate_audio.nano.bundle import PROMPTS_FOLDER
 from resonate_audio.nano.judges.sounds import decode_clips, read_clips
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGE, SOUNDS = DOCS / "forty.md", DOCS / "sounds"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "forty.md"
 EACH = 20
 DURATION_S = 5.0
 SHORTEST_S = 0.5
@@ -89,10 +88,9 @@ def main() -> None:
         made = model.generate([row.prompt for row in rows], seeds=0, duration_s=DURATION_S)
         for row, sound in zip(rows, made, strict=True):
             row.sounds[name] = sound
-    SOUNDS.mkdir(exist_ok=True)
     for number, row in enumerate(rows, 1):
         for column, sound in row.sounds.items():
-            write_linked(SOUNDS / f"{number:02d}-{column}", sound, DURATION_S)
+            write_linked(f"{number:02d}-{column}", sound, DURATION_S)
     PAGE.write_text(page(rows), encoding="utf-8")
 
 

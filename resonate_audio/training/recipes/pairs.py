@@ -32,8 +32,8 @@ from resonate_audio.training.loop.trainer import RunResult
 from resonate_audio.training.recipes.reinforce import (
     PolicyRecipe,
     Pupil,
+    listen_in,
     load_pupil,
-    make_evaluator,
 )
 from resonate_audio.training.reinforce.experience import Metrics
 from resonate_audio.training.reinforce.trainer import PolicyTask, PolicyTrainer, Update
@@ -183,9 +183,5 @@ def build_pair_task(
     task.contents = pupil.contents() | {"pairs": f"{task.pairs.fingerprint:x}"}
     if recipe.reward is not None:
         reward = open_reward(recipe.reward, device=device, timeout_s=recipe.reward_timeout_s)
-        evaluator = make_evaluator(recipe, resonate, reward, pupil.duration_s, device)
-        if evaluator is not None:
-            evaluator.tell = lambda text: task.tell(text)  # which the trainer sets later
-            evaluator.is_stopping = lambda: task.is_stopping()
-            task.evaluate = evaluator
+        listen_in(task, recipe, pupil, reward, device)
     return task

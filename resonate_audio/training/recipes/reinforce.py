@@ -48,6 +48,7 @@ from resonate_audio.training.reinforce.trainer import (
     EVALUATION_LOG,
     HELD_OUT,
     LearningStep,
+    PolicyTask,
     ReinforcePlan,
     ReinforceTask,
     ReinforceTrainer,
@@ -157,11 +158,7 @@ def build_task(
     task = ReinforceTask(maker, reward, plan, networks, pupil.text_encoder)
     task.contents = pupil.contents() | {"reward (its code and weights)": hash_judge(reward)}
     task.observe = TakeKeeper(recipe.run.output, recipe.takes_every).keep
-    evaluator = make_evaluator(recipe, pupil.resonate, reward, pupil.duration_s, device)
-    if evaluator is not None:
-        evaluator.tell = lambda text: task.tell(text)  # which the trainer sets later
-        evaluator.is_stopping = lambda: task.is_stopping()
-        task.evaluate = evaluator
+    listen_in(task, recipe, pupil, reward, device)
     return task
 
 
@@ -309,17 +306,13 @@ def choose_step(algorithm: AlgorithmConfig, rows: int) -> LearningStep:
             return partial(best_of_n_step, config=algorithm, rows_per_batch=rows)
 
 
-def make_evaluator(
-    recipe: PolicyRecipe,
-    resonate: Resonate | Guest,
-    reward: Reward,
-    duration_s: float,
-    device: torch.device,
-) -> Evaluator | None:
-    """What listens in on the run, if the recipe has prompts for it."""
+def listen_in(
+    task: PolicyTask, recipe: PolicyRecipe, pupil: Pupil, reward: Reward, device: torch.device
+) -> None:
+    """Have the run's prompts made and judged on the way, if the recipe has any."""
     config = recipe.evaluation
     if config.prompts is None:
-        return None
+        return
     judges = {f"evaluation/{reward.name}": reward}
     if config.held_out is not None:
         timeout_s = recipe.reward_timeout_s
@@ -327,4 +320,7 @@ def make_evaluator(
         judges[f"{HELD_OUT}{held_out.name}"] = held_out
     log = recipe.run.output / EVALUATION_LOG
     prompts = read_prompts(config.prompts)
-    return Evaluator(resonate, prompts, judges, config, duration_s, log)
+    evaluator = Evaluator(pupil.resonate, prompts, judges, config, pupil.duration_s, log)
+    evaluator.tell = lambda text: task.tell(text)  # which the trainer sets later
+    evaluator.is_stopping = lambda: task.is_stopping()
+    task.evaluate = evaluator
