@@ -150,7 +150,9 @@ class PartsVocoder(nn.Module):
         self.norm_out = nn.LayerNorm(config.dim)
         num_values = 3 * config.frames_per_hop * config.num_bins + 2 * config.num_sines
         self.head = nn.Linear(config.dim, num_values)
-        self.envelope = nn.Linear(config.num_bands, config.num_bins)
+        # What the mel says, and not learnt: a bin whose envelope has learnt its way down has no
+        # gradient to come back by, and stays a hole in every noise.
+        self.envelope = nn.Linear(config.num_bands, config.num_bins).requires_grad_(False)
         self.peaks = PeakReader(config.num_bands, config.peak_dim)
         self._set_constants()
         self._reset_parameters()
