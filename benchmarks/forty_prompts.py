@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from linked_sounds import RATE_HZ, linked, write_linked
+from linked_sounds import RATE_HZ, SOUNDS, linked, write_linked
 
 from resonate_audio import Audio, Resonate, read_audio
 from resonate_audio.audio.io import read_recipe
@@ -74,7 +74,9 @@ def main() -> None:
     """Choose, make, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--corpus", type=Path, required=True, help="folder with manifest.jsonl")
-    parser.add_argument("--before", type=Path, help="what an older nano made of the prompts")
+    parser.add_argument(
+        "--before", type=Path, help="what an older nano made of the prompts, if anew"
+    )
     parser.add_argument("--list", type=Path, help="write the prompts here, and end")
     options = parser.parse_args()
     rows = [*recorded(options.corpus), *fresh()]
@@ -152,10 +154,10 @@ def page(rows: list[Row]) -> str:
 
 
 def cell(number: int, column: str, row: Row) -> str:
-    """A picture that leads to its sound."""
-    if column not in row.sounds:
-        return ""
-    return linked(f"{number:02d}-{column}", f"{row.prompt}, {column}")
+    """A picture that leads to its sound, of this run or one that is there already."""
+    name = f"{number:02d}-{column}"
+    there = (SOUNDS / f"{name}.mp3").exists()
+    return linked(name, f"{row.prompt}, {column}") if there else ""
 
 
 if __name__ == "__main__":
