@@ -146,18 +146,18 @@ def page(rows: list[Row]) -> str:
     """The page, with what is said above the table."""
     lines = [HEAD]
     for number, row in enumerate(rows, 1):
-        cells = [cell(number, column, row) for column in COLUMNS]
+        cells = [cell(number, column, row.prompt) for column in COLUMNS]
         lines.append(f"| {row.prompt} | {' | '.join(cells)} |")
     lines.append(FOOT)
     lines += [f"| {row.prompt} | {row.licence} |" for row in rows if row.licence]
     return "\n".join(lines) + "\n"
 
 
-def cell(number: int, column: str, row: Row) -> str:
+def cell(number: int, column: str, prompt: str) -> str:
     """A picture that leads to its sound, of this run or one that is there already."""
     name = f"{number:02d}-{column}"
     there = (SOUNDS / f"{name}.mp3").exists()
-    return linked(name, f"{row.prompt}, {column}") if there else ""
+    return linked(name, f"{prompt}, {column}") if there else ""
 
 
 if __name__ == "__main__":

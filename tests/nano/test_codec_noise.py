@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 from scipy.ndimage import median_filter
+from scipy.signal import welch
 
 from resonate_audio import Resonate
 from resonate_audio.audio.mel import MelFrontEnd
@@ -11,10 +12,7 @@ NEIGHBOURS = 33
 
 def ripple_db(samples: np.ndarray) -> float:
     """Deviation of the averaged spectrum's bins from the median of their neighbours."""
-    starts = range(0, len(samples) - WINDOW, WINDOW // 2)
-    frames = np.stack([samples[start : start + WINDOW] for start in starts])
-    power = (np.abs(np.fft.rfft(frames * np.hanning(WINDOW))) ** 2).mean(0)
-    levels = 10 * np.log10(power + 1e-12)
+    levels = 10 * np.log10(welch(samples, nperseg=WINDOW)[1] + 1e-12)
     return float((levels - median_filter(levels, NEIGHBOURS))[20:1800].std())
 
 
