@@ -12,6 +12,7 @@ below −0.05 is a take that is silent, drowned or clipped.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,10 @@ def main() -> None:
 
 
 def judged(
-    model: Resonate, files: list[list[dict[str, str]]], num_steps: int | None = None
+    model: Resonate,
+    files: list[list[dict[str, str]]],
+    num_steps: int | None = None,
+    wording: Callable[[str], str] = str,
 ) -> np.ndarray:
     """Scores (prompt, take, judge); a file's seeds begin anew, so that it can be judged alone.
 
@@ -69,6 +73,7 @@ def judged(
         model: makes `TAKES` of each prompt.
         files: lines with a prompt.
         num_steps: of the sampler; None takes the model's own.
+        wording: how the model is asked; the judges hear for the prompt as it is.
     """
     judges = [open_judge(parse_spec(name), torch.device("cpu")) for name in JUDGES]
     rows = []
@@ -76,11 +81,11 @@ def judged(
         texts = [line["prompt"] for line in lines]
         for start in range(0, len(texts), ROWS):
             group = texts[start : start + ROWS]
-            takes = []
+            asked, takes = [wording(text) for text in group], []
             for take in range(TAKES):
                 seeds = [FIRST_SEED + (start + n) * SEEDS_EACH + take for n in range(len(group))]
                 sounds = model.generate(
-                    group, duration_s=DURATION_S, seeds=seeds, num_inference_steps=num_steps
+                    asked, duration_s=DURATION_S, seeds=seeds, num_inference_steps=num_steps
                 )
                 samples = torch.stack([torch.from_numpy(one.samples.copy()) for one in sounds])
                 wave = Waveform(samples, sounds[0].sample_rate_hz)

@@ -117,8 +117,6 @@ def check_device() -> Finding:
 
 def check_processor() -> Finding:
     """Units for products, how fast each number format is here, and which is chosen by that."""
-    import torch
-
     from resonate_audio.core.processor import find_processor, known_rates, preferred_dtype
 
     found, rates = find_processor(), known_rates()
@@ -126,7 +124,7 @@ def check_processor() -> Finding:
     chosen = str(preferred_dtype("cpu")).removeprefix("torch.")
     detail = (
         f"{found.name}: {' '.join(found.units) or 'no units known'}; {found.num_cores} cores, "
-        f"{found.num_threads} hardware threads; products with {torch.get_num_threads()} threads: "
+        f"{found.num_threads} hardware threads; products of one core: "
         f"float32 {rates.float32_gflops:.0f}, bfloat16 {rates.bfloat16_gflops:.0f} GFLOP/s, "
         f"{int8}; copies {rates.memory_gb_s:.0f} GB/s; training and large models in {chosen}"
     )

@@ -53,7 +53,7 @@ UNITS = {
 
 
 class Rates(FrozenConfig):
-    """Measured speed of products and copies with the threads in use."""
+    """Measured speed of products and copies of one core."""
 
     float32_gflops: float = Field(gt=0)
     bfloat16_gflops: float = Field(gt=0)
@@ -158,17 +158,26 @@ def _sysctl() -> str:
 
 
 def measure_rates() -> Rates:
-    """Time products of each format and a copy: about a second."""
-    float32 = _rate(_float_product(torch.float32))
-    bfloat16 = _rate(_float_product(torch.bfloat16))
-    assert float32 is not None
-    assert bfloat16 is not None
-    return Rates(
-        float32_gflops=float32,
-        bfloat16_gflops=bfloat16,
-        int8_gops=_rate(_int8_product),
-        memory_gb_s=_copy_rate(),
-    )
+    """Time products of each format and a copy, on one core: about a second.
+
+    Threads that share a product wait for the last of them. Where another program has one of their
+    cores, that wait is all that would be measured.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        float32 = _rate(_float_product(torch.float32))
+        bfloat16 = _rate(_float_product(torch.bfloat16))
+        assert float32 is not None
+        assert bfloat16 is not None
+        return Rates(
+            float32_gflops=float32,
+            bfloat16_gflops=bfloat16,
+            int8_gops=_rate(_int8_product),
+            memory_gb_s=_copy_rate(),
+        )
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _float_product(dtype: torch.dtype) -> Callable[[int], Callable[[], object]]:
@@ -225,17 +234,17 @@ def rates_path(environment: Mapping[str, str] = os.environ) -> Path | None:
 
 
 class _Kept(FrozenConfig):
-    """The file of rates: one entry for each processor, PyTorch and number of threads."""
+    """The file of rates: one entry for each processor and PyTorch."""
 
     rates: dict[str, Rates] = Field(default_factory=dict)
 
 
 def known_rates(path: Path | None = None) -> Rates:
-    """Rates of this processor with the threads in use, measured once and then kept.
+    """Rates of a core of this processor, measured once and then kept.
 
     A file that cannot be read or written is no fault: they are then measured in every process.
     """
-    key = f"{find_processor().name}; torch {torch.__version__}; {torch.get_num_threads()} threads"
+    key = f"a core of {find_processor().name}; torch {torch.__version__}"
     return _known_rates(key, path or rates_path())
 
 

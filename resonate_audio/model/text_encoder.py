@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int8
 from pydantic import Field
 from torch import Tensor, nn
@@ -33,6 +34,8 @@ SCALE_SUFFIX = ".scale"
 ENCODER_FILES = ("config.json", "tokenizer.json", "model.safetensors")
 _SECOND_NAME = "encoder.embed_tokens.weight"
 POOLED_FOLDER = "pooled"
+TOKENS_AT_ONCE = 16
+"""Padding that is zero anyway is computed up to a multiple of this, and no further."""
 """Where, in an encoder's folder, the same files lie of the encoder that gives the pooled vector."""
 
 
@@ -153,7 +156,10 @@ class TextEncoder(nn.Module):
         ids = torch.tensor([encoding.ids for encoding in encodings], device=self.device)
         mask = torch.tensor([encoding.attention_mask for encoding in encodings], device=self.device)
         if self.config.kind == "minilm":
-            found = masked_features(self.network(ids, mask.bool()), mask.bool())
+            longest = -(-int(mask.sum(dim=1).max()) // TOKENS_AT_ONCE) * TOKENS_AT_ONCE
+            ids, inside = ids[:, :longest], mask[:, :longest].bool()
+            hidden = F.pad(self.network(ids, inside), (0, 0, 0, mask.shape[1] - ids.shape[1]))
+            found = masked_features(hidden, mask.bool())
         else:
             hidden = self.network(input_ids=ids, attention_mask=mask).last_hidden_state
             found = TextFeatures(tokens=hidden, pooled=hidden.mean(dim=1))

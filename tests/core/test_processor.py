@@ -91,16 +91,24 @@ def test_rates_are_kept_and_not_measured_again(
     assert known_rates(path) == first
 
 
-def test_another_number_of_threads_is_measured_beside_the_first(tmp_path: Path) -> None:
-    path = tmp_path / "processor.json"
-    before = torch.get_num_threads()
-    known_rates(path)
+def test_one_core_is_measured_whatever_the_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, used, before = tmp_path / "processor.json", set(), torch.get_num_threads()
+    product = torch.mm
+
+    def watched(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        used.add(torch.get_num_threads())
+        return product(left, right)
+
     try:
         torch.set_num_threads(before + 1)
-        known_rates(path)
+        monkeypatch.setattr(torch, "mm", watched)
+        first = known_rates(path)
+        assert (used, torch.get_num_threads()) == ({1}, before + 1)
     finally:
         torch.set_num_threads(before)
-    assert path.read_text().count("threads") == 2
+    assert known_rates(path) == first
 
 
 @pytest.mark.parametrize("content", ["", "no json", '{"rates": {"a": {"float32_gflops": -1}}}'])

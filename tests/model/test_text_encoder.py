@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, T5Config, T5EncoderModel
 
 from resonate_audio.core.errors import CheckpointError, InputError
+from resonate_audio.model import text_encoder
 from resonate_audio.model.text_encoder import (
     TextEncoder,
     TextEncoderConfig,
@@ -106,6 +107,18 @@ def test_another_text_in_the_batch_moves_nothing(tmp_path: Path, write: object) 
     encoder = TextEncoder.from_folder(MINILM if write is write_minilm else T5, tmp_path)
     alone, together = encoder.encode(TEXTS[:1]), encoder.encode(TEXTS[::-1])
     torch.testing.assert_close(alone.tokens[0], together.tokens[-1], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("texts", [["dog"], ["dog", "a dog barks, " * 6, "rain"]])
+def test_padding_that_is_not_computed_is_missed_by_nobody(
+    texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = TextEncoder.from_folder(FULL, BUNDLED)
+    found = encoder.encode(texts)
+    monkeypatch.setattr(text_encoder, "TOKENS_AT_ONCE", encoder.config.num_tokens)
+    whole = encoder.encode(texts)
+    torch.testing.assert_close(found.tokens, whole.tokens, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.pooled, whole.pooled, rtol=1e-5, atol=1e-6)
 
 
 def test_only_the_long_prompt_is_cut(tmp_path: Path) -> None:
