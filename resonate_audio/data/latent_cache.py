@@ -24,6 +24,7 @@ from resonate_audio.core.config import FrozenConfig, NameInside, parse_config
 from resonate_audio.core.documents.json_text import read_object
 from resonate_audio.core.errors import ConfigError, TrainingError
 from resonate_audio.core.files import atomic_path
+from resonate_audio.core.progress import told
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.data.latents import (
     CaptionTable,
@@ -117,7 +118,7 @@ def cached_latents(
         names = []
         for num_frames, window in zip(frames, placed, strict=True):
             if window:
-                table = encode_window(waves, window, vae, mel, num_frames)
+                table = encode_window(waves, window, vae, mel, num_frames, say)
                 names.append(f"window-{num_frames}.safetensors")
                 with atomic_path(folder / names[-1]) as temporary:
                     save_tensors(table, temporary, {})
@@ -130,13 +131,18 @@ def cached_latents(
 
 @torch.no_grad()
 def encode_window(
-    waves: WaveformSet, window: Sequence[Piece], vae: AnyVAE, mel: MelFrontEnd, num_frames: int
+    waves: WaveformSet,
+    window: Sequence[Piece],
+    vae: AnyVAE,
+    mel: MelFrontEnd,
+    num_frames: int,
+    say: Say,
 ) -> dict[str, Tensor]:
     """Encode the pieces of one window; the silence after a short clip is encoded with it."""
     frame_samples = vae.hops_per_frame * mel.config.hop_samples
     device = next(iter(vae.buffers())).device
     means, stds = [], []
-    for part in _parts(window, ROWS_PER_CALL):
+    for part in _parts(window, say):
         wave = torch.stack([waves.wave(p.clip, p.start, num_frames * frame_samples) for p in part])
         posterior = vae.encode(mel(wave.to(device)))
         means.append(posterior.mean.half().cpu())
@@ -156,7 +162,7 @@ def cached_captions(
     path = folder / "captions.safetensors"
     if not path.exists():
         say(f"encoding {len(texts)} captions into {folder}")
-        table = encode_captions(texts, encoder)
+        table = encode_captions(texts, encoder, say)
         tensors = {
             "tokens": table.tokens,
             "starts": table.starts,
@@ -168,11 +174,13 @@ def cached_captions(
     return CaptionTable(**read_weights(path), num_tokens=num_tokens)
 
 
-def encode_captions(texts: Sequence[str], encoder: EncodesText) -> CaptionTable:
+def encode_captions(
+    texts: Sequence[str], encoder: EncodesText, say: Say = lambda text: None
+) -> CaptionTable:
     """Encode texts, those of similar length together, and give them in their own order."""
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     tables = []
-    for part in _parts(order, ROWS_PER_CALL):
+    for part in _parts(order, say):
         features = encoder.encode([texts[index] for index in part])
         tables.append(pack_captions(TextFeatures(features.tokens.cpu(), features.pooled.cpu())))
     table = join_captions(tables)
@@ -225,6 +233,7 @@ def cache_key(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _parts(items: Sequence[ItemT], size: int) -> Iterator[Sequence[ItemT]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _parts(items: Sequence[ItemT], say: Say) -> Iterator[Sequence[ItemT]]:
+    starts = range(0, len(items), ROWS_PER_CALL)
+    for start in told(starts, len(starts), say):
+        yield items[start : start + ROWS_PER_CALL]

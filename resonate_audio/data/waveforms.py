@@ -17,6 +17,7 @@ from resonate_audio.core.config import FrozenConfig, parse_config
 from resonate_audio.core.documents.json_text import read_object
 from resonate_audio.core.errors import AudioError, TrainingError
 from resonate_audio.core.files import atomic_path
+from resonate_audio.core.progress import told
 from resonate_audio.data.manifest import BrokenClip, Clip, Manifest, decode_clips
 
 FULL_SCALE = 32767.0
@@ -79,7 +80,7 @@ def cached_waveforms(
     folder = cache / f"waves-{sample_rate_hz}-{manifest.fingerprint()}"
     if not (folder / "index.json").exists():
         say(f"decoding {len(manifest.clips)} clips into {folder}")
-        decode_into(folder, manifest, sample_rate_hz)
+        decode_into(folder, manifest, sample_rate_hz, say)
     waves = open_waveforms(folder, manifest, sample_rate_hz)
     report_broken(waves, say)
     if not waves.clips:
@@ -87,13 +88,16 @@ def cached_waveforms(
     return waves
 
 
-def decode_into(folder: Path, manifest: Manifest, sample_rate_hz: int) -> None:
+def decode_into(
+    folder: Path, manifest: Manifest, sample_rate_hz: int, say: Callable[[str], None]
+) -> None:
     """Decode every clip into ``samples.i16``; ``index.json`` is written last, when all is there."""
     kept: list[tuple[str, int, int]] = []
     broken: list[dict[str, str]] = []
     position = 0
     with atomic_path(folder / "samples.i16") as temporary, temporary.open("wb") as file:
-        for clip, wave in decode_clips(manifest, sample_rate_hz):
+        decoded = decode_clips(manifest, sample_rate_hz)
+        for clip, wave in told(decoded, len(manifest.clips), say):
             if isinstance(wave, AudioError):
                 broken.append(asdict(BrokenClip(clip.audio_id, str(wave))))
                 continue

@@ -11,6 +11,7 @@ from resonate_audio.core.documents.json_text import json_line, parse_object
 from resonate_audio.core.documents.text import read_text
 from resonate_audio.core.errors import TrainingError
 from resonate_audio.core.files import append_text, atomic_path
+from resonate_audio.core.progress import format_duration
 
 FEW_POINTS = 10
 """Fewer than these are drawn as points, too."""
@@ -110,13 +111,6 @@ class ProgressLine:
 
     def close(self) -> None:
         """Nothing more will be shown."""
-
-
-def format_duration(seconds: float) -> str:
-    """Hours, minutes and seconds, as ``1:02:03``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
 
 
 def plot_metrics(metrics: Path, picture: Path, smooth: int = 25) -> None:

@@ -12,17 +12,14 @@ from pydantic import Field
 
 from resonate_audio.audio.io import write_audio
 from resonate_audio.core.config import FrozenConfig, GivenPath
+from resonate_audio.core.progress import format_duration
 from resonate_audio.core.sampling import OpenSettings
 from resonate_audio.core.types import Audio, Waveform
 from resonate_audio.pipeline.guests.guest import Guest
 from resonate_audio.pipeline.path import Resonate
 from resonate_audio.rewards.base import Reward
 from resonate_audio.rewards.desk import score_now
-from resonate_audio.training.loop.progress import (
-    append_metrics,
-    format_duration,
-    keep_metrics_until,
-)
+from resonate_audio.training.loop.progress import append_metrics, keep_metrics_until
 from resonate_audio.training.reinforce.experience import Experience, attenuate
 from resonate_audio.training.reinforce.trainer import TAKES_LOG
 

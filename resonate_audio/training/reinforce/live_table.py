@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from resonate_audio.training.loop.progress import ProgressLine, Stream, format_duration
+from resonate_audio.core.progress import format_duration
+from resonate_audio.training.loop.progress import ProgressLine, Stream
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -7,7 +7,6 @@ import pytest
 from resonate_audio.training.loop.progress import (
     ProgressLine,
     append_metrics,
-    format_duration,
     keep_metrics_until,
     plot_metrics,
     read_metrics,
@@ -29,13 +28,6 @@ def test_a_resumed_run_drops_what_it_will_write_again(tmp_path: Path) -> None:
 def test_metrics_are_one_json_object_per_line(tmp_path: Path) -> None:
     append_metrics(tmp_path / "m", {"step": 1, "loss": 0.5})
     assert json.loads((tmp_path / "m").read_text()) == {"step": 1, "loss": 0.5}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.0, "0:00:00"), (59.6, "0:01:00"), (3723.0, "1:02:03")]
-)
-def test_durations_are_hours_minutes_seconds(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text
 
 
 def test_the_remaining_time_follows_the_speed_since_the_start() -> None:
