@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -95,6 +96,7 @@ def bundle_taught(
     target: Path = TAUGHT_FOLDER,
     base: str = "nano",
     storage: Storage = "float16",
+    carried: bool = False,
 ) -> int:
     """Write what a model was taught beside its base, of which it has everything else.
 
@@ -104,6 +106,7 @@ def bundle_taught(
         target: folder; a card in it stays as it is.
         base: bundled model that all of them were taught from.
         storage: type of the matrices on disk.
+        carried: take what was taught beside earlier weights of the base, too.
 
     Returns:
         Bytes on disk.
@@ -116,6 +119,8 @@ def bundle_taught(
     config, adapters = read_config(folder), [read_adapter(source) for source in sources]
     transformer = read_part(folder, config, "transformer")
     fingerprint = fingerprint_weights([transformer.state_dict()])
+    if carried:
+        adapters = [replace(adapter, base_fingerprint=fingerprint) for adapter in adapters]
     for adapter in adapters:
         check_fit(adapter, linear_maps(transformer), fingerprint, base)
     path = target / ADAPTER_NAME

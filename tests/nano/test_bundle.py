@@ -96,6 +96,20 @@ def test_an_adapter_of_other_weights_is_refused(tmp_path: Path) -> None:
         bundle_taught([source / ADAPTER_NAME], tmp_path / "taught")
 
 
+def test_what_was_taught_beside_earlier_weights_is_carried_over_when_asked(tmp_path: Path) -> None:
+    transformer = read_networks(find_model("nano")).transformer
+    own = fingerprint_weights([transformer.state_dict()])
+    with torch.no_grad():
+        transformer.text_in.linear.weight.add_(0.01)
+    source = adapter_of(transformer, tmp_path / "export") / ADAPTER_NAME
+    bundle_taught([source], tmp_path / "taught", storage="float32", carried=True)
+    carried = read_adapter(tmp_path / "taught" / ADAPTER_NAME)
+    assert carried.base_fingerprint == own
+    [(a, b)] = read_adapter(source).maps.values()
+    [(carried_a, carried_b)] = carried.maps.values()
+    assert torch.equal(carried_b @ carried_a, b @ a)
+
+
 def test_an_adapter_of_other_sizes_is_refused(tmp_path: Path) -> None:
     path = write_tiny_adapter(tmp_path / ADAPTER_NAME)
     with pytest.raises(CheckpointError, match=r"adapter\.safetensors: .* nano"):
