@@ -37,6 +37,7 @@ from resonate_audio.flow.windows import one_prompt, windowed
 from resonate_audio.model.adapter import Adapter, add_adapters, read_adapter
 from resonate_audio.model.bigvgan import BigVGAN
 from resonate_audio.model.checkpoint import fingerprint_weights
+from resonate_audio.model.fast_flow import release_weights
 from resonate_audio.model.flow_transformer import FlowEnds
 from resonate_audio.model.folder import (
     BUNDLED,
@@ -47,6 +48,7 @@ from resonate_audio.model.folder import (
     part_folder,
     read_config,
     read_networks,
+    read_part,
     write_networks,
 )
 from resonate_audio.model.hub import bundled_models, find_model, find_text_encoder
@@ -55,6 +57,7 @@ from resonate_audio.model.linear_vae import AnyVAE
 from resonate_audio.model.presets import ModelConfig
 from resonate_audio.model.published.names import published_model
 from resonate_audio.model.text_encoder import BorrowedTextEncoder, TextEncoder
+from resonate_audio.model.vae import MelVAE
 from resonate_audio.pipeline.device import (
     choose_device,
     choose_dtype,
@@ -73,6 +76,8 @@ from resonate_audio.pipeline.request import (
 
 BATCH_SIZE = 16
 """Rows of one batch unless the caller says otherwise; twice that with guidance."""
+SHELVE_FROM_WEIGHTS = 10_000_000
+"""Half of a VAE this large stays on the disk until a sound is encoded: most only make sounds."""
 TILE_FRAMES = 1024
 """Latent frames that are decoded at once; longer sounds are decoded in tiles of this."""
 TILE_HOPS = 1024
@@ -144,6 +149,9 @@ class Resonate(Editing):
         self.transformer: FlowEnds = transformer or for_inference(
             networks.transformer, self.device, self.dtype, release=folder is not None
         ).eval().requires_grad_(False)
+        half = self.vae.encoder if folder is not None and isinstance(self.vae, MelVAE) else None
+        if half is not None and count_weights(half) >= SHELVE_FROM_WEIGHTS:
+            release_weights(half)
 
     @classmethod
     def from_pretrained(
@@ -409,7 +417,15 @@ class Resonate(Editing):
         """
         assert wave.sample_rate_hz == self.config.mel.sample_rate_hz, wave.sample_rate_hz
         mel = MelFrontEnd(self.config.mel).to(self.device)(wave.samples.to(self.device))
-        return Latents(self.vae.encode(mel).mean, self.config.frame_rate_hz)
+        return Latents(self._whole_vae().encode(mel).mean, self.config.frame_rate_hz)
+
+    def _whole_vae(self) -> AnyVAE:
+        if isinstance(self.vae, MelVAE) and next(self.vae.encoder.parameters()).is_meta:
+            assert self._folder is not None
+            vae: MelVAE = read_part(self._folder, self.config, "vae")
+            vae.fold_weight_norm()
+            self.vae.encoder = vae.encoder.to(self.device).requires_grad_(False)
+        return self.vae
 
     @torch.no_grad()
     def sample_latents(
