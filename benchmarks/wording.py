@@ -21,14 +21,12 @@ from resonate_audio import Resonate
 from resonate_audio.core.documents.json_text import read_json_lines
 from resonate_audio.nano.bundle import PROMPTS_FOLDER
 
-WORDINGS: dict[str, Callable[[str], str]] = {
-    "an audio clip of {}": "an audio clip of {}".format,
-    "I want to hear {}, please": "I want to hear {}, please".format,
-    "{}, loud and crisp, best quality": "{}, loud and crisp, best quality".format,
-    "SFX {} 01": "SFX {} 01".format,
-    "listen to {} right here": "listen to {} right here".format,
-    "without articles": lambda text: re.sub(r"\b(a|an|the) ", "", text),
-}
+TEMPLATES = (
+    "an audio clip of {}", "I want to hear {}, please", "{}, loud and crisp, best quality",
+    "SFX {} 01", "listen to {} right here",
+)  # fmt: skip
+WORDINGS: dict[str, Callable[[str], str]] = {text: text.format for text in TEMPLATES}
+WORDINGS["without articles"] = lambda text: re.sub(r"\b(a|an|the) ", "", text)
 
 
 def main() -> None:

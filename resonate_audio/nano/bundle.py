@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from resonate_audio.core.files import atomic_path
@@ -53,7 +54,7 @@ def find_grpo_recipe() -> Path:
 
 
 def bundle_nano(
-    sources: Mapping[str, Path],
+    sources: Mapping[str, Path | Sequence[Path]],
     target: Path = BUNDLED_FOLDER,
     config: ModelConfig = NANO,
     storage: Storage = "float16",
@@ -63,7 +64,8 @@ def bundle_nano(
     The VAE's weights are normalised first, which is what inference needs.
 
     Args:
-        sources: weights file of each part, or a folder that holds ``model.safetensors``.
+        sources: weights file of each part, or a folder that holds ``model.safetensors``; of
+            several, which should go back to the same weights, their mean [arXiv:2203.05482].
         target: folder; the text encoder and the cards in it stay as they are.
         config: sizes of the parts.
         storage: type of the matrices on disk.
@@ -77,9 +79,8 @@ def bundle_nano(
     """
     networks = build_networks(config)
     for part in PARTS:
-        path = sources[part]
-        path = path / WEIGHTS_NAME if path.is_dir() else path
-        _load(networks, part, path)
+        given = sources[part]
+        _load(networks, part, [given] if isinstance(given, Path) else given)
     networks.vae.fold_weight_norm()
     sizes = {}
     for part, state in networks.states().items():
@@ -133,6 +134,13 @@ def bundle_taught(
     return path.stat().st_size
 
 
-def _load(networks: Networks, part: str, path: Path) -> None:
+def _load(networks: Networks, part: str, sources: Sequence[Path]) -> None:
     network: nn.Module = getattr(networks, part)
-    load_strict(network, read_weights(path), str(path))
+    states = []
+    for source in sources:
+        path = source / WEIGHTS_NAME if source.is_dir() else source
+        load_strict(network, read_weights(path), str(path))
+        states.append({name: value.clone() for name, value in network.state_dict().items()})
+    if len(states) > 1:
+        mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+        network.load_state_dict(mean)

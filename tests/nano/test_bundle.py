@@ -8,7 +8,7 @@ from tiny_model import TINY, random_networks, write_text_encoder, write_tiny_ada
 
 from resonate_audio.core.errors import CheckpointError
 from resonate_audio.model.adapter import ADAPTER_NAME, add_adapters, read_adapter, write_adapter
-from resonate_audio.model.checkpoint import fingerprint_weights, write_weights
+from resonate_audio.model.checkpoint import fingerprint_weights, read_weights, write_weights
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.model.folder import read_networks
 from resonate_audio.model.hub import find_model
@@ -38,8 +38,6 @@ def test_a_bundle_is_a_model_and_leaves_the_cards_alone(tmp_path: Path) -> None:
 
 
 def test_a_bundle_holds_half_precision_matrices_and_whole_statistics(tmp_path: Path) -> None:
-    from resonate_audio.model.checkpoint import read_weights
-
     sizes = bundle_nano(trained_parts(tmp_path), tmp_path / "weights", TINY)
     state = read_weights(tmp_path / "weights" / "transformer" / "model.safetensors")
     assert state["empty_tokens"].dtype == torch.float16
@@ -51,6 +49,28 @@ def test_a_part_of_other_sizes_is_refused(tmp_path: Path) -> None:
     sources = trained_parts(tmp_path)
     with pytest.raises(CheckpointError, match=r"model\.safetensors: "):
         bundle_nano({**sources, "vae": sources["vocoder"]}, tmp_path / "weights", TINY)
+
+
+def test_several_students_give_their_mean_and_one_gives_itself(tmp_path: Path) -> None:
+    sources: dict[str, Path | list[Path]] = {**trained_parts(tmp_path)}
+    states = []
+    for seed, name in enumerate(("one", "two")):
+        states.append(random_networks(TINY, seed=seed).states()["transformer"])
+        write_weights(tmp_path / name / "model.safetensors", states[-1], {})
+    for count in (1, 2):
+        sources["transformer"] = [tmp_path / "one", tmp_path / "two"][:count]
+        bundle_nano(sources, tmp_path / "weights", TINY, storage="float32")
+        found = read_weights(tmp_path / "weights" / "transformer" / "model.safetensors")
+        for name, value in found.items():
+            expected = sum(state[name] for state in states[:count]) / count
+            torch.testing.assert_close(value, expected)
+
+
+def test_a_student_of_other_sizes_is_named(tmp_path: Path) -> None:
+    sources: dict[str, Path | list[Path]] = {**trained_parts(tmp_path)}
+    sources["transformer"] = [tmp_path / "transformer", tmp_path / "vae"]
+    with pytest.raises(CheckpointError, match=r"vae/model\.safetensors: "):
+        bundle_nano(sources, tmp_path / "weights", TINY)
 
 
 def adapter_of(transformer: FlowTransformer, folder: Path) -> Path:

@@ -79,6 +79,7 @@ def test_every_caption_of_a_recording_is_kept_and_no_test_clip(
 ) -> None:
     hums = [entry for entry, _ in items if entry["labels"] == ["hum"]]
     assert all(entry["captions"][:2] == ["two hums", "a hum"] for entry in hums)
+    assert all("hum" in text.lower() for entry in hums for text in entry["captions"][2:])
     assert not any("never" in text for entry, _ in items for text in entry["captions"])
 
 
