@@ -45,7 +45,7 @@ HEAD = """\
 A click on a picture plays it. Five seconds from left to right, 30 Hz to 22 kHz from bottom to top;
 seed 0, every model in its own steps, nothing chosen: the first twenty prompts are captions of
 recordings that no model met, evenly spaced; the others are evenly spaced among those of
-`fresh.jsonl`, which chose nothing. “Before” is the nano of 28 November (16 kHz, 25 steps with
+`fresh.jsonl`. “Before” is the nano of 28 November (16 kHz, 25 steps with
 guidance). Made by `benchmarks/forty_prompts.py`; how the two of now compare over many prompts is
 told in [reinforcement](reinforcement.md#nano-before-and-after).
 
