@@ -27,6 +27,8 @@ class AWMConfig(FrozenConfig):
     """ε around 1; wide, as pseudo-likelihoods move little."""
     velocity_kl: float = Field(0.003, ge=0)
     """Weight of ``velocity_distance`` to the reference."""
+    norm_guard: float = Field(0.0, ge=0)
+    """Weight of the hinge on velocities larger than the reference's; see ``pull_from``."""
     times_per_take: int = Field(2, ge=1, le=1_000)
     """Noise levels at which each take is learnt from in one update."""
 
@@ -74,9 +76,9 @@ def awm_step(
         velocity, before = new_and_old(policy, part, update.first)
         advantage = experience.advantages.values[part.row].to(velocity.device, torch.float32)
         surrogate = awm_loss(velocity, before, part.target, advantage, config.clip)
-        pull, distance = pull_velocity(policy, part, velocity, config.velocity_kl)
-        loss = surrogate.rows.mean() + pull
+        pull = pull_velocity(policy, part, velocity, config.velocity_kl, config.norm_guard)
+        loss = surrogate.rows.mean() + pull.loss
         (part.share * loss).backward()  # type: ignore[no-untyped-call]
-        tally.add(part.share, loss=loss, velocity_kl=distance)
+        tally.add(part.share, loss=loss, velocity_kl=pull.velocity_kl, velocity_norm=pull.norm)
         tally.add_surrogate(part.share, surrogate.ratio, surrogate.above, surrogate.below)
     return tally.result()

@@ -19,7 +19,7 @@ from resonate_audio.training.reinforce.divergence import row_mean_square
 from resonate_audio.training.reinforce.experience import Experience, Metrics
 from resonate_audio.training.reinforce.fresh import fresh_noise
 from resonate_audio.training.reinforce.policy import Policy
-from resonate_audio.training.reinforce.replay import Tally
+from resonate_audio.training.reinforce.replay import Pull, Tally, pull_from
 from resonate_audio.training.reinforce.trainer import Update
 
 
@@ -32,6 +32,8 @@ class DPOConfig(FrozenConfig):
     number of dimensions."""
     online: bool = False
     """Compare takes of the policy as it is; otherwise those of the model before training."""
+    norm_guard: float = Field(0.0, ge=0)
+    """Weight of the hinge on velocities larger than the reference's; see ``pull_from``."""
     times_per_take: int = Field(2, ge=1, le=1_000)
     """Noise levels at which each take is learnt from in one update."""
 
@@ -119,14 +121,28 @@ class PairedLatents:
         return PairedLatents(self.winners[pairs], self.losers[pairs], self.features.rows(pairs))
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What some pairs say of the policy."""
+
+    preference: DPOLoss
+    pull: Pull
+    """Of the reference, both takes of a pair counted."""
+
+    @property
+    def loss(self) -> Float[Tensor, ""]:
+        """Mean over pairs, to be minimised."""
+        return self.preference.pairs.mean() + self.pull.loss
+
+
 def compare_pairs(
     policy: Policy,
     pairs: PairedLatents,
     levels: Float[Tensor, " pair"],
     noise: Float[Tensor, "pair frame channel"],
-    beta: float,
-) -> DPOLoss:
-    """Loss of pairs at given noise levels; both of a pair get one noise."""
+    config: DPOConfig,
+) -> Compared:
+    """Compare pairs at given noise levels; both of a pair get one noise."""
     levels, noise = levels.repeat(2), noise.repeat(2, 1, 1)
     data = torch.cat([pairs.winners, pairs.losers])
     texts = pairs.features
@@ -137,7 +153,8 @@ def compare_pairs(
     velocity = policy.bind(features, policy.regressed_guidance)(state, levels)
     winner, loser = row_mean_square(velocity - target).chunk(2)
     winner_before, loser_before = row_mean_square(reference - target).chunk(2)
-    return dpo_loss(winner, loser, winner_before, loser_before, beta)
+    preference = dpo_loss(winner, loser, winner_before, loser_before, config.beta)
+    return Compared(preference, pull_from(velocity, reference, 0.0, config.norm_guard))
 
 
 def dpo_step(
@@ -176,9 +193,10 @@ def learn_from_pairs(
         together = pairs.part(batch)
         fresh = fresh_noise(policy, together.winners, update.generator)
         levels, noise = (drawn[own.to(drawn.device)] for drawn in fresh)
-        compared = compare_pairs(policy, together.part(own), levels, noise, config.beta)
+        compared = compare_pairs(policy, together.part(own), levels, noise, config)
         share = part * len(batch) / (num_pairs * config.times_per_take)
-        (share * compared.pairs.mean()).backward()  # type: ignore[no-untyped-call]
-        tally.add(share, loss=compared.pairs.mean(), margin=compared.margin.mean())
-        tally.add(share, accuracy=compared.correct.float().mean())
+        (share * compared.loss).backward()  # type: ignore[no-untyped-call]
+        tally.add(share, loss=compared.loss, margin=compared.preference.margin.mean())
+        tally.add(share, accuracy=compared.preference.correct.float().mean())
+        tally.add(share, velocity_norm=compared.pull.norm)
     return tally.result()

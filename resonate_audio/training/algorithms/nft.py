@@ -33,6 +33,8 @@ class NFTConfig(FrozenConfig):
     """Z: advantage at which a take counts as wholly good."""
     velocity_kl: float = Field(1e-4, ge=0)
     """Weight of ``velocity_distance`` to the reference."""
+    norm_guard: float = Field(0.0, ge=0)
+    """Weight of the hinge on velocities larger than the reference's; see ``pull_from``."""
     old_decay: float = Field(0.0, ge=0, lt=1)
     """How much of the older weights the old policy keeps at each rollout; 0: it is the policy."""
     times_per_take: int = Field(2, ge=1, le=1_000)
@@ -114,9 +116,15 @@ def nft_step(
         advantage = experience.advantages.values[part.row].to(velocity.device, torch.float32)
         goodness = optimality(advantage, config.scale)
         learnt = nft_loss(velocity, old, part.target, part.levels, goodness, config.mix)
-        pull, distance = pull_velocity(policy, part, velocity, config.velocity_kl)
-        loss = learnt.rows.mean() + pull
+        pull = pull_velocity(policy, part, velocity, config.velocity_kl, config.norm_guard)
+        loss = learnt.rows.mean() + pull.loss
         (part.share * loss).backward()  # type: ignore[no-untyped-call]
-        tally.add(part.share, loss=loss, velocity_kl=distance, goodness=goodness.mean())
+        tally.add(
+            part.share,
+            loss=loss,
+            velocity_kl=pull.velocity_kl,
+            velocity_norm=pull.norm,
+            goodness=goodness.mean(),
+        )
         tally.add(part.share, positive=learnt.positive.mean(), negative=learnt.negative.mean())
     return tally.result()

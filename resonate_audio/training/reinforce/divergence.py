@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+SMALLEST_SQUARE = 1e-12
+"""Mean square below which a velocity counts as this large."""
+
 
 def row_mean_square(difference: Float[Tensor, "row frame channel"]) -> Float[Tensor, " row"]:
     """Mean square over frames and channels, in float32 or wider."""
@@ -37,3 +40,18 @@ def velocity_distance(
 ) -> Float[Tensor, " row"]:
     """Mean squared distance of two velocities: a divergence that no schedule scales."""
     return row_mean_square(velocity - other)
+
+
+def norm_ratio(
+    velocity: Float[Tensor, "row frame channel"], other: Float[Tensor, "row frame channel"]
+) -> Float[Tensor, " row"]:
+    """How many times as large a velocity is as another: ‖v‖ / ‖v'‖, over frames and channels.
+
+    Two that are all zeros, as of a network that begins with zeros, are equally large.
+
+    Args:
+        velocity: v, with the gradient.
+        other: v', of another policy at the same state.
+    """
+    here = row_mean_square(velocity).clamp(min=SMALLEST_SQUARE)
+    return (here / row_mean_square(other).clamp(min=SMALLEST_SQUARE)).sqrt()

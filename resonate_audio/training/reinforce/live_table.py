@@ -29,6 +29,7 @@ LABELS = {
     "evaluation/": "new prompts: {}",
     "kl": "KL",
     "velocity_kl": "velocity distance",
+    "velocity_norm": "velocity, of the first",
     "ratio/max_abs_dev": "ratio, off 1",
     "ratio/noise_floor": "ratio, noise floor",
     "ratio/mean": "ratio, mean",

@@ -12,7 +12,11 @@ from torch import Tensor
 from resonate_audio.core.errors import TrainingError
 from resonate_audio.flow.sde import SDESchedule, Transition, sde_step
 from resonate_audio.training.loop.distributed import ALONE, Ranks
-from resonate_audio.training.reinforce.divergence import gaussian_kl, velocity_distance
+from resonate_audio.training.reinforce.divergence import (
+    gaussian_kl,
+    norm_ratio,
+    velocity_distance,
+)
 from resonate_audio.training.reinforce.experience import Experience, Metrics
 from resonate_audio.training.reinforce.fresh import NoisedTakes
 from resonate_audio.training.reinforce.policy import Policy
@@ -147,19 +151,56 @@ def pull_to_reference(
     return Anchor(kl * step_kl + velocity_kl * distance, step_kl, distance)
 
 
+@dataclass(frozen=True)
+class Pull:
+    """Pull of the reference on regressed velocities."""
+
+    loss: Float[Tensor, ""]
+    velocity_kl: Float[Tensor, ""]
+    """``velocity_distance``."""
+    norm: Float[Tensor, ""]
+    """``norm_ratio``: above 1 the policy is faster than the reference."""
+
+
 def pull_velocity(
     policy: Policy,
     noised: NoisedTakes,
     velocity: Float[Tensor, "item frame channel"],
-    weight: float,
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Weighted and plain ``velocity_distance`` from the reference at noised takes."""
-    if not weight:
+    velocity_kl: float,
+    norm_guard: float,
+) -> Pull:
+    """Pull noised takes towards the reference; nothing is computed for weights of 0."""
+    if not (velocity_kl or norm_guard):
         zero = velocity.new_zeros(())
-        return zero, zero
+        return Pull(zero, zero, zero + 1)
     bound = policy.bind_reference(noised.features, policy.regressed_guidance)
-    distance = velocity_distance(velocity, bound(noised.state, noised.levels)).mean()
-    return weight * distance, distance
+    return pull_from(velocity, bound(noised.state, noised.levels), velocity_kl, norm_guard)
+
+
+def pull_from(
+    velocity: Float[Tensor, "item frame channel"],
+    reference: Float[Tensor, "item frame channel"],
+    velocity_kl: float,
+    norm_guard: float,
+) -> Pull:
+    """Pull of a reference's velocities on the policy's.
+
+    w·mean (v − v_ref)² + λ·max(0, ‖v‖ / ‖v_ref‖ − 1), mean over rows
+
+    The second term is a hinge on the norm [NormGuard, arXiv:2606.27771]: what learns from judged
+    takes by regression tends to make velocities larger than they were, which the judge does not
+    hear and few steps do not forgive. Ours is relative to the reference's norm.
+
+    Args:
+        velocity: v of the policy, with the gradient.
+        reference: v_ref of the model before training at the same states.
+        velocity_kl: w.
+        norm_guard: λ.
+    """
+    distance = velocity_distance(velocity, reference).mean()
+    norm = norm_ratio(velocity, reference)
+    loss = velocity_kl * distance + norm_guard * (norm - 1).clamp(min=0).mean()
+    return Pull(loss, distance, norm.mean())
 
 
 def check_clip(clip: float, mismatch: float, name: str) -> None:

@@ -29,6 +29,11 @@ POLICY = (
     ("kl", "Distance from the first model", "KL divergence per dimension."),
     ("velocity_kl", "Distance in velocity", "Mean squared difference to the first model's."),
     (
+        "velocity_norm",
+        "Size of velocities",
+        "Over the first model's; above 1, few steps overshoot.",
+    ),
+    (
         "advantage/frac_zero_std",
         "Prompts without a difference",
         "Share whose takes all score alike: nothing is learnt from them.",

@@ -5,9 +5,11 @@ from torch.distributions import Normal, kl_divergence
 
 from resonate_audio.training.reinforce.divergence import (
     gaussian_kl,
+    norm_ratio,
     row_mean_square,
     velocity_distance,
 )
+from resonate_audio.training.reinforce.replay import pull_from
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -41,6 +43,34 @@ def test_gradients_agree_with_finite_differences() -> None:
 def test_a_velocity_off_by_two_is_four_away() -> None:
     v = draw(2, 3, 4)
     torch.testing.assert_close(velocity_distance(v, v + 2), torch.full((2,), 4.0).double())
+
+
+def test_a_velocity_of_twice_the_size_is_two_times_another() -> None:
+    v = draw(2, 3, 4)
+    torch.testing.assert_close(norm_ratio(2 * v, v), torch.full((2,), 2.0).double())
+    assert torch.autograd.gradcheck(lambda x: norm_ratio(x, v), draw(2, 3, 4).requires_grad_())
+
+
+def test_a_network_that_begins_with_zeros_is_as_large_as_itself() -> None:
+    zeros = torch.zeros(2, 3, 4, requires_grad=True)
+    norm_ratio(zeros, zeros.detach()).sum().backward()
+    assert zeros.grad is not None
+    assert zeros.grad.abs().max() == 0
+
+
+def test_the_hinge_pulls_on_what_is_larger_than_the_reference_alone() -> None:
+    """Its gradient is λ·v / (‖v‖·‖v_ref‖) a row, as that of the norm is v / ‖v‖."""
+    reference = draw(2, 3, 4, seed=1)
+    factors = torch.tensor([0.9, 1.5]).double()
+    v = (factors[:, None, None] * reference.roll(1, dims=1)).requires_grad_()
+    pull = pull_from(v, reference, 0.0, norm_guard=0.2)
+    torch.testing.assert_close(pull.loss.detach(), torch.tensor(0.2 * 0.5 / 2).double())
+    torch.testing.assert_close(pull.norm.detach(), factors.mean())
+    pull.loss.backward()  # type: ignore[no-untyped-call]
+    assert v.grad is not None
+    assert v.grad[0].abs().max() == 0
+    expected = 0.2 * v[1].detach() / v[1].detach().norm() / reference[1].norm() / 2
+    torch.testing.assert_close(v.grad[1], expected)
 
 
 def test_half_precision_is_squared_in_float32() -> None:

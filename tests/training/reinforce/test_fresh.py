@@ -8,7 +8,7 @@ from resonate_audio.flow.path import velocity_target
 from resonate_audio.flow.sde import make_schedule
 from resonate_audio.flow.times import uniform_grid
 from resonate_audio.model.presets import with_few_steps
-from resonate_audio.training.algorithms.dpo import PairedLatents, compare_pairs
+from resonate_audio.training.algorithms.dpo import DPOConfig, PairedLatents, compare_pairs
 from resonate_audio.training.reinforce.fresh import NoisedTakes, noised_takes
 from resonate_audio.training.reinforce.policy import Policy
 from resonate_audio.training.reinforce.rollout import Rollout
@@ -75,9 +75,9 @@ def test_pairs_are_compared_by_the_mean_velocity_of_a_model_of_few_steps() -> No
     winners, losers = rollout.latents[[0, 2]], rollout.latents[[1, 3]]
     levels = torch.tensor([0.25, 1.0])
     noise = torch.randn(winners.shape, generator=torch.Generator().manual_seed(2))
-    compare_pairs(
-        taught, PairedLatents(winners, losers, features), levels, noise, 1.0
-    ).pairs.sum().backward()  # type: ignore[no-untyped-call]
+    pairs = PairedLatents(winners, losers, features)
+    compared = compare_pairs(taught, pairs, levels, noise, DPOConfig(beta=1.0))
+    compared.preference.pairs.sum().backward()  # type: ignore[no-untyped-call]
     weight = taught.model.latent_in.linear.weight
     found, weight.grad = weight.grad, None
     pulls = torch.zeros(())

@@ -255,3 +255,28 @@ def test_later_updates_compare_with_the_rollout(make: Callable[..., TakeMaker]) 
                 value.sub_(0.05 * value.grad)
     metrics = learn(maker, experience, "grpo", first=False)
     assert metrics["ratio/max_abs_dev"].item() > 0
+
+
+@pytest.mark.parametrize("name", ["nft", "awm", "dpo"])
+def test_the_norm_guard_pulls_back_a_policy_that_grew(
+    make: Callable[..., TakeMaker], name: str
+) -> None:
+    """A step down the guard's gradient shrinks velocities that were made a fifth larger."""
+    step, config = STEPS[name]
+    maker = make()
+    experience = collect(maker)
+    head = [*maker.policy.model.head.parameters()]
+    with torch.no_grad():
+        for value in head:
+            value.mul_(1.2)
+    maker.policy.remember()
+    found: list[list[torch.Tensor]] = []
+    for weight in (0.0, 10.0):
+        maker.policy.model.zero_grad()
+        update = Update(torch.arange(6), True, torch.Generator().manual_seed(0))
+        guarded = config.model_copy(update={"norm_guard": weight})
+        metrics = step(maker.policy, experience, update, config=guarded, rows_per_batch=6)
+        assert metrics["velocity_norm"].item() > 1.05
+        found.append([value.grad.clone() for value in head if value.grad is not None])
+    added = zip(head, *found, strict=True)
+    assert sum(float((value.detach() * (new - old)).sum()) for value, old, new in added) > 0
