@@ -79,6 +79,6 @@ def awm_step(
         pull = pull_velocity(policy, part, velocity, config.velocity_kl, config.norm_guard)
         loss = surrogate.rows.mean() + pull.loss
         (part.share * loss).backward()  # type: ignore[no-untyped-call]
-        tally.add(part.share, loss=loss, velocity_kl=pull.velocity_kl, velocity_norm=pull.norm)
+        tally.add(part.share, loss=loss, **pull.measured)
         tally.add_surrogate(part.share, surrogate.ratio, surrogate.above, surrogate.below)
     return tally.result()

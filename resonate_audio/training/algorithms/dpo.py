@@ -198,5 +198,5 @@ def learn_from_pairs(
         (share * compared.loss).backward()  # type: ignore[no-untyped-call]
         tally.add(share, loss=compared.loss, margin=compared.preference.margin.mean())
         tally.add(share, accuracy=compared.preference.correct.float().mean())
-        tally.add(share, velocity_norm=compared.pull.norm)
+        tally.add(share, **compared.pull.measured)
     return tally.result()

@@ -119,12 +119,6 @@ def nft_step(
         pull = pull_velocity(policy, part, velocity, config.velocity_kl, config.norm_guard)
         loss = learnt.rows.mean() + pull.loss
         (part.share * loss).backward()  # type: ignore[no-untyped-call]
-        tally.add(
-            part.share,
-            loss=loss,
-            velocity_kl=pull.velocity_kl,
-            velocity_norm=pull.norm,
-            goodness=goodness.mean(),
-        )
+        tally.add(part.share, loss=loss, goodness=goodness.mean(), **pull.measured)
         tally.add(part.share, positive=learnt.positive.mean(), negative=learnt.negative.mean())
     return tally.result()

@@ -156,10 +156,9 @@ class Pull:
     """Pull of the reference on regressed velocities."""
 
     loss: Float[Tensor, ""]
-    velocity_kl: Float[Tensor, ""]
-    """``velocity_distance``."""
-    norm: Float[Tensor, ""]
-    """``norm_ratio``: above 1 the policy is faster than the reference."""
+    measured: Metrics
+    """``velocity_kl``, the ``velocity_distance``, and ``velocity_norm``, the ``norm_ratio``; nothing
+    where the reference was not asked."""
 
 
 def pull_velocity(
@@ -171,8 +170,7 @@ def pull_velocity(
 ) -> Pull:
     """Pull noised takes towards the reference; nothing is computed for weights of 0."""
     if not (velocity_kl or norm_guard):
-        zero = velocity.new_zeros(())
-        return Pull(zero, zero, zero + 1)
+        return Pull(velocity.new_zeros(()), {})
     bound = policy.bind_reference(noised.features, policy.regressed_guidance)
     return pull_from(velocity, bound(noised.state, noised.levels), velocity_kl, norm_guard)
 
@@ -200,7 +198,7 @@ def pull_from(
     distance = velocity_distance(velocity, reference).mean()
     norm = norm_ratio(velocity, reference)
     loss = velocity_kl * distance + norm_guard * (norm - 1).clamp(min=0).mean()
-    return Pull(loss, distance, norm.mean())
+    return Pull(loss, {"velocity_kl": distance, "velocity_norm": norm.mean()})
 
 
 def check_clip(clip: float, mismatch: float, name: str) -> None:

@@ -65,7 +65,7 @@ def test_the_hinge_pulls_on_what_is_larger_than_the_reference_alone() -> None:
     v = (factors[:, None, None] * reference.roll(1, dims=1)).requires_grad_()
     pull = pull_from(v, reference, 0.0, norm_guard=0.2)
     torch.testing.assert_close(pull.loss.detach(), torch.tensor(0.2 * 0.5 / 2).double())
-    torch.testing.assert_close(pull.norm.detach(), factors.mean())
+    torch.testing.assert_close(pull.measured["velocity_norm"].detach(), factors.mean())
     pull.loss.backward()  # type: ignore[no-untyped-call]
     assert v.grad is not None
     assert v.grad[0].abs().max() == 0
