@@ -157,7 +157,7 @@ class Pull:
 
     loss: Float[Tensor, ""]
     measured: Metrics
-    """``velocity_kl``, the ``velocity_distance``, and ``velocity_norm``, the ``norm_ratio``; nothing
+    """``velocity_kl``, the ``velocity_distance``, and ``velocity_norm``, the ``norm_ratio``; empty
     where the reference was not asked."""
 
 
