@@ -24,7 +24,9 @@ from dataclasses import dataclass
 import torch
 
 from resonate_audio.core.types import Prompts, Waveform
+from resonate_audio.model.folder import Networks
 from resonate_audio.model.hub import find_model
+from resonate_audio.model.text_encoder import TextEncoder
 from resonate_audio.pipeline.device import choose_device
 from resonate_audio.pipeline.path import Resonate
 from resonate_audio.rewards.base import Reward
@@ -43,8 +45,14 @@ TEXTS = (
     "a dog barks", "rain falling", "a church bell rings", "a rooster crows",
     "a door slams", "a piano plays a short melody", "a car horn honks", "wind howling",
 )  # fmt: skip
-PAPER = SamplerConfig(kind="flow_sde", eta=0.7, num_steps=10, window=None, guidance_scale=4.5)
-FAST = SamplerConfig(kind="ou", eta=1.0, num_steps=10, window=2, guidance_scale=1.0)
+SAMPLERS = {
+    "paper": SamplerConfig(kind="flow_sde", eta=0.7, num_steps=10, window=None, guidance_scale=4.5),
+    "fast": SamplerConfig(kind="ou", eta=1.0, num_steps=10, window=2, guidance_scale=1.0),
+}
+ALGORITHMS = {
+    "paper": GRPOConfig(kl=0.004),
+    "fast": GRPOConfig(kl=0.0, velocity_kl=0.01),
+}
 PHASES = ("rollout", "decode", "reward", "update")
 
 
@@ -68,9 +76,9 @@ def main() -> None:
     adapters = None if options.full else LoraSettings(rank=16)
     with JudgeDesk(compute_beside=device.type != "cpu") as desk:
         forms = [
-            make_form("paper", options, PAPER, None, GRPOConfig(kl=0.004), desk, device),
-            make_form("fast", options, FAST, adapters,
-                      GRPOConfig(kl=0.0, velocity_kl=0.01), desk, device),
+            make_form(name, load_model(find_model(options.model, None, False)), options,
+                      SAMPLERS[name], lora, ALGORITHMS[name], desk, device)
+            for name, lora in (("paper", None), ("fast", adapters))
         ]  # fmt: skip
         times: dict[str, list[dict[str, float]]] = {form.name: [] for form in forms}
         for repeat in range(options.repeats + 1):
@@ -85,6 +93,7 @@ def main() -> None:
 
 def make_form(
     name: str,
+    loaded: tuple[Networks, TextEncoder],
     options: argparse.Namespace,
     sampler: SamplerConfig,
     lora: LoraSettings | None,
@@ -92,8 +101,8 @@ def make_form(
     desk: JudgeDesk,
     device: torch.device,
 ) -> Form:
-    """Load the model once more and set it up."""
-    networks, encoder = load_model(find_model(options.model, None, False))
+    """Set a model up, which nothing else uses."""
+    networks, encoder = loaded
     precision = torch.bfloat16 if options.precision == "bf16" else None
     model = networks.transformer.to(device)
     policy = Policy(model, sampler.guidance_scale, lora, precision)

@@ -72,23 +72,32 @@ class Case:
         return self.rows * train_flops(self.config, self.frames) / 1e9
 
 
-def make_step(case: Case) -> Callable[[str], float]:
-    """A training step in a number format; gives the loss."""
+def make_step(
+    case: Case, device: torch.device | None = None, compiled: bool = False
+) -> Callable[[str], float]:
+    """A training step in a number format; gives the loss.
+
+    ``compiled``: the blocks are, each kind of them once for all.
+    """
     torch.manual_seed(0)
+    device = device or torch.device("cpu")
     config, shape = case.config, (case.rows, case.frames, case.config.latent_channels)
-    model = FlowTransformer(config)
+    model = FlowTransformer(config).to(device)
     for value in model.parameters():
         if not value.any():  # a gate of zero would leave half of the gradients zero
             torch.nn.init.normal_(value, std=0.02)
+    if compiled:
+        compile_blocks(model)
     optimizer = make_optimizer(model.parameters(), OptimConfig(learning_rate=1e-6))
     average = start_average(model)
-    tokens = torch.randn(case.rows, config.num_text_tokens, config.text_dim)
-    features = TextFeatures(tokens, torch.randn(case.rows, config.pooled_dim))
-    data, noise, times = torch.randn(shape), torch.randn(shape), torch.rand(case.rows)
+    tokens = torch.randn(case.rows, config.num_text_tokens, config.text_dim, device=device)
+    features = TextFeatures(tokens, torch.randn(case.rows, config.pooled_dim, device=device))
+    data, noise = torch.randn(shape, device=device), torch.randn(shape, device=device)
+    times = torch.rand(case.rows, device=device)
 
     def step(name: str) -> float:
         optimizer.zero_grad(set_to_none=True)
-        half = torch.autocast("cpu", torch.bfloat16) if name == "bf16" else nullcontext()
+        half = torch.autocast(device.type, torch.bfloat16) if name == "bf16" else nullcontext()
         with half:
             conditions = model.condition(features)
             loss = cfm_loss(lambda z, t: model(z, t, conditions), data, noise, times).mean
@@ -99,6 +108,12 @@ def make_step(case: Case) -> Callable[[str], float]:
         return float(loss.detach())
 
     return step
+
+
+def compile_blocks(model: FlowTransformer) -> None:
+    """Compile the blocks in place: blocks of one kind share the code that is made for the first."""
+    for block in (*model.joint_blocks, *model.single_blocks):
+        block.compile()
 
 
 def timed(call: Callable[[], object]) -> tuple[float, float]:
