@@ -118,6 +118,8 @@ class Parts:
     noise_gain: Float[Tensor, "row frame bin"]
     """Root mean square of the noise's spectrum."""
     sines: Complex[Tensor, "row frame bin"]
+    phase: Float[Tensor, "row frame sine"]
+    """Of the sines in the middle of each frame, radians, whole turns not taken off."""
     sine_hz: Float[Tensor, "row hop sine"]
     sine_share: Float[Tensor, "row hop sine"]
     """Amplitude of a sine, in units of one that fills its band as the mel says."""
@@ -125,8 +127,35 @@ class Parts:
     """Amplitude of the noise in the middle of the band, in the same sense."""
 
 
+@dataclass(frozen=True)
+class KnownPhase:
+    """Where the sines of a tile have to be at one of its frames, since they run on from before."""
+
+    frame: int
+    phase: Float[Tensor, "row sine"]
+
+
+class FrameNoise:
+    """Complex normal noise of every frame, always the same; what is asked for goes forward."""
+
+    def __init__(self, num_bins: int) -> None:
+        self._generator = torch.Generator().manual_seed(NOISE_SEED)
+        self._drawn = torch.empty(0, num_bins, 2)
+        self._first = 0
+
+    def frames(self, start: int, stop: int) -> Float[Tensor, "frame bin 2"]:
+        """Noise of frames ``start`` to ``stop``; what is before ``start`` is forgotten."""
+        num_bins = self._drawn.shape[1]
+        blocks = [self._drawn]
+        while self._first + sum(map(len, blocks)) < stop:
+            blocks.append(torch.randn(NOISE_BLOCK, num_bins, 2, generator=self._generator))
+        self._drawn = torch.cat(blocks)[start - self._first :]
+        self._first = start
+        return self._drawn[: stop - start]
+
+
 class PartsVocoder(nn.Module):
-    """Log-mel (nats) to waveform, hops × hop_samples samples; not tiled: sines run through."""
+    """Log-mel (nats) to waveform, hops × hop_samples samples."""
 
     window: Tensor
     middle_hz: Tensor
@@ -167,25 +196,59 @@ class PartsVocoder(nn.Module):
         """Synthesise; in evaluation mode the noise is the same in every row and call."""
         return self.add(self.parts(mel))
 
+    @torch.no_grad()
     def vocode_tiled(
         self, mel: Float[Tensor, "row band hop"], tile_hops: int
     ) -> Float[Tensor, "row sample"]:
-        """Synthesise in one pass: a hop takes 40 kB, and the sines of a tile need the last.
+        """Synthesise tile by tile, so that memory does not grow with the length.
 
-        On a CPU row by row, whose memory is then used again: the same bits, sooner.
+        Sines and noise run on from tile to tile, and the result is that of one pass up to
+        rounding. On a CPU row by row, whose memory is then used again: the same bits, sooner.
         """
-        if mel.device.type != "cpu":
-            samples: Tensor = self(mel)
-            return samples
-        return torch.cat([self(row) for row in torch.split(mel, 1)])
+        rows = torch.split(mel, 1) if mel.device.type == "cpu" else (mel,)
+        return torch.cat([self._in_tiles(row, tile_hops) for row in rows])
+
+    def _in_tiles(self, mel: Tensor, tile: int) -> Tensor:
+        config, halo, hops = self.config, self.halo_hops, mel.shape[-1]
+        if hops <= tile + 2 * halo:
+            made: Tensor = self(mel)
+            return made
+        per_hop, noise = config.frames_per_hop, FrameNoise(config.num_bins)
+        known, tiles = None, []
+        for start in range(0, hops, tile):
+            stop, first = min(start + tile, hops), max(0, start - halo)
+            last = min(stop + halo, hops)
+            parts = self.parts(mel[..., first:last], known)
+            drawn = noise.frames(first * per_hop, last * per_hop)[None].to(mel.device)
+            samples = self._join(parts, drawn)
+            begin, end = (place * config.hop_samples for place in (start - first, stop - first))
+            tiles.append(samples[:, begin:end])
+            if stop < hops:
+                there = parts.phase[:, (stop - first) * per_hop]
+                known = KnownPhase(min(stop, halo) * per_hop, there.remainder(2 * math.pi))
+        return torch.cat(tiles, dim=1)
 
     def add(self, parts: Parts) -> Float[Tensor, "row sample"]:
         """Draw the noise, and make one sound of the three parts."""
-        noise = self._noise(parts.noise_gain) * parts.noise_gain
+        like = parts.noise_gain
+        rows, num_frames, num_bins = like.shape
+        if self.training:
+            drawn = torch.randn(rows, num_frames, num_bins, 2, device=like.device)
+        else:
+            drawn = FrameNoise(num_bins).frames(0, num_frames)[None].to(like.device)
+        return self._join(parts, drawn)
+
+    def _join(self, parts: Parts, drawn: Tensor) -> Tensor:
+        noise = self._scaled(drawn) * parts.noise_gain
         return self.synthesize(parts.free + noise + parts.sines)
 
-    def parts(self, mel: Float[Tensor, "row band hop"]) -> Parts:
-        """Predict the parts, on the scale of an unnormalised Hann STFT."""
+    def parts(self, mel: Float[Tensor, "row band hop"], known: KnownPhase | None = None) -> Parts:
+        """Predict the parts, on the scale of an unnormalised Hann STFT.
+
+        Args:
+            mel: log-mel in nats.
+            known: where the sines are, for a tile of a longer sound.
+        """
         mel = mel.transpose(1, 2)
         hidden = self.norm_in(self.embed(self._standardized(mel)))
         for block in self.blocks:
@@ -194,9 +257,9 @@ class PartsVocoder(nn.Module):
         peaks = self.peaks((mel - MEL_CENTRE) / MEL_SPREAD).float()
         whole = nullcontext() if mel.is_meta else torch.autocast(mel.device.type, enabled=False)
         with whole:
-            return self._parts(mel.float(), values, peaks)
+            return self._parts(mel.float(), values, peaks, known)
 
-    def _parts(self, mel: Tensor, values: Tensor, peaks: Tensor) -> Parts:
+    def _parts(self, mel: Tensor, values: Tensor, peaks: Tensor, known: KnownPhase | None) -> Parts:
         config = self.config
         rows, hops, _ = mel.shape
         num_cells = config.frames_per_hop * config.num_bins
@@ -216,17 +279,22 @@ class PartsVocoder(nn.Module):
         in_bands = noise_gain[..., self.middle_bin]
         sine_hz = self.middle_hz + self.reach_hz * torch.tanh(pitch)
         log_level = mel[..., : config.num_sines] + self.sine_level + level
+        phase = self._phase(self._per_frame(sine_hz), known)
         return Parts(
             free=torch.complex(envelope * real, envelope * imaginary),
             noise_gain=envelope * noise_gain,
-            sines=self.sine_spectra(sine_hz, log_level.clamp(max=0.5).exp()),
+            sines=self.sine_spectra(sine_hz, log_level.clamp(max=0.5).exp(), phase),
+            phase=phase,
             sine_hz=sine_hz,
             sine_share=(SINE_START + level).clamp(max=LOG_GAIN_RANGE[1]).exp(),
             noise_share=in_bands.reshape(rows, hops, -1, config.num_sines).mean(2),
         )
 
     def sine_spectra(
-        self, sine_hz: Float[Tensor, "row hop sine"], level: Float[Tensor, "row hop sine"]
+        self,
+        sine_hz: Float[Tensor, "row hop sine"],
+        level: Float[Tensor, "row hop sine"],
+        phase: Float[Tensor, "row frame sine"] | None = None,
     ) -> Complex[Tensor, "row frame bin"]:
         """STFT of sines whose phases run on: φ_m = φ_{m-1} + π (f_{m-1} + f_m) · hop / rate.
 
@@ -236,10 +304,11 @@ class PartsVocoder(nn.Module):
         Args:
             sine_hz: frequency of each sine at each hop.
             level: amplitude of each, in units of full scale.
+            phase: φ at each frame; where they begin by themselves if None.
         """
         config = self.config
         sine_hz, level = self._per_frame(sine_hz), self._per_frame(level)
-        phase = self._phase(sine_hz)
+        phase = self._phase(sine_hz) if phase is None else phase
         position = sine_hz * (config.n_fft / self.sample_rate_hz)
         below = position.detach().floor()
         share = (position - below).clamp(1e-3, 1 - 1e-3)  # at 0 and 1 the lobe is 0 / 0
@@ -274,13 +343,14 @@ class PartsVocoder(nn.Module):
         mel = mel.to(self.embed.weight.dtype)
         return _with_taps((mel - MEL_CENTRE) / MEL_SPREAD, 1)
 
-    def _phase(self, sine_hz: Tensor) -> Tensor:
+    def _phase(self, sine_hz: Tensor, known: KnownPhase | None = None) -> Tensor:
         """Running phase at the middle of each frame, radians, sums kept small by whole turns."""
         turns = sine_hz * (self.config.frame_hop / self.sample_rate_hz)
         steps = 0.5 * (turns[:, 1:] + turns[:, :-1])
         steps = steps - steps.detach().round()
         start = self.start_phase.expand(len(steps), 1, -1)
-        return 2 * math.pi * torch.cat([start, steps], dim=1).cumsum(1)
+        phase = 2 * math.pi * torch.cat([start, steps], dim=1).cumsum(1)
+        return phase if known is None else phase + (known.phase - phase[:, known.frame])[:, None]
 
     def _per_frame(self, values: Tensor) -> Tensor:
         """From one value a hop to one a frame, on the line between hops."""
@@ -288,24 +358,13 @@ class PartsVocoder(nn.Module):
         longer = F.interpolate(values.transpose(1, 2), scale_factor=scale, mode="linear")
         return longer.transpose(1, 2)
 
-    def _noise(self, like: Float[Tensor, "row frame bin"]) -> Complex[Tensor, "_ frame bin"]:
+    def _scaled(self, drawn: Float[Tensor, "_ frame bin 2"]) -> Complex[Tensor, "_ frame bin"]:
         """Complex normal noise whose overlapping frames sum to the power of their gain.
 
         The inverse STFT keeps a 1 / √(n_fft Σw²/hop) of the amplitude of independent frames, where
         frames of one wave would keep 1 / √Σw².
         """
-        rows, num_frames, num_bins = like.shape
         gain = math.sqrt(self.config.n_fft / self.config.frame_hop)
-        shape = (num_frames, num_bins, 2)
-        if self.training:
-            drawn = torch.randn(rows, *shape, device=like.device)
-        else:
-            generator = torch.Generator().manual_seed(NOISE_SEED)
-            blocks = [
-                torch.randn(NOISE_BLOCK, *shape[1:], generator=generator)
-                for _ in range(-(-num_frames // NOISE_BLOCK))
-            ]
-            drawn = torch.cat(blocks)[None, :num_frames].to(like.device)
         return torch.view_as_complex(drawn * (gain / math.sqrt(2)))
 
     def _overlap(self, frames: Tensor) -> Tensor:

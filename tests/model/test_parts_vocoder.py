@@ -10,6 +10,7 @@ from torch import Tensor
 from resonate_audio.audio.mel import MEL_44K, MelConfig, MelFrontEnd, mel_basis
 from resonate_audio.model.parts_vocoder import (
     NOISE_BLOCK,
+    FrameNoise,
     PartsVocoder,
     PartsVocoderConfig,
     envelope_guess,
@@ -90,7 +91,8 @@ def test_noise_of_a_flat_gain_is_as_loud_as_the_noise_it_was_measured_on() -> No
     vocoder = small()
     deviation = 0.1
     gain = deviation * vocoder.window.norm()  # root mean square of a bin of white noise
-    wave = vocoder.synthesize(vocoder._noise(torch.zeros(1, 2000, 65)) * gain)
+    drawn = FrameNoise(65).frames(0, 2000)[None]
+    wave = vocoder.synthesize(vocoder._scaled(drawn) * gain)
     assert float(wave[:, 256:-256].std()) == pytest.approx(deviation, rel=0.05)
 
 
@@ -154,9 +156,30 @@ def test_a_longer_sound_begins_like_a_shorter_one() -> None:
     torch.testing.assert_close(vocoder(mel)[:, : short.shape[1]], short, atol=1e-6, rtol=0)
 
 
-def test_tiles_give_the_same_samples() -> None:
+@pytest.mark.parametrize("tile", [1, 11, 64, 89])
+def test_tiles_give_the_same_samples(tile: int) -> None:
     vocoder, mel = small(), mels(90, rows=2)
-    assert torch.equal(vocoder.vocode_tiled(mel, 11), vocoder(mel))
+    torch.nn.init.normal_(vocoder.peaks.say.weight)
+    with torch.no_grad():
+        vocoder.head.bias[-30:-15].normal_(generator=torch.Generator().manual_seed(1))
+        whole = vocoder(mel)
+    tiled = vocoder.vocode_tiled(mel, tile)
+    torch.testing.assert_close(tiled, whole, atol=1e-5 * float(whole.abs().max()), rtol=0)
+
+
+def test_noise_goes_on_from_tile_to_tile() -> None:
+    whole, parts = FrameNoise(3).frames(0, 700), FrameNoise(3)
+    for start, stop in ((0, 10), (5, 300), (290, 291), (291, 700)):
+        assert torch.equal(parts.frames(start, stop), whole[start:stop])
+
+
+def test_a_long_sound_takes_the_memory_of_a_tile() -> None:
+    """Counted: what a pass over so many hops would hold is never there at once."""
+    vocoder, seen = small(), []
+    vocoder.norm_in.register_forward_hook(lambda module, inputs, out: seen.append(out.shape[1]))
+    vocoder.vocode_tiled(mels(1000), 50)
+    assert max(seen) <= 50 + 2 * vocoder.halo_hops
+    assert len(seen) == 20
 
 
 def test_shares_are_amplitudes_against_what_the_mel_says() -> None:
