@@ -12,7 +12,7 @@ from pydantic import Field
 
 from resonate_audio.audio.io import write_audio
 from resonate_audio.core.config import FrozenConfig, GivenPath
-from resonate_audio.core.progress import format_duration
+from resonate_audio.core.progress import format_duration, told
 from resonate_audio.core.sampling import OpenSettings
 from resonate_audio.core.types import Audio, Waveform
 from resonate_audio.pipeline.guests.guest import Guest
@@ -22,8 +22,6 @@ from resonate_audio.rewards.desk import score_now
 from resonate_audio.training.loop.progress import append_metrics, keep_metrics_until
 from resonate_audio.training.reinforce.experience import Experience, attenuate
 from resonate_audio.training.reinforce.trainer import TAKES_LOG
-
-TELL_EVERY_S = 10.0
 
 
 class EvaluationConfig(OpenSettings, FrozenConfig):
@@ -89,8 +87,9 @@ class Evaluator:
     def generate(self) -> Waveform | None:
         """One sound a prompt, attenuated to a peak of 1 where it is louder; None: broken off."""
         sampling = self.resonate.config.sampling(self.duration_s, **self.config.asked())
-        made, told = list[Waveform](), time.monotonic()
-        for rows in torch.split(torch.arange(len(self.prompts)), self.config.rows_per_batch):
+        batches = torch.split(torch.arange(len(self.prompts)), self.config.rows_per_batch)
+        made = list[Waveform]()
+        for rows in told(batches, len(batches), lambda text: self.tell(f"evaluation:{text}")):
             if self.is_stopping():
                 return None
             texts = [self.prompts[row] for row in rows]
@@ -101,9 +100,6 @@ class Evaluator:
                 sampling,
             )
             made.append(self.resonate.to_waveform(latents))
-            if time.monotonic() - told > TELL_EVERY_S:
-                told = time.monotonic()
-                self.tell(f"evaluation: {int(rows[-1]) + 1} of {len(self.prompts)} sounds made")
         samples = torch.cat([wave.samples for wave in made])
         return attenuate(Waveform(samples, made[0].sample_rate_hz))
 
