@@ -42,7 +42,7 @@ PASSAGE_S = 0.060
 GO_ON_S = 0.060
 """How far a source is carried on by prediction where it is extended, so that its last latents do
 not hear an end."""
-CONTEXT_S = 0.5
+CONTEXT_S = 0.25
 """What the model hears beside the stretches that it makes anew."""
 PART_FADE_S = 0.25
 """Passage from one prompt of a sequence to the next."""
