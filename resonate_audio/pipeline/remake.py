@@ -42,8 +42,9 @@ PASSAGE_S = 0.060
 GO_ON_S = 0.060
 """How far a source is carried on by prediction where it is extended, so that its last latents do
 not hear an end."""
-CONTEXT_S = 0.25
-"""What the model hears beside the stretches that it makes anew."""
+CONTEXT_S, SEAM_CONTEXT_S = 0.25, 0.5
+"""What the model hears beside the stretches that it makes anew, and beside the seam of a loop: ends
+that fade away lie there, and with less the seam would fade as they do."""
 PART_FADE_S = 0.25
 """Passage from one prompt of a sequence to the next."""
 QUIET_S = 0.020
@@ -245,7 +246,8 @@ def in_place(model: Stations, work: Work, source: Audio) -> Rows:
     assert edit.seam_s is not None
     half, seam = length // 2, max(1, round(edit.seam_s * rate_hz))
     turned = Audio(np.roll(source.samples, half), rate_hz)
-    rows = fill(model, work, turned, [(half - seam // 2, half - seam // 2 + seam)])
+    spans = [(half - seam // 2, half - seam // 2 + seam)]
+    rows = fill(model, work, turned, spans, SEAM_CONTEXT_S)
     return [(np.roll(row, -half), gain) for row, gain in rows]
 
 
@@ -258,17 +260,24 @@ def carried_on(source: Audio, before: int, after: int) -> Samples:
     return np.concatenate([room[0], head, source.samples, tail, room[1]])
 
 
-def fill(model: Stations, work: Work, source: Audio, spans: Sequence[tuple[int, int]]) -> Rows:
+def fill(
+    model: Stations,
+    work: Work,
+    source: Audio,
+    spans: Sequence[tuple[int, int]],
+    context_s: float = CONTEXT_S,
+) -> Rows:
     """Make stretches of a source anew, one take a row.
 
     Every latent frame that a stretch touches is solved, the others are held; the model hears
-    `CONTEXT_S` on either side, and everything between two stretches.
+    ``context_s`` on either side, and everything between two stretches.
 
     Args:
         model: whose front end, networks and rate are used.
         work: prompts, seeds and settings.
         source: at its own rate.
         spans: first and last (excluded) sample of each stretch, rising.
+        context_s: seconds.
 
     Returns:
         The source with its stretches made anew, at its own rate, and the gain of the new sound.
@@ -277,7 +286,7 @@ def fill(model: Stations, work: Work, source: Audio, spans: Sequence[tuple[int, 
     rate_hz, frame = config.mel.sample_rate_hz, config.frame_samples
     wave = resample(source.samples, source.sample_rate_hz, rate_hz)
     is_free = touched(spans, rate_hz / source.sample_rate_hz / frame, -(-len(wave) // frame))
-    first, last = region(is_free, math.ceil(CONTEXT_S * config.frame_rate_hz))
+    first, last = region(is_free, math.ceil(context_s * config.frame_rate_hz))
     data = encode(model, wave[first * frame : last * frame])
     data = data.expand(len(work.batch.seeds), -1, -1)
     draw = noise_stream(work.batch.seeds, *data.shape[1:])

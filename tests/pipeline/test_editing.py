@@ -464,3 +464,15 @@ def test_a_plain_recipe_is_written_as_before(tiny: Resonate) -> None:
 def test_resampling_there_and_back_is_not_what_keeps_the_bits() -> None:
     back = resample(resample(recording(1.0, 44_100).samples, 44_100, RATE_HZ), RATE_HZ, 44_100)
     assert not np.array_equal(back, recording(1.0, 44_100).samples)
+
+
+@pytest.mark.parametrize("prompt", ["wind blows", "rain falls on leaves"])
+def test_the_seam_of_a_loop_does_not_fade_as_the_ends_did(prompt: str) -> None:
+    """Hearing a quarter of a second, nano made seams of 5 to 7 dB less."""
+    model = Resonate.from_pretrained("nano", device="cpu")
+    [sound] = model.generate(prompt, duration_s=4.0, seeds=1)
+    rate_hz = sound.sample_rate_hz
+    [loop] = model.loop(sound, seeds=1)
+    seam = np.concatenate([loop.samples[-rate_hz // 5 :], loop.samples[: rate_hz // 5]])
+    body = loop.samples[rate_hz : 2 * rate_hz]
+    assert abs(20 * np.log10(seam.std() / body.std())) < 3
