@@ -42,6 +42,7 @@ from training_step import Case, compile_blocks, make_step
 from velocity import DIRECT_TAPS, count_gflop
 
 from resonate_audio import Resonate
+from resonate_audio.core.errors import InputError
 from resonate_audio.core.types import Waveform
 from resonate_audio.flow.guidance import guided
 from resonate_audio.model.flow_transformer import FlowTransformer
@@ -133,7 +134,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where the numbers go")
     parser.add_argument("--budget-s", type=float, default=460.0)
     options = parser.parse_args()
-    device = choose_device(options.device)
+    try:
+        device = choose_device(options.device)
+    except InputError as error:
+        parser.error(str(error))
     report = Report(device, options.json, time.monotonic() + options.budget_s)
     measure_all(report, Sizes(lambda: random_model(RESONATE)))
 
@@ -209,6 +213,7 @@ def wait_for(device: torch.device) -> None:
 def measure_products(report: Report, sizes: Sizes) -> dict[str, float]:
     """Rates of large products, TFLOP/s, by number format; float32 as the trainer sets it."""
     rates: dict[str, float] = {}
+    before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
 
@@ -219,6 +224,7 @@ def measure_products(report: Report, sizes: Sizes) -> dict[str, float]:
             return {"TFLOP/s": rates[name]}
 
         report.measure("large products", name, multiply)
+    torch.backends.cuda.matmul.fp32_precision = before
     return rates
 
 
