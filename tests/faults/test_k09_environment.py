@@ -367,6 +367,7 @@ VARIABLES = {
     "RESONATE_API_KEY": ("short", "with blank inside", "abcdefghij\n", "\udcff" * 9),
     "RAY_TMPDIR": ("/tmp/" + "x" * 90,),
     "TMPDIR": ("/tmp/" + "x" * 90,),
+    "GOMP_SPINCOUNT": (),
     "RAY_BACKEND_LOG_LEVEL": (),
     "RAY_DATA_LOG_LEVEL": (),
     # Of trackers, which go by whatever they hold; one that fails is told, and the training goes on.

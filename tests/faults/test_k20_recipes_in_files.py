@@ -89,7 +89,7 @@ def test_replay_refuses_it_in_one_line_and_at_once(
     path.write_bytes(with_comment(comment({"model": "nano"} | changes, pack=True)))
     started = time.process_time()
     assert run(["replay", str(path), "--device", "cpu"]) == 2
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 60  # ten of them load nano where processors are slow
     said = [line for line in capsys.readouterr().err.splitlines() if "loading" not in line]
     assert len(said) == 1, said
     assert len(said[0]) < 1_000
