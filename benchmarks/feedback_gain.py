@@ -45,11 +45,7 @@ def main() -> None:
     print(f"nano: {told(before)}", flush=True)
     gains = []
     for name in options.taught:
-        taught = (
-            Resonate.from_pretrained(name, device="cpu")
-            if name == "nano-grpo"
-            else Resonate.from_pretrained("nano", device="cpu", adapters=[name])
-        )
+        taught = taught_model(name)
         after = judged(taught, lines)
         gains.append(after.mean(1) - before.mean(1))
         print(f"{name}: {told(after)}")
@@ -59,6 +55,13 @@ def main() -> None:
             print(f"  {form} {chosen.sum()}: {intervals([gains[-1][chosen]])}", flush=True)
     if len(gains) > 1:
         print(f"a run, over {len(gains)} runs and the prompts: {intervals(gains)}")
+
+
+def taught_model(name: str) -> Resonate:
+    """``nano-grpo``, or `nano` with an adapter."""
+    if name == "nano-grpo":
+        return Resonate.from_pretrained(name, device="cpu")
+    return Resonate.from_pretrained("nano", device="cpu", adapters=[name])
 
 
 def judged(

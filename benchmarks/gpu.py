@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -35,14 +34,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from grpo_step import ALGORITHMS, SAMPLERS, TEXTS, make_form, run_step
+from grpo_step import ALGORITHMS, SAMPLERS, TEXTS, make_form, run_step, synchronise
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from training_step import Case, compile_blocks, make_step
+from training_step import Case, compile_blocks, leave_nothing_zero, make_step
 from velocity import DIRECT_TAPS, count_gflop
 
 from resonate_audio import Resonate
 from resonate_audio.core.errors import InputError
+from resonate_audio.core.files import atomic_path
 from resonate_audio.core.types import Waveform
 from resonate_audio.flow.guidance import guided
 from resonate_audio.model.flow_transformer import FlowTransformer
@@ -112,9 +112,8 @@ class Report:
         if self.path is None:
             return
         about = {"device": device_name(self.device), "torch": torch.__version__}
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(about | self.found, indent=2), encoding="utf-8")
-        os.replace(partial, self.path)
+        with atomic_path(self.path) as partial:
+            partial.write_text(json.dumps(about | self.found, indent=2), encoding="utf-8")
 
 
 def format_value(value: object) -> str:
@@ -164,10 +163,7 @@ def random_model(config: ModelConfig) -> Loaded:
         dim=config.transformer.text_dim,
     )  # fmt: skip
     networks = build_networks(config.model_copy(update={"text_encoder": text}))
-    with torch.no_grad():
-        for value in networks.transformer.parameters():
-            if not value.any():
-                torch.nn.init.normal_(value, std=0.02)
+    leave_nothing_zero(networks.transformer)
     words = ["[PAD]", "[UNK]", *sorted({word for line in TEXTS for word in line.split()})]
     tokenizer = Tokenizer(
         models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="[UNK]")
@@ -191,23 +187,17 @@ def ready(sizes: Sizes, device: torch.device) -> Resonate:
 # The measurements.
 
 
-def seconds_of(work: Callable[[], object], device: torch.device, repeats: int) -> float:
+def seconds_of(work: Callable[[], object], repeats: int) -> float:
     """Best time on the clock, everything on the device done; one call before is not counted."""
     best = float("inf")
     for number in range(repeats + 1):
-        wait_for(device)
+        synchronise()
         began = time.perf_counter()
         work()
-        wait_for(device)
+        synchronise()
         if number:
             best = min(best, time.perf_counter() - began)
     return best
-
-
-def wait_for(device: torch.device) -> None:
-    """Until what was asked of it is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def measure_products(report: Report, sizes: Sizes) -> dict[str, float]:
@@ -219,7 +209,7 @@ def measure_products(report: Report, sizes: Sizes) -> dict[str, float]:
 
         def multiply(name: str = name, dtype: torch.dtype = dtype) -> Row:
             factors = torch.randn(2, sizes.product, sizes.product, device=report.device).to(dtype)
-            took = seconds_of(lambda: factors[0] @ factors[1], report.device, sizes.repeats)
+            took = seconds_of(lambda: factors[0] @ factors[1], sizes.repeats)
             rates[name] = 2e-12 * sizes.product**3 / took
             return {"TFLOP/s": rates[name]}
 
@@ -256,12 +246,12 @@ def measure_generation(report: Report, sizes: Sizes, rates: dict[str, float]) ->
             negative = model.encode_negative([""] * clips)
             seeds = range(clips)
             flow_s = seconds_of(
-                lambda: model.sample_latents(features, negative, seeds, sampling), report.device, 1
+                lambda: model.sample_latents(features, negative, seeds, sampling), 1
             )
             latents = model.sample_latents(features, negative, seeds, sampling)
             mel = model.decode(latents)
-            decode_s = seconds_of(lambda: model.decode(latents), report.device, 1)
-            vocode_s = seconds_of(lambda: model.vocode(mel), report.device, 1)
+            decode_s = seconds_of(lambda: model.decode(latents), 1)
+            vocode_s = seconds_of(lambda: model.vocode(mel), 1)
             tflop = sizes.steps * clips * flow_tflop(model.config, sizes.duration_s)
             whole = flow_s + decode_s + vocode_s
             return {
@@ -289,7 +279,7 @@ def measure_evaluations(report: Report, sizes: Sizes, rates: dict[str, float]) -
         calls[clips] = lambda velocity=velocity, z=z, t=t: velocity(z, t)
 
     def timed(call: Callable[[], object], clips: int) -> Row:
-        took = seconds_of(call, report.device, sizes.repeats)
+        took = seconds_of(call, sizes.repeats)
         work = clips * flow_tflop(model.config, sizes.duration_s)
         return {"seconds": took} | share(work, took, rate)
 
@@ -359,7 +349,7 @@ def measure_training(report: Report, sizes: Sizes, rates: dict[str, float]) -> N
             def train(rows: int = rows, compiled: bool = compiled) -> Row:
                 case = Case(config.name, config.transformer, rows, frames)
                 step = make_step(case, report.device, compiled)
-                took = seconds_of(lambda: step("bf16"), report.device, sizes.repeats)
+                took = seconds_of(lambda: step("bf16"), sizes.repeats)
                 work = share(case.gflop / 1000, took, rates.get("bfloat16"))
                 return {"seconds": took, "sounds/s": rows / took} | work
 
@@ -382,8 +372,8 @@ def measure_judges(report: Report, sizes: Sizes) -> None:
                 wave = Waveform(samples[list(which)], 44_100)
                 score_now(judge, wave, [texts[row] for row in which])
 
-            together = seconds_of(lambda: answer(range(rows)), report.device, sizes.repeats)
-            each = seconds_of(lambda: one_by_one(answer, rows), report.device, 1)
+            together = seconds_of(lambda: answer(range(rows)), sizes.repeats)
+            each = seconds_of(lambda: one_by_one(answer, rows), 1)
             return {"together s": together, "one by one s": each, "ratio": each / together}
 
         report.measure("judges", f"{name}, {rows} x {seconds:g} s", ask)
@@ -406,7 +396,6 @@ def measure_nano(report: Report, sizes: Sizes) -> None:
                 lambda: nano.generate(
                     texts, seeds=0, duration_s=sizes.duration_s, batch_size=clips
                 ),
-                report.device,
                 sizes.repeats,
             )
             return {"seconds": took, "sounds/s": clips / took}

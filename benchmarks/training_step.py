@@ -83,9 +83,7 @@ def make_step(
     device = device or torch.device("cpu")
     config, shape = case.config, (case.rows, case.frames, case.config.latent_channels)
     model = FlowTransformer(config).to(device)
-    for value in model.parameters():
-        if not value.any():  # a gate of zero would leave half of the gradients zero
-            torch.nn.init.normal_(value, std=0.02)
+    leave_nothing_zero(model)
     if compiled:
         compile_blocks(model)
     optimizer = make_optimizer(model.parameters(), OptimConfig(learning_rate=1e-6))
@@ -108,6 +106,13 @@ def make_step(
         return float(loss.detach())
 
     return step
+
+
+def leave_nothing_zero(model: FlowTransformer) -> None:
+    """Draw the weights that begin at zero: such a gate would leave half of the gradients zero."""
+    for value in model.parameters():
+        if not value.any():
+            torch.nn.init.normal_(value, std=0.02)
 
 
 def compile_blocks(model: FlowTransformer) -> None:

@@ -16,6 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from feedback_gain import taught_model
 
 from resonate_audio import Resonate
 from resonate_audio.core.documents.json_text import read_json_lines
@@ -39,11 +40,7 @@ def main() -> None:
     prompts = [line["prompt"] for _, line in read_json_lines(PROMPTS_FOLDER / "held-out.jsonl")]
     rng = np.random.default_rng(0)
     for name in options.taught:
-        taught = (
-            Resonate.from_pretrained(name, device="cpu")
-            if name == "nano-grpo"
-            else Resonate.from_pretrained("nano", device="cpu", adapters=[name])
-        )
+        taught = taught_model(name)
         ratios = np.concatenate(
             [
                 ratios_by_step(nano, taught, prompts[start : start + ROWS], start)

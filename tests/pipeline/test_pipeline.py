@@ -249,7 +249,7 @@ def test_decoding_in_tiles_equals_decoding_at_once(
     tiled = tiny.decode(station)
     torch.testing.assert_close(tiled.values, mel.values, atol=1e-5, rtol=1e-5)
     # The running phase of a sine is summed tile by tile, and rounded there.
-    torch.testing.assert_close(tiny.vocode(mel).samples, samples, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(tiny.vocode(mel).samples, samples, atol=5e-5, rtol=1e-4)
 
 
 def test_stations_carry_their_rates(tiny: Resonate) -> None:

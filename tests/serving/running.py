@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,19 @@ QUICK = {"num_inference_steps": 2, "audio_length": 1.0}
 class Running:
     """A server on a free port of loopback, and a client of it."""
 
-    def __init__(self, home: Path, *options: str, key: str | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *options: str,
+        key: str | None = None,
+        start: Sequence[str] = ("-c", START),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start it by ``start``, with one thread unless an ``environment`` is given."""
         self.log = home.with_name(f"{home.name}.log")
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "RESONATE_API_KEY": key or ""}
-        command = [sys.executable, "-c", START, "--home", str(home), "--port", "0", *options]
+        if environment is None:
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "RESONATE_API_KEY": key or ""}
+        command = [sys.executable, *start, "--home", str(home), "--port", "0", *options]
         with self.log.open("ab") as log:
             offset = log.tell()
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)

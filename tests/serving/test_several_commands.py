@@ -6,17 +6,20 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
-import httpx2
 import pytest
+from running import Running
 
 from resonate_audio.__main__ import SPINS, share_cores
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+
+def plain_environment() -> dict[str, str]:
+    """As a user's shell has it: every command takes all cores."""
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES}
 
 
 @pytest.mark.parametrize(
@@ -44,19 +47,14 @@ def test_it_is_said_before_torch_is_loaded() -> None:
         "try: command.main()\n"
         "finally: import os; print(os.environ['GOMP_SPINCOUNT'])\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    line = [sys.executable, "-c", code]
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        line, env=plain_environment(), capture_output=True, text=True, check=False
     )
     assert done.stdout.split()[-1] == str(SPINS), done.stderr
 
 
 # Minutes: serving, judging, loading and training at once.
-
-
-def plain_environment() -> dict[str, str]:
-    """As a user's shell has it: every command takes all cores."""
-    return {name: value for name, value in os.environ.items() if name not in VARIABLES}
 
 
 def command(folder: Path, *words: str) -> None:
@@ -66,29 +64,6 @@ def command(folder: Path, *words: str) -> None:
         line, cwd=folder, env=plain_environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[httpx2.Client]:
-    """A server of nano as `resonate serve` starts it."""
-    line = [sys.executable, "-m", "resonate_audio", "serve", "--port", "0", "--home", "home"]
-    log = folder / "server.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            line, cwd=folder, env=plain_environment(), stdout=out, stderr=out
-        )
-    try:
-        until_s = time.monotonic() + 180
-        while "listening on " not in log.read_text():
-            assert time.monotonic() < until_s, log.read_text()
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.1)
-        url = log.read_text().partition("listening on ")[2].split("/ ")[0]
-        with httpx2.Client(base_url=url, timeout=600) as client:
-            yield client
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
 
 
 @pytest.mark.slow
@@ -104,7 +79,7 @@ def test_serving_judging_loading_and_training_at_once_take_no_longer_than_in_tur
     def serve() -> None:
         for seed in range(12):
             body = {"input": "rain", "seed": seed, "audio_length": 10.0}
-            answer = client.post("/v1/audio/generate", json=body)
+            answer = server.client.post("/v1/audio/generate", json=body)
             assert answer.status_code == 200, answer.text
 
     def judge() -> None:
@@ -120,7 +95,8 @@ def test_serving_judging_loading_and_training_at_once_take_no_longer_than_in_tur
         command(tmp_path, "train", "sft", "--folder", str(sounds), *options)
 
     works = (serve, judge, load, train)
-    with serving(tmp_path) as client:
+    start = ("-m", "resonate_audio", "serve")
+    with Running(tmp_path / "home", start=start, environment=plain_environment()) as server:
         serve()
         alone = 0.0
         for work in works:
