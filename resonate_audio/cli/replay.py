@@ -98,6 +98,7 @@ def regenerate(
     """Run the recipe on the model, device and number format it records."""
     from resonate_audio.pipeline.path import Resonate
 
+    recipe.sampling()  # out of range is refused before anything is loaded
     name = model or recipe.model
     say(f"loading {name}")
     try:

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -15,7 +14,6 @@ from test_k14_optional_data import with_comment
 from resonate_audio.audio.embedded import MAX_ROWS, RECIPE_KEY, format_recipe, parse_recipe
 from resonate_audio.audio.io import read_audio, read_recipe
 from resonate_audio.core.errors import AudioError, InputError, ResonateError
-from resonate_audio.pipeline.path import Resonate
 
 FIELDS = json.loads(format_recipe(recipe_of(1, 5)))[RECIPE_KEY]
 HUGE = "x" * 200_000
@@ -79,15 +77,8 @@ def test_settings_are_held_to_the_ranges_of_a_request(name: str) -> None:
         use()
 
 
-@pytest.fixture(scope="module")
-def libraries_loaded() -> None:
-    """What the first model of a process imports, which takes seconds, is not part of an answer."""
-    Resonate.from_pretrained("nano", device="cpu")
-
-
-@pytest.mark.usefixtures("libraries_loaded")
 @pytest.mark.parametrize("name", BEYOND | NOT_ASKED_FOR)
-def test_replay_refuses_it_in_one_line_and_at_once(
+def test_replay_refuses_it_in_one_line_before_it_loads_a_model(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from resonate_audio.cli.main import run
@@ -95,10 +86,8 @@ def test_replay_refuses_it_in_one_line_and_at_once(
     changes = (BEYOND | NOT_ASKED_FOR)[name]
     path = tmp_path / "a.flac"
     path.write_bytes(with_comment(comment({"model": "nano"} | changes, pack=True)))
-    started = time.process_time()
     assert run(["replay", str(path), "--device", "cpu"]) == 2
-    assert time.process_time() - started < 10
-    said = [line for line in capsys.readouterr().err.splitlines() if "loading" not in line]
+    said = capsys.readouterr().err.splitlines()
     assert len(said) == 1, said
     assert len(said[0]) < 1_000
 
