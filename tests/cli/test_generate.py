@@ -169,7 +169,7 @@ def test_a_disk_that_fills_up_keeps_finished_files_and_no_half_one(
         preexec_fn=limit,
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("resonate: a.wav: ")

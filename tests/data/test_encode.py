@@ -219,7 +219,12 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
 
     arguments = ("shard", manifest, "-o", tmp_path / "out", "--clips-per-shard", 2)
     done = subprocess.run(
-        command(*arguments), preexec_fn=no_large_files, capture_output=True, text=True, check=False
+        command(*arguments),
+        preexec_fn=no_large_files,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("resonate: ")]

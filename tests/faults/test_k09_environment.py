@@ -159,7 +159,7 @@ def call(place: Path, around: Surroundings, words: list[str]) -> subprocess.Comp
     )
 
 
-QUICK = ("no home and an unknown user", "no address of a hub", "a full stdout", "no locale")
+QUICK = ("no home and an unknown user", "no address of a hub")
 """Environments that differ most; the others are tried among the slow tests."""
 
 

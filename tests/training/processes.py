@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from resonate_audio.cli.main import run as resonate
 from resonate_audio.training.loop.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 
 HERE = Path(__file__).parent
@@ -18,14 +19,25 @@ CALM = {"learning_rate": 1e-3, "warmup_steps": 2, "eps": 1e-3}
 """Adam with a large ε: with a small one it would blow rounding up to whole steps."""
 
 
+def write(recipe: dict[str, Any], name: str, **run: Any) -> Path:
+    """The recipe of a run of its own folder ``name``."""
+    output = Path(recipe["run"]["output"]).with_name(name)
+    file = output.with_suffix(".yaml")
+    changed = recipe["run"] | {"output": str(output), "num_threads": 1} | run
+    file.write_text(yaml.safe_dump(recipe | {"run": changed}))
+    return file
+
+
+def run_here(verb: str, recipe: dict[str, Any], name: str) -> None:
+    """Run alone, in this process, which has loaded everything already."""
+    assert resonate(["train", verb, "--recipe", str(write(recipe, name))]) == 0
+
+
 def start(
     world: int, verb: str, recipe: dict[str, Any], name: str, restarts: int = 0, **run: Any
 ) -> "subprocess.Popen[str]":
     """Start a run of its own folder ``name`` in ``world`` processes."""
-    output = Path(recipe["run"]["output"]).with_name(name)
-    file = output.with_suffix(".yaml")
-    changed = recipe["run"] | {"output": str(output)} | run
-    file.write_text(yaml.safe_dump(recipe | {"run": changed}))
+    file = write(recipe, name, **run)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
     launcher += [f"--max-restarts={restarts}", "--monitor-interval=0.1"]
     command = ["-m", "resonate_audio", "train", verb, "--recipe", str(file)]

@@ -87,10 +87,10 @@ def dppo_step(
         masked = dppo_loss(
             taken.log_prob, replay.old_log_prob, divergence, replay.advantage, config.threshold
         )
-        anchor = pull_to_reference(policy, replay, schedule, config.kl, config.velocity_kl)
-        loss = masked.rows.mean() + anchor.loss
+        pull = pull_to_reference(policy, replay, schedule, config.kl, config.velocity_kl)
+        loss = masked.rows.mean() + pull.loss
         (replay.share * loss).backward()  # type: ignore[no-untyped-call]
-        tally.add(replay.share, loss=loss, kl=anchor.kl, velocity_kl=anchor.velocity_kl)
+        tally.add(replay.share, loss=loss, **pull.measured)
         tally.add(
             replay.share, kl_to_rollout=divergence.mean(), masked=masked.masked.float().mean()
         )

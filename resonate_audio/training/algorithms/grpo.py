@@ -112,9 +112,9 @@ def grpo_step(
         surrogate = grpo_loss(
             replay.taken.log_prob, replay.old_log_prob, replay.advantage, config.clip
         )
-        anchor = pull_to_reference(policy, replay, schedule, config.kl, config.velocity_kl)
-        loss = surrogate.rows.mean() + anchor.loss
+        pull = pull_to_reference(policy, replay, schedule, config.kl, config.velocity_kl)
+        loss = surrogate.rows.mean() + pull.loss
         (replay.share * loss).backward()  # type: ignore[no-untyped-call]
-        tally.add(replay.share, loss=loss, kl=anchor.kl, velocity_kl=anchor.velocity_kl)
+        tally.add(replay.share, loss=loss, **pull.measured)
         tally.add_surrogate(replay.share, surrogate.ratio, surrogate.above, surrogate.below)
     return tally.result()

@@ -127,38 +127,31 @@ def _joined(values: Metrics, join: Callable[[Tensor], Tensor]) -> Metrics:
 
 
 @dataclass(frozen=True)
-class Anchor:
-    """Pull of the reference on some replayed steps."""
+class Pull:
+    """Pull of the reference, the model before training."""
 
     loss: Float[Tensor, ""]
-    kl: Float[Tensor, ""]
-    """``gaussian_kl`` per dimension."""
-    velocity_kl: Float[Tensor, ""]
+    measured: Metrics
+    """Distances from the reference, by name in the log; empty where it was not asked."""
 
 
 def pull_to_reference(
     policy: Policy, replay: Replay, schedule: SDESchedule, kl: float, velocity_kl: float
-) -> Anchor:
-    """Weighted divergences from the model before training; nothing is computed for weights of 0."""
-    zero = replay.velocity.new_zeros(())
+) -> Pull:
+    """Weighted divergences on replayed steps; nothing is computed for weights of 0.
+
+    Measures ``kl``, the ``gaussian_kl`` per dimension, and ``velocity_kl``, the
+    ``velocity_distance``.
+    """
     if not (kl or velocity_kl):
-        return Anchor(zero, zero, zero)
+        return Pull(replay.velocity.new_zeros(()), {})
     items = replay.items
     reference = policy.bind_reference(items.features)(items.state, replay.levels)
     there = sde_step(items.state, reference, items.step, schedule, next_state=items.next_state)
     step_kl = gaussian_kl(replay.taken.mean, there.mean, replay.taken.std).mean()
     distance = velocity_distance(replay.velocity, reference).mean()
-    return Anchor(kl * step_kl + velocity_kl * distance, step_kl, distance)
-
-
-@dataclass(frozen=True)
-class Pull:
-    """Pull of the reference on regressed velocities."""
-
-    loss: Float[Tensor, ""]
-    measured: Metrics
-    """``velocity_kl``, the ``velocity_distance``, and ``velocity_norm``, the ``norm_ratio``; empty
-    where the reference was not asked."""
+    loss = kl * step_kl + velocity_kl * distance
+    return Pull(loss, {"kl": step_kl, "velocity_kl": distance})
 
 
 def pull_velocity(
@@ -168,7 +161,7 @@ def pull_velocity(
     velocity_kl: float,
     norm_guard: float,
 ) -> Pull:
-    """Pull noised takes towards the reference; nothing is computed for weights of 0."""
+    """``pull_from`` the reference on noised takes; nothing is computed for weights of 0."""
     if not (velocity_kl or norm_guard):
         return Pull(velocity.new_zeros(()), {})
     bound = policy.bind_reference(noised.features, policy.regressed_guidance)
@@ -194,6 +187,8 @@ def pull_from(
         reference: v_ref of the model before training at the same states.
         velocity_kl: w.
         norm_guard: λ.
+
+    Measures ``velocity_kl``, the ``velocity_distance``, and ``velocity_norm``, the ``norm_ratio``.
     """
     distance = velocity_distance(velocity, reference).mean()
     norm = norm_ratio(velocity, reference)

@@ -17,6 +17,7 @@ from resonate_audio.evaluation.tta_bench.prompts import read_tta_bench
 
 FILES = Path(__file__).parents[4] / "shared" / "data" / "ttabench"
 NUM_PROMPTS = 10
+SHORT = ["--steps", "2", "--duration", "2"]
 OPTIONS = {
     "robustness": ["--metric", "high", "--clean", "out/acc"],
     "fairness": ["--metric", "high"],
@@ -65,7 +66,7 @@ def test_all_six_files_run_from_prompts_to_tables(
     paths, run = write_samples(tmp_path), CliRunner().invoke
     assert sum(len(read_prompt_set(path).items) for path in paths.values()) == 60
     for name, path in paths.items():
-        made = run(evaluate.app, ["generate", str(path), "-o", f"out/{name}", "--steps", "2"])
+        made = run(evaluate.app, ["generate", str(path), "-o", f"out/{name}", *SHORT])
         assert made.exit_code == 0, made.output
     here = Path(__file__).stem
     judges = ["nano-clap", f"low={here}:is_low", f"high={here}:is_high"]

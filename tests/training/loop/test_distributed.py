@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from processes import CALM, assert_same_training, finish, last, start
+from processes import CALM, assert_same_training, finish, last, run_here, start
 from test_resume import save_vae
 from tiny_grpo import write_grpo_recipe
 
@@ -57,7 +57,7 @@ WORLDS = [
 def test_pretraining_in_processes_is_that_of_one(
     pretrain: dict[str, Any], world: int, parallel: str
 ) -> None:
-    finish(start(1, "pretrain", pretrain, "one"))
+    run_here("pretrain", pretrain, "one")
     finish(start(world, "pretrain", pretrain, "many", parallel=parallel))
     assert_same_training(pretrain, "one", "many")
 
@@ -66,7 +66,7 @@ def test_pretraining_in_processes_is_that_of_one(
 def test_reinforcement_in_processes_is_that_of_one(
     grpo: dict[str, Any], world: int, parallel: str
 ) -> None:
-    finish(start(1, "grpo", grpo, "one"))
+    run_here("grpo", grpo, "one")
     finish(start(world, "grpo", grpo, "many", parallel=parallel))
     assert_same_training(grpo, "one", "many")
 
@@ -145,7 +145,7 @@ def test_every_algorithm_in_two_processes_is_that_of_one(
     grpo: dict[str, Any], verb: str, algorithm: dict[str, Any], parallel: str
 ) -> None:
     recipe = grpo | {"algorithm": algorithm}
-    finish(start(1, verb, recipe, "one"))
+    run_here(verb, recipe, "one")
     finish(start(2, verb, recipe, "many", parallel=parallel))
     assert_same_training(recipe, "one", "many")
 
@@ -153,7 +153,7 @@ def test_every_algorithm_in_two_processes_is_that_of_one(
 @pytest.mark.slow
 def test_adapters_in_two_processes_are_those_of_one(grpo: dict[str, Any]) -> None:
     recipe = grpo | {"lora": {"rank": 2}}
-    finish(start(1, "grpo", recipe, "one"))
+    run_here("grpo", recipe, "one")
     finish(start(2, "grpo", recipe, "many"))
     finish(start(2, "grpo", recipe, "shards", parallel="fsdp"))
     assert_same_training(recipe, "one", "many")
@@ -165,7 +165,7 @@ def test_adapters_in_two_processes_are_those_of_one(grpo: dict[str, Any]) -> Non
 def test_a_checkpoint_goes_on_in_another_number_of_processes(
     pretrain: dict[str, Any], worlds: tuple[int, int]
 ) -> None:
-    finish(start(1, "pretrain", pretrain, "one"))
+    run_here("pretrain", pretrain, "one")
     before, after = worlds
     kinds = ["fsdp" if world > 1 else "ddp" for world in worlds]
     finish(start(before, "pretrain", pretrain, "two", num_steps=2, parallel=kinds[0]))

@@ -49,20 +49,12 @@ def start(verb: str, recipe: dict[str, Any]) -> "subprocess.Popen[bytes]":
     )
 
 
-def finish(verb: str, recipe: dict[str, Any], code: int = 0) -> str:
-    """Run a recipe in a process of its own; gives what it said."""
-    process = start(verb, recipe)
-    said = process.communicate(timeout=300)[1].decode()
-    assert process.returncode == code, said
-    return said
-
-
 Runs = Callable[..., str]
 
 
 @pytest.fixture
 def run_here(capfd: pytest.CaptureFixture[str]) -> Runs:
-    """What `finish` does, in this process, which has loaded everything already."""
+    """Run a recipe in this process, which has loaded everything already; gives what it said."""
 
     def run_it(verb: str, recipe: dict[str, Any], code: int = 0) -> str:
         file = Path(recipe["run"]["output"] + ".yaml")
@@ -84,13 +76,13 @@ def lines(file: Path) -> list[dict[str, Any]]:
     "lora", [None, pytest.param({"rank": 2}, marks=pytest.mark.slow)], ids=["full", "lora"]
 )
 def test_killed_anywhere_and_resumed_a_run_ends_with_the_same_bits(
-    recipe: dict[str, Any], tmp_path: Path, lora: dict[str, int] | None
+    recipe: dict[str, Any], tmp_path: Path, run_here: Runs, lora: dict[str, int] | None
 ) -> None:
     runs = {}
     for name in ("whole", "killed"):
-        run = recipe["run"] | {"output": str(tmp_path / name), "num_steps": 8}
+        run = recipe["run"] | {"output": str(tmp_path / name), "num_steps": 8, "num_threads": 1}
         runs[name] = recipe | {"run": run, "lora": lora, "updates_per_step": 2}
-    finish("grpo", runs["whole"])
+    run_here("grpo", runs["whole"])
     process = start("grpo", runs["killed"])
     while not list_checkpoints(tmp_path / "killed" / "checkpoints"):
         assert process.poll() is None, process.communicate()[1].decode()
@@ -98,7 +90,7 @@ def test_killed_anywhere_and_resumed_a_run_ends_with_the_same_bits(
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert "resumed" in finish("grpo", runs["killed"])
+    assert "resumed" in run_here("grpo", runs["killed"])
 
     first, second = (
         load_file(list_checkpoints(tmp_path / name / "checkpoints")[-1]) for name in runs
