@@ -133,11 +133,16 @@ def with_given_paths(command: Callable[..., None]) -> Callable[..., None]:
 
     Raises:
         InputError: a path lies in the home of a user who has none; names the option.
+        RuntimeError: for an `EOFError`, which Typer takes for a person who leaves a prompt; ours are
+            files cut short that no reader expected, and no command asks anything.
     """
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        command(**{name: _given(name, value) for name, value in given.items()})
+        try:
+            command(**{name: _given(name, value) for name, value in given.items()})
+        except EOFError as error:
+            raise RuntimeError(f"a file ends too early: {error}") from error
 
     return run
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from resonate_audio.cli.options import SAMPLING, as_options
+import pytest
+
+from resonate_audio.cli.options import SAMPLING, as_options, with_given_paths
 from resonate_audio.core.sampling import FAST, Sampling
 
 
@@ -21,3 +23,11 @@ def test_fast_is_settings_that_there_are_and_takes_fewer_evaluations() -> None:
     assert sampling.num_inference_steps < Sampling(1.0).num_inference_steps
     assert sampling.solver in ("euler", "ab2")  # one evaluation a step
     assert as_options({"num_inference_steps": 3, "solver": "ab2"}) == "--steps 3 --solver ab2"
+
+
+def test_a_file_that_ends_too_early_is_not_taken_for_a_person_who_left() -> None:
+    def command() -> None:
+        raise EOFError("marshal data too short")
+
+    with pytest.raises(RuntimeError, match="ends too early: marshal data too short"):
+        with_given_paths(command)()
