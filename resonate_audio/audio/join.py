@@ -40,7 +40,8 @@ def paste(source: Samples, new: Samples, start: int, fade_samples: int) -> Sampl
     """Put a sound in the place of what stood there; outside it not a bit changes.
 
     The passages lie inside: the first and the last ``fade_samples`` of the place are crossed with
-    what stood there. An end of the place that is an end of the source has none.
+    what stood there. An end of the place that is an end of the source has none. What is put stays
+    within full scale, or whoever writes the file would have to make all of it quieter.
 
     Args:
         source: what stands.
@@ -55,7 +56,7 @@ def paste(source: Samples, new: Samples, start: int, fade_samples: int) -> Sampl
     if stop < len(source) and length:
         there = source[stop - length : stop]
         put[-length:] = cross_fade(there[::-1], new[-length:][::-1])[::-1]
-    made[start:stop] = put
+    made[start:stop] = np.clip(put, -1, 1)
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,6 +52,8 @@ Said = Annotated[
 Edited = Callable[..., list["Audio"]]
 """One way of `Resonate`, its source and its own settings bound; takes `EditOptions`."""
 
+READ_ALONE = (".aif", ".aiff", ".au", ".caf")
+"""Suffixes of sounds that are read and not written."""
 _SECONDS = r"\s*(-?[\d.]+)\s*s?\s*"
 _SPAN = re.compile(rf"{_SECONDS}(?:-|to){_SECONDS}")
 _PART = re.compile(rf"{_SPAN.pattern}:(.*)", re.DOTALL)
@@ -308,10 +311,12 @@ def is_file_name(text: str) -> bool:
     from resonate_audio.audio.io import FORMATS
 
     path = Path(text)
-    if path == STDIN or path.is_file():
+    if path == STDIN or os.path.isfile(path):  # not Path's, which fails for a long text
         return True
-    if path.suffix.lower() in FORMATS:
+    if path.suffix.lower() in {*FORMATS, *READ_ALONE}:
         raise AudioError(f"{text}: no such file")
+    if os.path.isdir(path):
+        raise AudioError(f"{text}: a folder; expected a prompt, or the file of a sound")
     return False
 
 

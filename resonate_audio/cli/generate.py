@@ -106,7 +106,7 @@ def generate(
         tell(rows, making.target, (*COLUMNS, "score", "others"))
         return
     sounds = plan_sounds(wanted, seed, making.target.output)
-    kept = [] if sound_list is None else find_made(sounds, making.target)
+    kept = {} if sound_list is None else find_made(sounds, making.target)
     missing = [sound for sound in sounds if sound.path not in kept]
     check_outputs(missing, making.target)
     made = {}
@@ -115,7 +115,7 @@ def generate(
     if sound_list is None:
         tell(list(made.values()), making.target)
     else:
-        tell_of_list(sounds, made)
+        tell_of_list(sounds, made, kept, making.target)
 
 
 def check_texts(texts: Sequence[str]) -> None:
@@ -146,6 +146,7 @@ def check_outputs(sounds: Batch, target: Target) -> None:
     """
     from resonate_audio.audio.io import check_output
 
+    pictures = set[Path]()
     for sound in sounds:
         if sound.path == STDOUT:
             if target.spectrogram:
@@ -155,6 +156,9 @@ def check_outputs(sounds: Batch, target: Target) -> None:
         picture = sound.path.with_suffix(".png")
         if target.spectrogram and picture.exists() and not target.overwrite:
             raise OutputError(f"{picture}: exists already; pass --overwrite to replace it")
+        if target.spectrogram and picture in pictures:
+            raise InputError(f"{picture}: would be the picture of two sounds; name them apart")
+        pictures.add(picture)
 
 
 def load(
@@ -283,9 +287,16 @@ def make_best(
     return rows
 
 
-def find_made(sounds: Batch, target: Target) -> set[Path]:
-    """Files that exist already and are kept."""
-    return set() if target.overwrite else {s.path for s in sounds if s.path.exists()}
+def find_made(sounds: Batch, target: Target) -> dict[Path, Audio]:
+    """Sounds that exist already and are kept.
+
+    Raises:
+        AudioError: something else has the name of one.
+    """
+    from resonate_audio.audio.io import read_audio
+
+    paths = [sound.path for sound in sounds if sound.path != STDOUT]
+    return {} if target.overwrite else {p: read_audio(p) for p in paths if p.exists()}
 
 
 def check_sounds(config: ModelConfig, sounds: Batch) -> None:
@@ -403,20 +414,20 @@ def tell(rows: Sequence[Row], target: Target, columns: Row = COLUMNS) -> None:
         say("  ".join(row))
 
 
-def tell_of_list(sounds: Batch, made: Mapping[Path, Row]) -> None:
+def tell_of_list(
+    sounds: Batch, made: Mapping[Path, Row], kept: Mapping[Path, Audio], target: Target
+) -> None:
     """Say what became of every line of a list, and how much was there before."""
-    from resonate_audio.audio.io import read_audio
-
     rows = []
     for sound in sounds:
         if sound.path in made:
             rows.append((*made[sound.path], "made"))
         else:
-            audio = read_audio(sound.path)
+            audio = kept[sound.path]
             state = "kept" if is_of(audio.recipe, sound) else "kept; the list says otherwise"
             rows.append((*describe(sound, audio), state))
     say(f"{len(made)} made, {len(sounds) - len(made)} kept that existed")
-    print_table((*COLUMNS, ""), rows)
+    tell(rows, target, (*COLUMNS, ""))
 
 
 def is_of(recipe: Recipe | None, sound: PlannedSound) -> bool:

@@ -133,8 +133,8 @@ def with_given_paths(command: Callable[..., None]) -> Callable[..., None]:
 
     Raises:
         InputError: a path lies in the home of a user who has none; names the option.
-        RuntimeError: for an `EOFError`, which Typer takes for a person who leaves a prompt; ours are
-            files cut short that no reader expected, and no command asks anything.
+        RuntimeError: for an `EOFError`, which Typer takes for a person who leaves a prompt; ours
+            are files cut short that no reader expected, and no command asks anything.
     """
 
     @functools.wraps(command)

@@ -79,7 +79,9 @@ def play_sound(file: Path, audio: Audio) -> None:
         wav = Path(place) / "sound.wav"
         write_audio(wav, audio)
         for command in players(wav):
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            done = subprocess.run(
+                command, check=False, capture_output=True, text=True, errors="replace"
+            )
             if done.returncode == 0:
                 return
             said = " ".join(done.stderr.split()[-12:]) or f"exit code {done.returncode}"

@@ -68,7 +68,13 @@ def replay(
 
       resonate replay mended.wav --source take.wav
     """
-    from resonate_audio.audio.io import check_output, read_audio, read_recipe, write_audio
+    from resonate_audio.audio.io import (
+        FORMATS,
+        check_output,
+        read_audio,
+        read_recipe,
+        write_audio,
+    )
 
     original, recipe = read_audio(file), read_recipe(file)
     if recipe is None:
@@ -77,6 +83,11 @@ def replay(
         raise InputError(
             f"{file}: was made from another sound ({recipe.edit.kind}); give it with --source"
         )
+    if source is not None and not (recipe.edit is not None and recipe.edit.source_sha256):
+        raise InputError(f"--source {source}: {file} was made from no other sound")
+    if file.suffix.lower() not in FORMATS:
+        known = " ".join(FORMATS)
+        raise AudioError(f"{file}: to be compared it needs the suffix of its format, of {known}")
     if output is not None:
         check_output(output, overwrite)
     again = regenerate(recipe, model, device, source, adapter)

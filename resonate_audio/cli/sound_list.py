@@ -113,7 +113,8 @@ def _name(value: Any) -> str:
         ValueError: it would lead out of the folder, or no file can have it.
     """
     name = name_inside(_text(value))
-    if "\\" in name or ":" in name or not name.isprintable() or name.endswith("/"):
+    wrong = "\\" in name or ":" in name or name.startswith("~") or set(name) == {"."}
+    if wrong or not name.isprintable() or name.endswith("/"):
         raise ValueError(f"{name!r} is no name that a file can have everywhere")
     if len(name.encode()) > LONGEST_NAME:
         raise ValueError(f"a name of over {LONGEST_NAME} bytes")
@@ -125,7 +126,10 @@ def _whole(least: int, most: int) -> Callable[[Any], int]:
         number = _number(value)
         if number != int(number) or not least <= number <= most:
             raise ValueError(f"{value}: expected a whole number from {least} to {most}")
-        return int(str(value).strip()) if isinstance(value, str) else int(value)
+        try:
+            return int(value)  # all digits of a long seed
+        except ValueError:
+            return int(number)  # 2.0, as spreadsheets write it
 
     return read
 

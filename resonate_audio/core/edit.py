@@ -148,7 +148,8 @@ def check_spans(spans_s: Sequence[tuple[float, float]], duration_s: float) -> No
         if start_s >= stop_s:
             raise InputError(f"{name}: ends before it begins; expected start < end")
         if start_s < 0 or stop_s > duration_s:
-            raise InputError(f"{name}: expected it within the source's 0 to {duration_s:g} s")
+            whole = _rounded_down(duration_s)
+            raise InputError(f"{name}: expected it within the source's 0 to {whole} s")
     ordered = sorted(spans_s)
     for (start_s, stop_s), (other_s, end_s) in pairwise(ordered):
         if other_s < stop_s:
@@ -210,8 +211,13 @@ def check_seam(seam_s: float | None, duration_s: float) -> None:
     if seam_s is None or not 0 < seam_s < duration_s:
         raise InputError(
             f"seam_s {_shown(seam_s)}: expected more than 0 and less than the source's "
-            f"{duration_s:g} s"
+            f"{_rounded_down(duration_s)} s"
         )
+
+
+def _rounded_down(seconds: float) -> str:
+    """A limit to the microsecond: what is shown is within it."""
+    return f"{math.floor(seconds * 1e6) / 1e6:.10g}"
 
 
 def _shown(value: float | None) -> str:

@@ -140,7 +140,11 @@ def _table_rows(text: str, path: Path) -> Iterator[Fields]:
     delimiter = "\t" if guess_format(text) == TSV else ","
     lines = io.StringIO(text, newline="\n")
     for number, cells in csv_rows(lines, path, delimiter=delimiter, comments=True):
-        yield f"{path}, line {number}", {name.lower(): cell for name, cell in cells.items()}
+        lowered = {name.lower(): cell for name, cell in cells.items()}
+        if len(lowered) < len(cells):
+            raise ManifestError(f"{path}: two columns have one name, but for capitals")
+        if any(cell.strip() for cell in cells.values()):  # spreadsheets end with empty rows
+            yield f"{path}, line {number}", lowered
 
 
 def _row(number: int, place: str, fields: Mapping[str, Any]) -> PromptRow:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from resonate_audio.core.errors import Cancelled
-from resonate_audio.flow.ode import OnStep
+from resonate_audio.flow.ode import OnStep, Step, euler_step, integrate
 from resonate_audio.flow.path import Velocity, noised
 
 
@@ -22,6 +20,7 @@ def edit_directly(
     times: Float[Tensor, " time"],
     num_draws: int = 1,
     on_step: OnStep | None = None,
+    step: Step = euler_step,
 ) -> Float[Tensor, "row frame channel"]:
     """Carry a sound from what one prompt describes to what another does.
 
@@ -37,20 +36,19 @@ def edit_directly(
         source: x, data.
         draw_noise: fresh standard normals, the shape of ``source``.
         times: noise levels, falling to 0; the higher the first, the more may change.
-        num_draws: noises averaged at each step.
+        num_draws: noises averaged at each evaluation.
         on_step: told of every step; returning False stops.
+        step: the rule of one step, as ``make_step`` gives it.
 
     Raises:
         Cancelled: ``on_step`` returned False.
     """
-    moved, num_steps = torch.zeros_like(source), len(times) - 1
-    for done, (level, lower) in enumerate(pairwise(times.tolist()), start=1):
-        t = source.new_full((len(source),), level)
+
+    def slope(moved: Tensor, t: Tensor) -> Tensor:
         slopes = []
         for _ in range(num_draws):
             x_t = noised(source, draw_noise(), t)
             slopes.append(of_target(x_t + moved, t) - of_source(x_t, t))
-        moved = moved + (lower - level) * torch.stack(slopes).mean(dim=0)
-        if on_step is not None and on_step(done, num_steps) is False:
-            raise Cancelled(f"stopped after step {done} of {num_steps}")
-    return source + moved
+        return torch.stack(slopes).mean(dim=0)
+
+    return source + integrate(slope, torch.zeros_like(source), times, on_step, step)

@@ -45,7 +45,7 @@ class Adapter:
     def __str__(self) -> str:
         """As `read_adapter` takes it from anywhere."""
         whole = str(self.path.resolve())
-        return whole if self.weight == 1 else f"{whole}:{self.weight:g}"
+        return whole if self.weight == 1 else f"{whole}:{self.weight!r}"
 
 
 def read_adapter(text: str | Path) -> Adapter:

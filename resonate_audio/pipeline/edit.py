@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
@@ -25,7 +26,7 @@ SEAM_S = 0.5
 REWORD_STRENGTH = 0.8
 
 Source = Audio | str | Path
-"""A sound, or the file it is in: any rate, any number of channels (their mean is taken)."""
+"""A sound of any rate, or the file it is in, of any number of channels (their mean is taken)."""
 
 
 class EditOptions(FurtherSettings, total=False):
@@ -245,7 +246,12 @@ class Editing(Stations):
     def _planned(
         self, edit: Edit, source: Audio | None, prompt: str, duration_s: float, options: EditOptions
     ) -> Work:
+        known = EditOptions.__annotations__ | FurtherSettings.__annotations__
+        for name in sorted(options.keys() - known.keys()):
+            raise InputError(f"{name}: no option of {edit.kind}; there are {', '.join(known)}")
         edit.check(None if source is None else source.duration_s)
+        if source is not None:
+            check_samples(edit, source.sample_rate_hz)
         takes = options.get("takes", 1)
         if takes < 1:
             raise InputError(f"takes {takes}: expected 1 or more")
@@ -322,7 +328,21 @@ def open_source(source: Source, model: Stations) -> Audio:
     audio = source if isinstance(source, Audio) else read_audio(source)
     name = "the source" if isinstance(source, Audio) else str(source)
     check_source(audio, name, model.config.min_duration_s)
-    return audio
+    return replace(audio, samples=np.asarray(audio.samples, np.float32))
+
+
+def check_samples(edit: Edit, rate_hz: int) -> None:
+    """Refuse a stretch in which no sample of the source's rate lies.
+
+    Raises:
+        InputError: names the stretch.
+    """
+    stretches = [(f"span {a:g} to {b:g} s", a, b) for a, b in edit.spans_s]
+    ends = (("before_s", edit.before_s), ("after_s", edit.after_s))
+    stretches += [(f"{name} {value:g}", 0.0, value) for name, value in ends if value]
+    for name, start_s, stop_s in stretches:
+        if round(start_s * rate_hz) == round(stop_s * rate_hz):
+            raise InputError(f"{name}: holds no sample at {rate_hz} Hz; give a longer stretch")
 
 
 def check_source(audio: Audio, name: str, shortest_s: float, longest_s: float = LONGEST_S) -> None:
@@ -331,6 +351,13 @@ def check_source(audio: Audio, name: str, shortest_s: float, longest_s: float = 
     Raises:
         InputError: no sample, NaN, or too short or too long; says so of ``name``.
     """
+    shape, kind = audio.samples.shape, audio.samples.dtype
+    if len(shape) != 1:
+        raise InputError(f"{name} has samples of shape {shape}: expected one channel")
+    if not np.issubdtype(kind, np.floating):
+        raise InputError(f"{name} has samples of {kind}: expected floats, full scale at 1")
+    if audio.sample_rate_hz < 1:
+        raise InputError(f"{name} has {audio.sample_rate_hz} samples a second: expected 1 or more")
     if not len(audio.samples):
         raise InputError(f"{name} holds no sample: give a sound")
     if not np.isfinite(audio.samples).all():

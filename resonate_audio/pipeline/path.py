@@ -321,7 +321,9 @@ class Resonate(Editing):
         """
         if recipe.model_fingerprint != self.fingerprint:
             way = "give the model that made it"
-            if recipe.model == self.name and self.name in BUNDLED:
+            if recipe.adapters or self.adapters:
+                way = "give the model and the adapters that made it, each with its weight"
+            elif recipe.model == self.name and self.name in BUNDLED:
                 way = f"its weights have changed since; version {recipe.version} has those"
             raise InputError(
                 f"the sound was made by weights {recipe.model_fingerprint} of {made_by(recipe)}, "

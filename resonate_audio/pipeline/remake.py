@@ -219,8 +219,9 @@ def from_latents(model: Stations, work: Work, source: Audio) -> Rows:
         of_source = dataclasses.replace(work.batch, prompts=said)
         before = long_velocity(model, of_source, sampling, data.shape[1], times)
         z = edit_directly(
-            before, velocity, data, lambda: draw().to(data), times, on_step=work.on_step
-        )
+            before, velocity, data, lambda: draw().to(data), times, 1, work.on_step,
+            make_step(sampling.solver),
+        )  # fmt: skip
     else:
         start = noised(data, draw().to(data), times[:1].to(data).expand(len(data)))
         z = integrate(velocity, start, times, work.on_step, make_step(sampling.solver))
@@ -235,8 +236,7 @@ def in_place(model: Stations, work: Work, source: Audio) -> Rows:
     """Replace stretches of a source, add to its ends, or close it to a loop."""
     edit, rate_hz, length = work.edit, source.sample_rate_hz, len(source.samples)
     if edit.kind == "replace":
-        spans = [(round(a * rate_hz), round(b * rate_hz)) for a, b in sorted(edit.spans_s)]
-        return fill(model, work, source, spans)
+        return fill(model, work, source, in_samples(edit.spans_s, rate_hz))
     if edit.kind == "extend":
         before, after = round(edit.before_s * rate_hz), round(edit.after_s * rate_hz)
         longer = Audio(carried_on(source, before, after), rate_hz)
@@ -251,11 +251,23 @@ def in_place(model: Stations, work: Work, source: Audio) -> Rows:
     return [(np.roll(row, -half), gain) for row, gain in rows]
 
 
+def in_samples(spans_s: Sequence[tuple[float, float]], rate_hz: int) -> list[tuple[int, int]]:
+    """Stretches as first and last (excluded) samples, rising; those that touch are one."""
+    spans: list[tuple[int, int]] = []
+    for start_s, stop_s in sorted(spans_s):
+        start, stop = round(start_s * rate_hz), round(stop_s * rate_hz)
+        if spans and spans[-1][1] == start:
+            start = spans.pop()[0]
+        spans.append((start, stop))
+    return spans
+
+
 def carried_on(source: Audio, before: int, after: int) -> Samples:
     """A source with room on either side: a little of how it would go on, then silence."""
     reach = round(GO_ON_S * source.sample_rate_hz)
     head = go_on(source.samples[::-1], source.sample_rate_hz, min(reach, before))[::-1]
     tail = go_on(source.samples, source.sample_rate_hz, min(reach, after))
+    head, tail = np.clip(head, -1, 1), np.clip(tail, -1, 1)  # a prediction knows no full scale
     room = [np.zeros(n, np.float32) for n in (before - len(head), after - len(tail))]
     return np.concatenate([room[0], head, source.samples, tail, room[1]])
 
@@ -326,7 +338,7 @@ def touched(
     is_free = torch.zeros(num_frames, dtype=torch.bool)
     for start, stop in spans:
         first, last = math.floor(start * frames_per_sample), math.ceil(stop * frames_per_sample)
-        is_free[first:last] = True
+        is_free[min(first, num_frames - 1) : last] = True  # resampling may round the end away
     return is_free
 
 

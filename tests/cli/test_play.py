@@ -49,6 +49,8 @@ def test_without_a_player_that_works_one_line_says_what_to_install(
     add_player(here, "aplay", "echo 'no sound card' >&2; exit 1")
     assert run(["play", "tone.ogg"]) == 2
     assert "aplay: no sound card" in capsys.readouterr().err
+    add_player(here, "aplay", "printf '\\377' >&2; exit 0")
+    assert run(["play", "tone.ogg"]) == 0
 
 
 def test_a_sound_that_is_piped_in_is_played(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

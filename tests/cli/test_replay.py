@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_model import write_tiny_adapter
 
 from resonate_audio.audio.io import FORMATS, read_audio, write_audio
 from resonate_audio.cli.main import run
@@ -78,3 +79,33 @@ def test_an_existing_output_is_kept(
     assert run(["replay", "a.wav", "-o", "b.wav"]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert (here / "b.wav").read_bytes() == b"mine"
+
+
+def test_a_source_that_no_sound_was_made_of_is_refused(
+    tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generate(tiny_model, "dog", "-o", "a.wav")
+    assert run(["replay", "a.wav", "--source", "a.wav"]) == 2
+    assert "--source a.wav: a.wav was made from no other sound" in capsys.readouterr().err
+
+
+def test_a_file_without_the_suffix_of_its_format_is_told_before_the_work(
+    tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generate(tiny_model, "dog", "-o", "a.wav")
+    (here / "a.wav").rename(here / "a.aif")
+    capsys.readouterr()
+    assert run(["replay", "a.aif"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a.aif: to be compared it needs the suffix of its format" in line
+
+
+def test_an_adapter_with_another_weight_is_told_as_such(
+    tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny_adapter(here / "rain.safetensors")
+    generate(tiny_model, "dog", "-o", "a.wav", "--adapter", "rain.safetensors:0.3333333333")
+    assert run(["replay", "a.wav"]) == 0
+    assert run(["replay", "a.wav", "--adapter", "rain.safetensors:0.5"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "give the model and the adapters that made it, each with its weight" in line

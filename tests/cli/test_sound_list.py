@@ -113,10 +113,28 @@ def test_a_list_is_piped_in_and_its_sound_is_piped_out(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"prompt,seed\ndog,7\n")))
     assert generate(tiny_model, "--list", "-", "-o", "-") == 0
-    audio = decode_audio(capsysbinary.readouterr().out, "stdout")
+    piped = capsysbinary.readouterr().out
+    assert len(piped) == 8 + int.from_bytes(piped[4:8], "little")  # and no table after it
+    audio = decode_audio(piped, "stdout")
     assert audio.recipe is not None
     assert (audio.recipe.prompt, audio.recipe.seed) == ("dog", 7)
     assert [path.name for path in here.iterdir()] == ["sounds.csv"]
+
+
+def test_whole_numbers_of_a_spreadsheet_and_its_empty_rows_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"prompt,takes,seed\ndog,2.0,1e3\n,,\nrain,1,{2**62 + 1}\n")
+    dog, rain = read_list(tmp_path / "a.csv", making())
+    assert (dog.takes, dog.seed, rain.seed) == (2, 1000, 2**62 + 1)
+
+
+def test_a_file_in_the_way_that_is_no_sound_is_told_before_the_work(
+    tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "a.csv").write_text("name,prompt\na,dog\nb,rain\n")
+    (here / "a.wav").write_text("junk")
+    assert generate(tiny_model, "--list", "a.csv", "-o", "{name}.wav") == 2
+    assert "a.wav" in capsys.readouterr().err
+    assert not (here / "b.wav").exists()
 
 
 BAD_CELLS = [
@@ -134,6 +152,9 @@ BAD_CELLS = [
     ("prompt,loop,trim\ndog,yes,-50\n", "line 2: --trim -50: a loop has no ends"),
     ("prompt,name\ndog,../up\n", "column name: expected the name of a file inside"),
     ("prompt,name\ndog,/etc/x\n", "column name: expected the name of a file inside"),
+    ("prompt,name\ndog,~/x\n", "column name: '~/x' is no name that a file can have everywhere"),
+    ("prompt,name\ndog,.\n", "column name: '.' is no name that a file can have everywhere"),
+    ("Prompt,prompt\ndog,rain\n", "two columns have one name, but for capitals"),
     ("prompt,name\ndog,a:b\n", "column name: 'a:b' is no name that a file can have everywhere"),
     (f"prompt,name\ndog,{'x' * 300}\n", "column name: a name of over 200 bytes"),
     ("prompt,name\n,dog\n", "prompt is empty"),
@@ -157,6 +178,11 @@ BAD_LISTS = [
     ("prompt,name\ndog,a\nrain,A\n", [], "two sounds would go there (a.csv, line 2 and a.csv, li"),
     ("prompt,name\ndog,a\nrain,b\n", ["-o", "x-{take}.wav"], "add {seed}, {take} or {n}"),
     ("prompt\ndog\nrain\n", ["-o", "-"], "one sound goes to the standard output, not 2"),
+    (
+        "prompt,name\ndog,q.wav\nrain,q.ogg\n",
+        ["-o", "{name}", "--spectrogram"],
+        "q.png: would be the picture of two sounds; name them apart",
+    ),
     ("prompt\ndog\n", ["-o", "-", "--spectrogram"], "--spectrogram: a picture lies beside"),
     ("prompt,duration\ndog,1\nrain,900\n", [], "a.csv, line 3, column duration: duration of"),
     ("prompt,loop,duration\ndog,yes,0.01\n", [], "a.csv, line 2, column duration: duration of"),

@@ -74,6 +74,7 @@ def test_an_adapter_says_where_it_is_and_how_strong(file: Path, tmp_path: Path) 
     assert str(read_adapter(f"{file}:0.25")) == f"{file.resolve()}:0.25"
     assert split_weight("C:\\rain.safetensors") == (Path("C:\\rain.safetensors"), 1.0)
     assert split_weight("a:b:2") == (Path("a:b"), 2.0)
+    assert read_adapter(str(read_adapter(f"{file}:0.3333333333"))).weight == 0.3333333333
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "11", "-11"])

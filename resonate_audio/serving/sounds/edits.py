@@ -12,6 +12,7 @@ from resonate_audio.model.presets import ModelConfig
 from resonate_audio.pipeline.edit import (
     REWORD_STRENGTH,
     SEAM_S,
+    check_samples,
     check_source,
     said_in_parts,
     said_of,
@@ -78,6 +79,8 @@ def subject_of(request: JobRequest, bounds: Bounds, source: Audio | None) -> Sub
     if request.edit is not None:
         _refuse_beside(request, bounds, "edit", ("parts", "loop", "audio_length"))
         assert source is not None, "an edit without its source"
+        if request.edit.kind == "loop":
+            _refuse_ends(request, bounds)
         return _edited(request.edit, request.input, bounds, source)
     if request.parts is not None:
         _refuse_beside(request, bounds, "parts", ("input", "loop", "audio_length"))
@@ -87,7 +90,14 @@ def subject_of(request: JobRequest, bounds: Bounds, source: Audio | None) -> Sub
     usual_s = min(bounds.config.default_duration_s, bounds.longest_s)
     duration_s = usual_s if request.audio_length is None else request.audio_length
     bounds.check_length("audio_length", duration_s)
+    if request.loop:
+        _refuse_ends(request, bounds)
     return Subject(request.input, duration_s, Edit("loop") if request.loop else None)
+
+
+def _refuse_ends(request: JobRequest, bounds: Bounds) -> None:
+    for name, value in (request.finish.at_ends() if request.finish else {}).items():
+        raise bounds.refusal(name, f"{value:g}: a loop has no ends, and would lose its seam by it")
 
 
 def _refuse_beside(
@@ -132,6 +142,10 @@ def _edited(asked: EditRequest, prompt: str, bounds: Bounds, source: Audio) -> S
         seam_s=given.get("seam_s", SEAM_S) if kind == "loop" else None,
     )
     _check(edit, source.duration_s, bounds, f"edit.{TAKES[kind][0]}")
+    try:
+        check_samples(edit, source.sample_rate_hz)
+    except InputError as error:
+        raise bounds.refusal(f"edit.{TAKES[kind][0]}", str(error)) from error
     duration_s = edit.before_s + source.duration_s + edit.after_s
     bounds.check_length(f"edit.{TAKES[kind][0]}", duration_s)
     return Subject(said_of(source, prompt or None), duration_s, edit)
