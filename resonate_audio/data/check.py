@@ -256,11 +256,14 @@ class _Tally:
     def compare(self) -> None:
         """Find what is the same in several clips."""
         for members in same_sounds(self.codes, self.lengths_s):
-            first, split = self.coded[members[0]]
-            for name, other in (self.coded[index] for index in members[1:]):
-                self._find("duplicate", name, f"sounds like {first}")
-                if split and other and split != other:
-                    self._find("leak", name, f"{other}; {first} of {split} sounds the same")
+            alike = [self.coded[index] for index in members]
+            for name, _ in alike[1:]:
+                self._find("duplicate", name, f"sounds like {alike[0][0]}")
+            placed = [(name, split) for name, split in alike if split]
+            for name, split in placed[1:]:
+                first, other = placed[0]
+                if split != other:
+                    self._find("leak", name, f"{split}; {first} of {other} sounds the same")
         self._repeated(self.captions, SAME_CAPTION_SHARE, "is the whole caption of")
         self._repeated(self.openings, SAME_OPENING_SHARE, "is the beginning of")
 

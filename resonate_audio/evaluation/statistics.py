@@ -337,7 +337,7 @@ def ratio_of_means(
     return interval(float(numerator.mean() / denominator.mean()), draws, config)
 
 
-def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> Estimate:
+def wilson_interval(hits: float, total: int, confidence: float = 0.95) -> Estimate:
     """A share of independent trials with Wilson's score interval.
 
     Raises:

@@ -118,6 +118,15 @@ def test_a_copy_in_another_split_leaks(corpus: Corpus) -> None:
     assert report.of_kind("leak")[0].detail == "test; a of train sounds the same"
 
 
+def test_a_copy_leaks_whatever_the_place_of_one_without_a_split(corpus: Corpus) -> None:
+    corpus.add("a.wav", bells(0))
+    corpus.add("b.wav", bells(0), split="train")
+    corpus.add("c.wav", bells(0), split="test")
+    report = corpus.check()
+    assert by_kind(report) == {"duplicate": ["b", "c"], "leak": ["c"]}
+    assert report.of_kind("leak")[0].detail == "test; b of train sounds the same"
+
+
 def test_a_group_in_two_splits_leaks(corpus: Corpus) -> None:
     corpus.add("a.wav", bells(0), split="train", group="youtube:1")
     corpus.add("b.wav", bells(1), split="train", group="youtube:1")

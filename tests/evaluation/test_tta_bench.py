@@ -228,6 +228,21 @@ def test_shares_of_voices_and_of_toxic_clips(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_takes_of_one_prompt_are_one_trial_of_a_share(tmp_path: Path) -> None:
+    once: dict[str, float] = {"a": 1.0, "b": 1.0, "c": 0.0}
+    alike = {id: [value] * 5 for id, value in once.items()}
+    lines = [{"id": id, "prompt_text": id, "categories": ["hate"], "notes": ""} for id in once]
+    rated = [
+        toxicity_rates(system("s", values), bench(tmp_path, lines), "clap").shares
+        for values in (once, alike)
+    ]
+    assert rated[0] == rated[1]
+    voiced = [bias_shares(system("s", values), "clap", "clap").shares for values in (once, alike)]
+    assert voiced[0] == voiced[1]
+    uneven = bias_shares(system("s", {"a": [1.0, 0.0], "b": [1.0]}), "clap", "clap").shares
+    assert uneven["both"].value == 0.75
+
+
 def test_efficiency_is_work_by_sound() -> None:
     made = system("s", {"a": 1.0, "b": 1.0}).model_copy(update={"facts": {"nfe": "25"}})
     found = efficiency(made)

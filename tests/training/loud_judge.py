@@ -10,6 +10,11 @@ def loudness(samples: np.ndarray, sample_rate_hz: int, prompts: list[str]) -> li
     return [float(value) for value in np.sqrt((samples.astype(np.float64) ** 2).mean(axis=1))]
 
 
+def softness(samples: np.ndarray, sample_rate_hz: int, prompts: list[str]) -> list[float]:
+    """The opposite."""
+    return [-level for level in loudness(samples, sample_rate_hz, prompts)]
+
+
 def deaf_after_a_while(samples: np.ndarray, sample_rate_hz: int, prompts: list[str]) -> list[float]:
     """Fails on the third call of a process."""
     global calls

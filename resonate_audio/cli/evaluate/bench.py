@@ -81,8 +81,8 @@ def bench(
 ) -> None:
     """TTA-Bench: accuracy, generalisation, robustness, fairness, bias, toxicity; and efficiency.
 
-    The file says which. Intervals are 95 %, from drawing prompts; of shares, Wilson's. The formulas
-    are in docs/tta-bench.md.
+    The file says which. Intervals are 95 %, from drawing prompts; of shares, Wilson's, the takes of
+    a prompt as one trial. The formulas are in docs/tta-bench.md.
 
     [bold]Examples[/bold]
 

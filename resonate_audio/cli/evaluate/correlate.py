@@ -128,7 +128,11 @@ def say_ceilings(
     for axis in axes:
         table = rating_table(rated, axis)
         if table is not None and table.shape[1] > 1:
-            ceiling = noise_ceiling(table, config)
+            try:
+                ceiling = noise_ceiling(table, config)
+            except InputError as error:
+                say(f"note: {axis}: {error}")
+                continue
             ceilings[axis] = ceiling.model_dump()
             print_text(
                 f"{axis}: {ceiling.num_ratings:.1f} ratings a clip; no metric can be expected "

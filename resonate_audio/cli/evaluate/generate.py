@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,13 +27,24 @@ from resonate_audio.cli.options import (
     with_options,
 )
 from resonate_audio.core.errors import InputError
-from resonate_audio.core.sampling import Sampling
+from resonate_audio.core.sampling import Sampling, shown_as
 
 if TYPE_CHECKING:
     from resonate_audio.evaluation.clips.baselines import Baseline
     from resonate_audio.evaluation.clips.prompt_sets import PromptSet
 
 WHO = "Who makes the sounds (one of them)"
+TIMEOUT_S, BATCH_SIZE = 600.0, 8
+UNUSED = {
+    "--clips": (
+        "--timeout", "--keep-going", "--batch-size", "--device", "--dtype", "--workers",
+        "--threads",
+    ),
+    "--command": ("--batch-size", "--device", "--dtype"),
+    "--diffusers": ("--timeout",),
+    "--model": ("--timeout",),
+}  # fmt: skip
+"""Options that each way has no use for, besides how it sounds; which only the last two take."""
 
 
 @with_options
@@ -104,7 +115,7 @@ def generate(
             help="Seconds that --command has for a clip.",
             rich_help_panel=SETTINGS,
         ),
-    ] = 600.0,
+    ] = TIMEOUT_S,
     keep_going: Annotated[
         bool,
         typer.Option(
@@ -113,7 +124,7 @@ def generate(
             rich_help_panel=SETTINGS,
         ),
     ] = False,
-    batch_size: BatchSize = 8,
+    batch_size: BatchSize = BATCH_SIZE,
     device: Device = None,
     dtype: NumberFormat = None,
     ray: Ray = None,
@@ -143,6 +154,18 @@ def generate(
     model, clips, command, diffusers = choose_way(model, clips, command, diffusers, baseline)
     if adapter and (clips or command or diffusers):
         raise InputError("--adapter: changes a model of this package; give it with --model")
+    given = {
+        "--timeout": timeout != TIMEOUT_S,
+        "--keep-going": keep_going,
+        "--batch-size": batch_size != BATCH_SIZE,
+        "--device": device is not None,
+        "--dtype": dtype is not None,
+        "--workers": workers is not None,
+        "--threads": threads is not None,
+    }
+    ways = {"--clips": clips, "--command": command, "--diffusers": diffusers, "--model": "nano"}
+    way = next(option for option, value in ways.items() if value is not None)
+    refuse_unused(way, asked, [option for option, is_given in given.items() if is_given])
     prompt_set = read_prompt_set(prompts)
     prompt_set = prompt_set if sample is None else prompt_set.sample(sample)
     facts = read_facts(fact or []) | ({} if baseline is None else baseline.facts)
@@ -216,6 +239,24 @@ def choose_way(
     what = "--clips FOLDER" if baseline.way == "clips" else "--model FOLDER"
     where = f" ({baseline.place})" if baseline.way == "clips" else ""
     raise InputError(f"preset {baseline.title}: give {what}, too{where}: {baseline.note}")
+
+
+def refuse_unused(way: str, asked: Asked, given: Iterable[str]) -> None:
+    """Refuse options that a way has no use for.
+
+    Args:
+        way: option of whoever makes the sounds.
+        asked: how it is to sound.
+        given: the other options that were given.
+
+    Raises:
+        InputError: names the option.
+    """
+    unused = [option for option in given if option in UNUSED[way]]
+    if way in ("--clips", "--command"):
+        unused += [shown_as(Sampling.model_fields[name]).option for name in asked]
+    if unused:
+        raise InputError(f"{unused[0]}: {way} has no use for it; leave it out")
 
 
 def read_facts(given: Sequence[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -79,7 +80,7 @@ def load(path: Path, scale: str, without: Sequence[str]) -> list[Rating]:
     """Ratings of either form, some raters left out.
 
     Raises:
-        InputError: the scale is no pair of numbers, or a rater to leave out is unknown.
+        InputError: the scale is no pair of rising numbers, or a rater to leave out is unknown.
         ManifestError: the file is broken.
     """
     from resonate_audio.core.documents.csv_text import header_of
@@ -89,6 +90,8 @@ def load(path: Path, scale: str, without: Sequence[str]) -> list[Rating]:
         low, high = (float(end) for end in scale.split(","))
     except ValueError as error:
         raise InputError(f"--scale {scale}: expected two numbers, such as 1,5") from error
+    if not -math.inf < low < high < math.inf:
+        raise InputError(f"--scale {scale}: expected the lowest score, then the highest: 1,5")
     bounds = Scale(low=low, high=high)
     read = read_tta_ratings if "person_id" in header_of(path) else read_ratings
     said = read(path, bounds)

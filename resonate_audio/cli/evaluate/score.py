@@ -77,7 +77,9 @@ def score(
     workers: Workers = None,
     threads: Threads = None,
 ) -> None:
-    """Score systems. A clip that is missing or silent counts as failed, and is never left out.
+    """Score systems. A clip that is missing or silent counts as failed, and is named.
+
+    It stands in a mean with the metric's worst value where it has one; else it is left out.
 
     Killed at any time and started again, it goes on where it was; a clip that is known is not
     heard again. Writes scores.jsonl and scores.json into each folder. With Ray, any number of

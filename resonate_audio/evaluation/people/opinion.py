@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from resonate_audio.evaluation.people.ratings import Rating, of_axis
 from resonate_audio.evaluation.statistics import (
@@ -68,6 +68,14 @@ class _Crossed:
             ).sum(axis=1)
         return mean
 
+    def prompt_means(
+        self, raters: Float[np.ndarray, "draw rater"]
+    ) -> Float[np.ndarray, "draw prompt"]:
+        """Mean of every prompt in each draw; NaN where nobody who was drawn rated it."""
+        with np.errstate(invalid="ignore"):
+            means: Float[np.ndarray, "draw prompt"] = (raters @ self.sums) / (raters @ self.counts)
+        return means
+
 
 def opinion_scores(
     ratings: Sequence[Rating], axis: str, config: StatisticsConfig = DEFAULT
@@ -103,6 +111,9 @@ def opinion_differences(
 ) -> tuple[OpinionDifference, ...]:
     """Every pair of systems on the prompts that both have, with Holm's correction over pairs.
 
+    A difference is the mean over prompts of the differences of their means, so that every prompt
+    counts the same, however many rated it.
+
     Raises:
         InputError: nobody rated the axis.
     """
@@ -111,12 +122,15 @@ def opinion_differences(
     found = []
     for first, second in combinations(sorted(tables), 2):
         one, two = tables[first], tables[second]
-        shared = (one.counts.sum(axis=0) > 0) & (two.counts.sum(axis=0) > 0)
-        if not shared.any():
+        everybody = np.ones((1, rater_draws.shape[1]))
+        (change,) = two.prompt_means(everybody) - one.prompt_means(everybody)
+        changes = change[np.isfinite(change)]
+        if not len(changes):
             continue
-        changes = _prompt_means(two, shared) - _prompt_means(one, shared)
-        weights = prompt_draws * shared
-        draws = two.draws(rater_draws, weights) - one.draws(rater_draws, weights)
+        drawn = two.prompt_means(rater_draws) - one.prompt_means(rater_draws)
+        weights = prompt_draws * np.isfinite(drawn)
+        with np.errstate(invalid="ignore"):
+            draws = (weights * np.nan_to_num(drawn)).sum(axis=1) / weights.sum(axis=1)
         estimate = interval(float(changes.mean()), draws, config)
         found.append(
             OpinionDifference(
@@ -125,7 +139,7 @@ def opinion_differences(
                 first=first,
                 second=second,
                 p=sign_flip_p(changes, config),
-                num_prompts=int(shared.sum()),
+                num_prompts=len(changes),
             )
         )
     corrected = holm([difference.p for difference in found]) if found else []
@@ -151,15 +165,6 @@ def _cross(
                 counts[row[rating.rater], column[rating.prompt]] += 1
         tables[system] = _Crossed(sums, counts)
     return tables, *_draws(len(raters), len(prompts), config)
-
-
-def _prompt_means(
-    table: _Crossed, shared: Bool[np.ndarray, " prompt"]
-) -> Float[np.ndarray, " shared_prompt"]:
-    means: Float[np.ndarray, " shared_prompt"] = (
-        table.sums.sum(axis=0)[shared] / table.counts.sum(axis=0)[shared]
-    )
-    return means
 
 
 def _draws(

@@ -184,8 +184,13 @@ def learn_from_pairs(
     config: DPOConfig,
     pairs_per_batch: int,
 ) -> Metrics:
-    """Gradients of one update over pairs, each at ``times_per_take`` noise levels."""
+    """Gradients of one update over pairs, each at ``times_per_take`` noise levels.
+
+    Without a pair there is neither a gradient nor anything to log.
+    """
     tally, num_pairs = Tally(update.ranks), len(pairs.winners)
+    if not num_pairs:
+        return tally.result()
     batches = torch.split(torch.arange(num_pairs), pairs_per_batch) * config.times_per_take
     for number, batch in enumerate(batches):
         update.on_pass(number + 1 == len(batches))

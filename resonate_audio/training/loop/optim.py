@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from itertools import pairwise
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import nn
 
 from resonate_audio.core.config import FrozenConfig
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimConfig(FrozenConfig):
@@ -18,7 +21,7 @@ class OptimConfig(FrozenConfig):
 
     learning_rate: float = Field(1e-4, gt=0)
     """Peak rate, reached at the end of the warm-up."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     eps: float = Field(1e-6, gt=0)
     weight_decay: float = Field(1e-6, ge=0)
     clip_norm: float = Field(1.0, gt=0)
@@ -26,10 +29,20 @@ class OptimConfig(FrozenConfig):
     schedule: Literal["constant", "step", "cosine"] = "step"
     warmup_steps: int = Field(1000, ge=0)
     milestones: tuple[float, ...] = (0.8, 0.9)
-    """Fractions of the run at which a ``step`` schedule multiplies the rate by ``drop``."""
+    """Rising fractions of the run at which a ``step`` schedule multiplies the rate by ``drop``."""
     drop: float = Field(0.1, gt=0, le=1)
     final_ratio: float = Field(0.01, ge=0, le=1)
     """Where a ``cosine`` schedule ends, as a fraction of the peak."""
+
+    @field_validator("milestones")
+    @classmethod
+    def _rise_from_above_0(cls, milestones: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(before < after for before, after in pairwise((0.0, *milestones))):
+            raise ValueError(
+                f"{list(milestones)}: expected fractions of the run above 0, each larger than the "
+                "one before"
+            )
+        return milestones
 
 
 def learning_rate_factor(step: int, num_steps: int, config: OptimConfig) -> float:

@@ -69,7 +69,7 @@ class GuidedTask(MeanVelocityTask):
         conditions = self.model.condition(features).repeated(count)
         mask = None if batch.mask is None else batch.mask.repeat(count, 1)
         errors = row_errors(self.model(z, t, conditions, r), target, mask)
-        return (self.model.loss_weights(t) * errors).mean(), {}
+        return batch.share * (self.model.loss_weights(t) * errors).mean(), {}
 
     @torch.no_grad()
     def teach(self, batch: FlowBatch, features: TextFeatures, draw: Draw) -> Trajectory:

@@ -107,8 +107,8 @@ class MeanFlowTask(MeanVelocityTask):
         target = self.target(z, t, r, batch, features)
         predicted = self.model(z, t, self.model.condition(features), r)
         squares = row_errors(predicted, target, batch.mask)
-        loss = adaptive_rows(squares, config.loss_offset).mean()
-        return loss, {"squared_error": squares.detach().mean()}
+        loss = batch.share * adaptive_rows(squares, config.loss_offset).mean()
+        return loss, {"squared_error": batch.share * squares.detach().mean()}
 
     @torch.no_grad()
     def target(

@@ -108,10 +108,12 @@ def train_distil(recipe: DistilRecipe, say: Say) -> RunResult:
                 model, shards, flow, recipe.run.seed, current_ranks(), listener,
                 recipe.data.shuffle_window,
             )  # fmt: skip
+            contents = {"data.shards": shards.shards.content()}
         else:
             assert vae is not None
             data = encode_data(recipe, waves, vae, encoder, say).to(device)
             source = PretrainTask(model, data, flow, recipe.run.seed, listener)
+            contents = {"data.manifest": waves.content()}
         dropout, objective = recipe.flow.condition_dropout, recipe.objective
         task: MeanVelocityTask
         if isinstance(objective, MeanFlowConfig):
@@ -121,6 +123,7 @@ def train_distil(recipe: DistilRecipe, say: Say) -> RunResult:
             task = GuidedTask(source, dropout, objective, teacher)
         if vae is not None and recipe.weights.vocoder is not None:
             task.finish = partial(write_student, recipe, vae)
+        task.contents = contents
         return task
 
     return train(build, recipe)

@@ -164,7 +164,7 @@ def build_pair_task(
     recipe: PairRecipe, listed: PairList, say: Say, device: torch.device
 ) -> PairTask:
     """Load the model, encode the pairs, put the task together."""
-    pupil = load_pupil(recipe, 1.0, device)
+    pupil = load_pupil(recipe, None, device)
     resonate, files = pupil.resonate, listed.files()
     if isinstance(resonate, Guest):
         raise ConfigError(

@@ -24,7 +24,7 @@ from resonate_audio.model.text_encoder import TextEncoder
 from resonate_audio.pipeline.guests.guest import Guest
 from resonate_audio.pipeline.path import Resonate
 from resonate_audio.rewards.base import Reward
-from resonate_audio.rewards.catalogue import open_reward
+from resonate_audio.rewards.catalogue import open_reward, parse_specs
 from resonate_audio.rewards.desk import JudgeDesk
 from resonate_audio.rewards.fingerprints import hash_judge
 from resonate_audio.training.algorithms.awm import AWMConfig, awm_step
@@ -68,6 +68,8 @@ AlgorithmConfig = Annotated[
 ]
 BY_LIKELIHOOD = (GRPOConfig, GuardConfig, DPPOConfig)
 """Algorithms that need stochastic steps with a density."""
+BY_TOTAL = (DPOConfig, RWRConfig, RAFTConfig)
+"""Algorithms that rank the takes of a prompt by the judge's total."""
 
 
 class PolicyRecipe(TrainerConfig):
@@ -84,6 +86,15 @@ class PolicyRecipe(TrainerConfig):
     train_only: str | None = None
     """Train only the weights whose whole name matches this regular expression; None trains all."""
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _no_micro_batches(self) -> PolicyRecipe:
+        if self.run.micro_batches != 1:
+            raise ValueError(
+                f"run.micro_batches {self.run.micro_batches}: expected 1; an update that is too "
+                "large for the memory is divided by sampler.rows_per_batch, or pairs_per_batch"
+            )
+        return self
 
 
 class ReinforceRecipe(PolicyRecipe):
@@ -120,6 +131,19 @@ class ReinforceRecipe(PolicyRecipe):
             )
         return self
 
+    @model_validator(mode="after")
+    def _algorithm_fits_takes(self) -> ReinforceRecipe:
+        algorithm = self.algorithm
+        if isinstance(algorithm, RAFTConfig) and algorithm.keep > self.takes:
+            raise ValueError(
+                f"algorithm.keep {algorithm.keep}: expected at most takes, {self.takes}"
+            )
+        if isinstance(algorithm, BY_TOTAL) and self.advantage.combine == "gdpo":
+            raise ValueError(
+                f"advantage.combine gdpo: expected total, by which {algorithm.kind} ranks takes"
+            )
+        return self
+
 
 def train_reinforce(recipe: ReinforceRecipe, say: Say) -> RunResult:
     """Run a reinforcement recipe, or go on with the run it began.
@@ -129,6 +153,7 @@ def train_reinforce(recipe: ReinforceRecipe, say: Say) -> RunResult:
         ManifestError: a prompt file is broken.
         RewardError: a judge failed; the last whole step was saved.
     """
+    check_held_out(recipe)
     texts = read_prompts(recipe.prompts)
     if len(texts) < recipe.prompts_per_step:
         raise ConfigError(
@@ -140,6 +165,23 @@ def train_reinforce(recipe: ReinforceRecipe, say: Say) -> RunResult:
         ranks.say(say)(f"{len(texts)} prompts, {count} of them a step, {takes} takes each")
         with JudgeDesk(compute_beside=resolve_device(recipe.run.device).type != "cpu") as desk:
             return train(partial(build_task, recipe, texts, desk), recipe, ReinforceTrainer)
+
+
+def check_held_out(recipe: ReinforceRecipe) -> None:
+    """Refuse a held-out judge that trains.
+
+    Raises:
+        ConfigError: names the judge, or one of them is unknown.
+    """
+    if recipe.evaluation.held_out is None:
+        return
+    training = {(one.kind, one.source) for one in parse_specs(recipe.reward) if one.weight}
+    for judge in parse_specs(recipe.evaluation.held_out):
+        if (judge.kind, judge.source) in training:
+            raise ConfigError(
+                f"evaluation.held_out {judge.text}: expected a judge that does not train, but "
+                f"reward is {recipe.reward}"
+            )
 
 
 def build_task(
@@ -154,8 +196,7 @@ def build_task(
     )  # fmt: skip
     reward = open_reward(recipe.reward, device=device, timeout_s=recipe.reward_timeout_s)
     plan = make_plan(recipe, texts)
-    networks = used_as_taught(pupil.networks, recipe.sampler.guidance_scale)
-    task = ReinforceTask(maker, reward, plan, networks, pupil.text_encoder)
+    task = ReinforceTask(maker, reward, plan, pupil.networks, pupil.text_encoder)
     task.contents = pupil.contents() | {"reward (its code and weights)": hash_judge(reward)}
     task.observe = TakeKeeper(recipe.run.output, recipe.takes_every).keep
     listen_in(task, recipe, pupil, reward, device)
@@ -192,17 +233,9 @@ class Pupil:
         return [*(dict(p.state_dict()) for p in parts), *self.resonate.text_encoder.states()]
 
 
-def used_as_taught(networks: Networks | Guest, guidance_scale: float) -> Networks | Guest:
-    """The networks to be exported, whose default guidance is the one they were taught with."""
-    if isinstance(networks, Guest):
-        return networks  # its form has no place for it
-    config = networks.config.model_copy(update={"default_guidance": guidance_scale})
-    return replace(networks, config=config)
-
-
 def load_pupil(
     recipe: PolicyRecipe,
-    guidance_scale: float,
+    guidance_scale: float | None,
     device: torch.device,
     times: Float[Tensor, " time"] | None = None,
 ) -> Pupil:
@@ -210,7 +243,8 @@ def load_pupil(
 
     Args:
         recipe: names the model and what of it is trained.
-        guidance_scale: of rollout and training.
+        guidance_scale: of rollout, training, evaluation and the exported model; None trains
+            without any, and leaves the model's default. The form of a guest has no place for one.
         device: where to compute.
         times: as `Policy` takes them; None: of the steps that the model takes by default.
 
@@ -219,11 +253,12 @@ def load_pupil(
         InputError: the model makes no sounds of that length.
     """
     precision = torch.bfloat16 if recipe.run.precision == "bf16" else None
+    taught_with = 1.0 if guidance_scale is None else guidance_scale
     guest = open_guest(recipe.model, recipe.duration_s)
     if guest is not None:
         guest.to(device)
         policy = Policy(
-            guest.network.train(), guidance_scale, recipe.lora, precision, recipe.train_only, times
+            guest.network.train(), taught_with, recipe.lora, precision, recipe.train_only, times
         )
         return Pupil(guest, policy, guest, None, guest.duration_s)
     with current_ranks().first_alone():  # it may have to download
@@ -231,10 +266,13 @@ def load_pupil(
     networks, encoder = load_model(folder)
     duration_s = recipe.duration_s or networks.config.default_duration_s
     networks.config.check_duration(duration_s)
-    networks.config.sampling(duration_s, guidance_scale=guidance_scale)  # it may take none
+    networks.config.sampling(duration_s, guidance_scale=taught_with)  # it may take none
+    if guidance_scale is not None:
+        used = networks.config.model_copy(update={"default_guidance": guidance_scale})
+        networks = replace(networks, config=used)
     model = networks.transformer.to(device).train()
     times = uniform_grid(networks.config.default_steps) if times is None else times
-    policy = Policy(model, guidance_scale, recipe.lora, precision, recipe.train_only, times)
+    policy = Policy(model, taught_with, recipe.lora, precision, recipe.train_only, times)
     resonate = Resonate(networks, encoder, device=device, transformer=model)
     inside = part_folder(folder, TEXT_ENCODER)
     return Pupil(networks, policy, resonate, inside if inside.is_dir() else None, duration_s)

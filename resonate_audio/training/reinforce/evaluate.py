@@ -25,7 +25,11 @@ from resonate_audio.training.reinforce.trainer import TAKES_LOG
 
 
 class EvaluationConfig(OpenSettings, FrozenConfig):
-    """What is generated and judged every ``run.sample_every`` steps, and before the first."""
+    """What is generated and judged every ``run.sample_every`` steps, and before the first.
+
+    Settings of the solver that are left open are those of the model that the run exports: its own
+    steps, the guidance of ``sampler``.
+    """
 
     prompts: GivenPath | None = None
     """File of prompts that are not trained on; None leaves evaluation out."""

@@ -17,7 +17,7 @@ from resonate_audio.training.reinforce.divergence import (
     norm_ratio,
     velocity_distance,
 )
-from resonate_audio.training.reinforce.experience import Experience, Metrics
+from resonate_audio.training.reinforce.experience import MAXIMA, Experience, Metrics
 from resonate_audio.training.reinforce.fresh import NoisedTakes
 from resonate_audio.training.reinforce.policy import Policy
 from resonate_audio.training.reinforce.rollout import Transitions
@@ -110,6 +110,7 @@ class Tally:
         """Keep the largest value of any batch."""
         for name, value in values.items():
             key, value = name.replace("__", "/"), value.detach()
+            assert key in MAXIMA, key
             self.maxima[key] = (
                 torch.maximum(self.maxima[key], value) if key in self.maxima else value
             )

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from resonate_audio.core.errors import ConfigError, ResonateError, RewardError, TrainingError
+from resonate_audio.core.errors import ConfigError, RewardError, TrainingError
 from resonate_audio.core.types import Prompts
 from resonate_audio.data.batches import BatchPlan
 from resonate_audio.model.adapter import ADAPTER_NAME, write_adapter
@@ -32,7 +32,7 @@ from resonate_audio.training.loop.run_config import TrainerConfig
 from resonate_audio.training.loop.task import Losses, Task, generator_for
 from resonate_audio.training.loop.trainer import Trainer
 from resonate_audio.training.reinforce.advantage import AdvantageConfig
-from resonate_audio.training.reinforce.experience import Experience, Metrics, TakeMaker
+from resonate_audio.training.reinforce.experience import MAXIMA, Experience, Metrics, TakeMaker
 from resonate_audio.training.reinforce.live_table import LiveTable
 from resonate_audio.training.reinforce.lora import low_rank, merged_state, plain_copy
 from resonate_audio.training.reinforce.policy import Policy
@@ -194,10 +194,11 @@ class ReinforceTask(PolicyTask):
         """The judged rollout of one step."""
         chosen = self.batches.batch(step).rows.tolist()
         prompts = Prompts(tuple(self.plan.texts[index] for index in chosen), self.plan.takes)
-        if self.plan.remember_decay is not None:
-            self.policy.remember(self.plan.remember_decay)
         bind = self.policy.bind_reference if self.plan.from_reference else self.policy.bind
-        return self.maker.collect(prompts, self.reward, self.plan.advantage, step, bind)
+        found = self.maker.collect(prompts, self.reward, self.plan.advantage, step, bind)
+        if self.plan.remember_decay is not None:  # after a judge can fail: else the next run would
+            self.policy.remember(self.plan.remember_decay)  # begin this step with it done already
+        return found
 
     def shares(self, experience: Experience) -> list[Int[Tensor, " row"]]:
         """Takes of each update: whole groups, as evenly as they go."""
@@ -306,9 +307,9 @@ class ReinforceTrainer(PolicyTrainer):
         try:
             with unsharded(self.model):
                 return self.task.collect(self.step)
-        except ResonateError as error:
-            together = self.ranks.world == 1 or isinstance(error, RewardError)
-            if self.step and together:
+        except RewardError:  # in all processes; other errors may be those of diverged weights
+            self.log(self.progress)  # refuses numbers that are none, before they are kept
+            if self.step:
                 self.save()  # the weights are those of the last whole step
             raise
         finally:
@@ -321,7 +322,8 @@ class ReinforceTrainer(PolicyTrainer):
         for number, rows in enumerate(self.task.shares(experience)):
             for name, value in self.learn_once(rows, number, learn).items():
                 logged.setdefault(name, []).append(value)
-        return {name: torch.stack(values).mean() for name, values in logged.items()}
+        stacked = {name: torch.stack(values) for name, values in logged.items()}
+        return {name: x.max() if name in MAXIMA else x.mean() for name, x in stacked.items()}
 
 
 def reward_metrics(experience: Experience) -> Metrics:

@@ -93,6 +93,22 @@ def test_recordings_alone_leave_nothing_without_them(tmp_path: Path) -> None:
         correlate(path, [scored(tmp_path, "aqa", 1.0)], without_real=True)
 
 
+def test_an_axis_without_a_ceiling_is_noted_and_the_rest_is_written(tmp_path: Path) -> None:
+    path, output = tmp_path / "ratings.jsonl", tmp_path / "found.json"
+    lines = [
+        {"data_path": f"audiogen_m/{name}.wav", "OVL": [n, n + 1], "REL": [n, n + 1] if n else [n]}
+        for n, name in enumerate(NAMES)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table = tmp_path / "aqa.csv"
+    table.write_text("file,aqa\n" + "".join(f"audiogen_m/{n}.wav,{n[-1]}\n" for n in NAMES))
+    result = CliRunner().invoke(app, [str(path), str(table), "--task", "", "--json", str(output)])
+    assert result.exit_code == 0, result.output
+    assert "note: REL: a noise ceiling needs two clips or more" in result.stderr
+    assert "OVL: 2.0 ratings a clip" in result.stdout
+    assert json.loads(output.read_text())["noise_ceilings"].keys() == {"OVL"}
+
+
 @pytest.mark.skipif(not PAM.is_file(), reason=f"needs PAM's ratings in {PAM}")
 def test_ratings_of_single_people_give_a_ceiling(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in PAM.read_text().splitlines()]

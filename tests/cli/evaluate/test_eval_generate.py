@@ -10,6 +10,7 @@ import soundfile
 
 from resonate_audio.cli.evaluate.generate import bring_in, choose_way, read_facts
 from resonate_audio.cli.evaluate.processes import LISTED, name_some
+from resonate_audio.cli.main import run
 from resonate_audio.core.errors import InputError
 from resonate_audio.evaluation.clips.baselines import TABLE_1
 from resonate_audio.evaluation.clips.folder import read_manifest
@@ -60,3 +61,26 @@ def test_missing_and_left_over_clips_of_a_folder_are_told(
     assert "missing, will count as failed: 0002, take 0" in said.err
     assert "of no prompt, not used: applause.wav" in said.err
     assert read_manifest(tmp_path / "out").system.facts["params"] == "1M"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--clips", "theirs", "--steps", "4"], "--steps: --clips has no use for it"),
+        (["--clips", "theirs", "--keep-going"], "--keep-going: --clips has no use for it"),
+        (["--clips", "theirs", "--threads", "1"], "--threads: --clips has no use for it"),
+        (["--command", "true {file}", "--duration", "5"], "--duration: --command has no use"),
+        (["--command", "true {file}", "--dtype", "float32"], "--dtype: --command has no use"),
+        (["--preset", "audioldm-l-full", "--timeout", "9"], "--timeout: --diffusers has no use"),
+        (["--timeout", "9"], "--timeout: --model has no use for it; leave it out"),
+    ],
+)
+def test_options_that_a_way_does_not_take_are_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("rain\n")
+    assert run(["eval", "generate", str(prompts), "-o", str(tmp_path / "out"), *options]) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert message in said
+    assert not (tmp_path / "out").exists()

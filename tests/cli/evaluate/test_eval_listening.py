@@ -94,3 +94,9 @@ def test_another_scale_is_refused(tmp_path: Path, scale: str, complaint: str) ->
 def test_an_unknown_axis_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no rating of REL; it has OVL"):
         mos(written(tmp_path), axis=["REL"], scale="1,5")
+
+
+@pytest.mark.parametrize("scale", ["5,1", "1,1", "nan,5", "1,inf", "-inf,5"])
+def test_a_scale_that_holds_no_score_is_one_line(tmp_path: Path, scale: str) -> None:
+    with pytest.raises(InputError, match=f"--scale {scale}: expected the lowest score, then the"):
+        mos(written(tmp_path), scale=scale)

@@ -77,6 +77,18 @@ def test_intervals_grow_with_what_raters_and_prompts_have_in_common() -> None:
     assert together.high - together.low == pytest.approx(expected, rel=0.1)
 
 
+def test_systems_with_the_same_scores_do_not_differ_however_often_each_prompt_was_rated() -> None:
+    made = ratings(lambda rater, system, prompt: 1.0 + prompt % 5)
+    thinned = [
+        rating
+        for rating in made
+        if rating.rater == "r0" or (rating.system == "s0") == (int(rating.prompt[1:]) % 5 < 2)
+    ]
+    (found,) = opinion_differences(thinned, "OVL")
+    assert found.value == 0
+    assert found.low <= 0 <= found.high
+
+
 def test_a_better_system_is_told_from_a_worse_one_and_not_from_itself() -> None:
     rng = np.random.default_rng(1)
     noise = rng.normal(size=(8, 3, 10))

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from resonate_audio.core.config import parse_config
+from resonate_audio.core.errors import ConfigError
 from resonate_audio.training.loop.optim import OptimConfig, learning_rate_factor, make_optimizer
 
 STEP = OptimConfig(warmup_steps=10)
@@ -42,3 +44,20 @@ def test_the_first_adamw_update_is_one_learning_rate_long() -> None:
     weight.grad = torch.tensor([123.0])
     optimizer.step()
     torch.testing.assert_close(weight.detach(), torch.tensor([1.99]))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"betas": [1.0, 0.95]}, r"betas\.0: Input should be less than 1"),
+        ({"betas": [0.9, -0.1]}, r"betas\.1: Input should be greater than or equal to 0"),
+        ({"milestones": [0.9, 0.8]}, r"milestones: .*\[0\.9, 0\.8\]: expected fractions"),
+        ({"milestones": [0.8, 0.8]}, "milestones: .*each larger than the one before"),
+        ({"milestones": [0.0, 0.8]}, "milestones: .*above 0"),
+    ],
+)
+def test_an_optimiser_that_cannot_work_is_refused_by_field(
+    values: dict[str, list[float]], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(OptimConfig, values, "test")

@@ -1,5 +1,7 @@
 """Both ways to few steps without guidance: from a teacher, and from recordings."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from learning import draw, learn
@@ -127,6 +129,24 @@ def test_a_batch_is_a_function_of_its_number(teacher: FlowTransformer) -> None:
     task = GuidedTask(source(teacher), 0.5, GuidedConfig(teacher_steps=2), teacher)
     losses = [task.loss("model", draw(index))[0].item() for index in (3, 4, 3)]
     assert losses[0] == losses[2] != losses[1]
+
+
+@pytest.mark.parametrize("kind", ["guided", "meanflow"])
+def test_a_batch_that_weighs_nothing_teaches_nothing(teacher: FlowTransformer, kind: str) -> None:
+    task: GuidedTask | MeanFlowTask = (
+        GuidedTask(source(teacher), 0.0, GuidedConfig(teacher_steps=2), teacher)
+        if kind == "guided"
+        else MeanFlowTask(source(teacher), 0.0, MeanFlowConfig())
+    )
+
+    def loss(share: float) -> float:
+        batch = replace(task.source.draw_batch(draw(0)), share=share)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(task.source, "own_batch", lambda _: batch)
+            return task.loss("model", draw(0))[0].item()
+
+    assert loss(0.0) == 0.0
+    assert loss(0.5) == pytest.approx(loss(1.0) / 2)
 
 
 def test_another_teacher_is_refused(teacher: FlowTransformer) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 import torch
 from tiny_corpus import write_recipe
 
@@ -91,6 +92,18 @@ def test_a_teacher_with_other_latents_and_a_changed_teacher_are_one_line_and_exi
     message = capsys.readouterr().err
     assert "the content of weights.transformer changed" in message
     assert "Traceback" not in message
+
+
+def test_a_run_goes_on_only_with_the_clips_it_began_with(
+    tmp_path: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_recipe(tmp_path / "distil.yaml", values)
+    assert run(["train", "distil", "--recipe", str(path), "--set", "run.num_steps=1"]) == 0
+    samples, rate_hz = soundfile.read(tmp_path / "0.wav")
+    soundfile.write(tmp_path / "0.wav", 0.5 * samples, rate_hz)
+    capsys.readouterr()
+    assert run(["train", "distil", "--recipe", str(path)]) == 2
+    assert "the content of data.manifest changed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

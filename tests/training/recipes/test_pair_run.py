@@ -21,6 +21,7 @@ from processes import start as launch
 from resonate_audio import Resonate
 from resonate_audio.cli.main import run
 from resonate_audio.core.config import load_config, parse_config
+from resonate_audio.core.errors import ConfigError
 from resonate_audio.core.types import Prompts, Rewards
 from resonate_audio.rewards.desk import JudgeDesk
 from resonate_audio.rewards.function import FunctionReward
@@ -315,3 +316,9 @@ def test_pairs_in_two_processes_are_learnt_as_in_one(recipe: dict[str, Any], par
     join(launch(1, "dpo", changed, "one"))
     join(launch(2, "dpo", changed, "many", parallel=parallel))
     assert_same_training(changed, "one", "many")
+
+
+def test_micro_batches_of_a_run_on_pairs_are_refused(recipe: dict[str, Any]) -> None:
+    recipe["run"] |= {"micro_batches": 2}
+    with pytest.raises(ConfigError, match=r"run\.micro_batches 2: expected 1"):
+        parse_config(PairRecipe, recipe, "test")

@@ -280,3 +280,9 @@ def test_the_norm_guard_pulls_back_a_policy_that_grew(
         found.append([value.grad.clone() for value in head if value.grad is not None])
     added = zip(head, *found, strict=True)
     assert sum(float((value.detach() * (new - old)).sum()) for value, old, new in added) > 0
+
+
+def test_an_update_without_a_pair_teaches_nothing(make: Callable[..., TakeMaker]) -> None:
+    maker = make()
+    assert learn(maker, collect(maker, Indifferent()), "dpo") == {}
+    assert gradients(maker) == {}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import loud_judge
 import pytest
 import torch
 import yaml
@@ -19,11 +20,20 @@ from tiny_grpo import write_grpo_recipe
 
 from resonate_audio import Resonate
 from resonate_audio.cli.main import run
-from resonate_audio.core.config import load_config
+from resonate_audio.core.config import load_config, parse_config
+from resonate_audio.core.errors import ConfigError, InputError
+from resonate_audio.data.prompts import read_prompts
+from resonate_audio.rewards.desk import JudgeDesk
 from resonate_audio.training.algorithms.grpo import GRPOConfig, exact_kl_weight
 from resonate_audio.training.loop.checkpoint import list_checkpoints
-from resonate_audio.training.recipes.reinforce import ReinforceRecipe
+from resonate_audio.training.recipes.reinforce import (
+    ReinforceRecipe,
+    build_task,
+    check_held_out,
+)
 from resonate_audio.training.reinforce.evaluate import Evaluator
+from resonate_audio.training.reinforce.experience import Experience, TakeMaker
+from resonate_audio.training.reinforce.trainer import ReinforceTrainer
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 COMMAND = "import sys; from resonate_audio.cli.main import run; sys.exit(run(sys.argv[1:]))"
@@ -150,7 +160,7 @@ def test_evaluation_compares_before_and_after_on_prompts_of_its_own(
     (tmp_path / "held-out.txt").write_text("wind\nbell rain\n")
     evaluation = {
         "prompts": str(tmp_path / "held-out.txt"),
-        "held_out": "loud_judge:loudness",
+        "held_out": "loud_judge:softness",
         "num_inference_steps": 2,
     }
     run = recipe["run"] | {"sample_every": 2}
@@ -211,6 +221,91 @@ def test_a_judge_that_fails_leaves_a_checkpoint_of_the_last_whole_step(
     assert list_checkpoints(tmp_path / "run" / "checkpoints")
 
 
+def test_what_was_learnt_before_a_judge_failed_is_logged(
+    recipe: dict[str, Any], tmp_path: Path, run_here: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loud_judge, "calls", 0)
+    recipe["run"] |= {"log_every": 4, "save_every": 4}
+    run_here("grpo", recipe | {"reward": "loud_judge:deaf_after_a_while"}, code=2)
+    (line,) = lines(tmp_path / "run" / "metrics.jsonl")
+    assert line["step"] == 1
+    assert line["reward/mean"] > 0
+
+
+def test_after_a_judge_failed_the_averaged_old_policy_goes_on_with_the_same_bits(
+    recipe: dict[str, Any], tmp_path: Path, run_here: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe |= {
+        "reward": "loud_judge:deaf_after_a_while",
+        "algorithm": {"kind": "nft", "old_decay": 0.5},
+    }
+    runs = {
+        name: recipe | {"run": recipe["run"] | {"output": str(tmp_path / name), "save_every": 4}}
+        for name in ("whole", "failed")
+    }
+    monkeypatch.setattr(loud_judge, "calls", -1000)
+    run_here("nft", runs["whole"])
+    monkeypatch.setattr(loud_judge, "calls", -3)  # two calls a step: fails in the third
+    run_here("nft", runs["failed"], code=2)
+    monkeypatch.setattr(loud_judge, "calls", -1000)
+    assert "at step 2" in run_here("nft", runs["failed"])
+    first, second = (
+        load_file(list_checkpoints(tmp_path / name / "checkpoints")[-1]) for name in runs
+    )
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def test_takes_that_cannot_be_made_leave_the_last_checkpoint_as_it_was(
+    recipe: dict[str, Any], tmp_path: Path, run_here: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect = TakeMaker.collect
+
+    def diverge(self: TakeMaker, *given: Any) -> Experience:
+        if given[3] == 3:
+            raise InputError("the weights have diverged")
+        return collect(self, *given)
+
+    monkeypatch.setattr(TakeMaker, "collect", diverge)
+    run_here("grpo", recipe, code=2)
+    names = [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")]
+    assert [int("".join(filter(str.isdigit, Path(name).stem))) for name in names] == [2]
+
+
+def test_the_evaluation_hears_the_guidance_that_the_export_has(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "held-out.txt").write_text("wind\n")
+    recipe |= {"evaluation": {"prompts": str(tmp_path / "held-out.txt")}}
+    recipe["sampler"] |= {"guidance_scale": 2.0}
+    made = parse_config(ReinforceRecipe, recipe, "test")
+    task = build_task(made, read_prompts(made.prompts), JudgeDesk(), torch.device("cpu"))
+    assert isinstance(task.evaluate, Evaluator)
+    assert task.evaluate.resonate.config.default_guidance == 2.0
+    task.export(tmp_path / "export")
+    exported = Resonate.from_pretrained(tmp_path / "export", device="cpu")
+    assert exported.config.default_guidance == 2.0
+
+
+def test_of_several_updates_a_step_logs_the_largest_of_maxima_and_the_mean_of_means(
+    recipe: dict[str, Any], tmp_path: Path, run_here: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn_once, seen = ReinforceTrainer.learn_once, list[dict[str, float]]()
+
+    def remember(self: ReinforceTrainer, rows: Any, number: int, learn: Any) -> Any:
+        metrics = learn_once(self, rows, number, learn)
+        seen.append({name: value.item() for name, value in metrics.items()})
+        return metrics
+
+    monkeypatch.setattr(ReinforceTrainer, "learn_once", remember)
+    recipe["run"] |= {"num_steps": 1}
+    run_here("grpo", recipe | {"updates_per_step": 2})
+    (line,) = lines(tmp_path / "run" / "metrics.jsonl")
+    assert len(seen) == 2
+    deviations = [metrics["ratio/max_abs_dev"] for metrics in seen]
+    assert line["ratio/max_abs_dev"] == max(deviations) > min(deviations)
+    assert line["loss"] == pytest.approx(sum(metrics["loss"] for metrics in seen) / 2)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -224,6 +319,10 @@ def test_a_judge_that_fails_leaves_a_checkpoint_of_the_last_whole_step(
         ({"reward": "loud_judge:nothing"}, "nothing"),
         ({"prompts_per_step": 9}, "prompts_per_step 9"),
         ({"model": "no-such-model"}, "no-such-model"),
+        (
+            {"evaluation": {"held_out": "loud_judge:loudness"}},
+            "evaluation.held_out loud_judge:loudness: expected a judge that does not train",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_run_is_refused_in_one_line(
@@ -233,6 +332,40 @@ def test_a_recipe_that_cannot_run_is_refused_in_one_line(
     assert message in said
     assert "Traceback" not in said
     assert len(said.strip().splitlines()[-1]) < 400
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"algorithm": {"kind": "raft", "keep": 4}}, "algorithm.keep 4: expected at most takes, 3"),
+        (
+            {"algorithm": {"kind": "rwr"}, "advantage": {"combine": "gdpo"}},
+            "advantage.combine gdpo: expected total, by which rwr ranks takes",
+        ),
+        (
+            {"algorithm": {"kind": "dpo"}, "advantage": {"combine": "gdpo"}},
+            "advantage.combine gdpo: expected total, by which dpo ranks takes",
+        ),
+    ],
+)
+def test_settings_without_an_effect_are_refused_by_field(
+    recipe: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(ReinforceRecipe, recipe | change, "test")
+
+
+def test_micro_batches_of_a_reinforcement_run_are_refused(recipe: dict[str, Any]) -> None:
+    recipe["run"] |= {"micro_batches": 2}
+    with pytest.raises(ConfigError, match=r"run\.micro_batches 2: expected 1"):
+        parse_config(ReinforceRecipe, recipe, "test")
+
+
+def test_a_judge_with_a_weight_of_0_in_the_reward_may_be_held_out(recipe: dict[str, Any]) -> None:
+    reward, held_out = "loud_judge:loudness,0*nano-eval", {"held_out": "nano-eval"}
+    check_held_out(
+        parse_config(ReinforceRecipe, recipe | {"reward": reward, "evaluation": held_out}, "test")
+    )
 
 
 def test_an_empty_prompt_file_is_refused(
