@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resonate_audio.cli.console import StepReport
+from resonate_audio.cli.console import StepReport, say
 from resonate_audio.cli.generate import (
     Batch,
     check_outputs,
@@ -79,7 +79,7 @@ def vary(
 
       resonate vary door.wav --strength 0.4 --prompt "a heavy door slams" --trim -50
     """
-    audio = read_sound(source)
+    audio = source_of(source)
     run_edit(
         making, "vary", source.stem, [prompt], lambda r: bound(r.vary, audio, strength, prompt)
     )
@@ -110,7 +110,7 @@ def reword(
 
       resonate reword dog.wav "a cat meows" --was "a dog barks"
     """  # fmt: skip
-    audio = read_sound(source)
+    audio = source_of(source)
     run_edit(
         making,
         "reword",
@@ -140,7 +140,7 @@ def replace(
       resonate replace take.wav "a dog barks" --span 1.5-2.25
     """
     spans = [parse_span(text) for text in span or []]
-    audio = read_sound(source)
+    audio = source_of(source)
     run_edit(
         making, "replace", source.stem, [prompt], lambda r: bound(r.replace, audio, spans, prompt)
     )
@@ -167,7 +167,7 @@ def extend(
 
       resonate extend wind.wav --before 1 --after 4
     """
-    audio = read_sound(source)
+    audio = source_of(source)
     run_edit(
         making,
         "extend",
@@ -220,7 +220,7 @@ def loop(
         run_edit(making, "loop", what, [what], lambda r: bound(r.loop, what, duration))
         return
     _refuse(what, "has its own length, so there is no", {"--duration": duration})
-    audio = read_sound(Path(what))
+    audio = source_of(Path(what))
     own = {} if seam is None else {"seam_s": seam}
     run_edit(
         making,
@@ -300,6 +300,21 @@ def run_edit(
 def bound(method: Edited, *given: Any, **named: Any) -> Edited:
     """A way of `Resonate` with what is its own, still to be told how."""
     return lambda **options: method(*given, **named, **options)
+
+
+def source_of(path: Path) -> Audio:
+    """The sound that is edited; one that no file can hold as it is is told.
+
+    Raises:
+        AudioError: as `read_sound`.
+    """
+    import numpy as np
+
+    audio = read_sound(path)
+    peak = float(np.abs(audio.samples).max(initial=0.0))
+    if peak > 1:
+        say(f"note: {path} passes full scale (peak {peak:.2f}); what is written is quieter by that")
+    return audio
 
 
 def is_file_name(text: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from resonate_audio.audio.io import read_audio, read_recipe, write_audio
@@ -165,3 +166,12 @@ def test_a_replay_without_the_source_says_how_to_give_it(
     assert "--source" in capsys.readouterr().err
     assert run(["replay", "a.wav", "--source", "a.wav"]) == 2
     assert "give the source it came from" in capsys.readouterr().err
+
+
+def test_a_source_that_passes_full_scale_is_told(
+    tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loud = 1.5 * np.sin(np.arange(RATE_HZ, dtype=np.float32))
+    soundfile.write(here / "loud.wav", loud, RATE_HZ, subtype="FLOAT")
+    assert resonate(tiny_model, "replace", "loud.wav", "dog", "--span", "0.2-0.5") == 0
+    assert "note: loud.wav passes full scale (peak 1.50)" in capsys.readouterr().err
