@@ -115,7 +115,7 @@ def generate(
     if sound_list is None:
         tell(list(made.values()), making.target)
     else:
-        tell_of_list(sounds, made, kept, making.target)
+        tell_of_list(sounds, made, kept, making)
 
 
 def check_texts(texts: Sequence[str]) -> None:
@@ -415,28 +415,39 @@ def tell(rows: Sequence[Row], target: Target, columns: Row = COLUMNS) -> None:
 
 
 def tell_of_list(
-    sounds: Batch, made: Mapping[Path, Row], kept: Mapping[Path, Audio], target: Target
+    sounds: Batch, made: Mapping[Path, Row], kept: Mapping[Path, Audio], making: Making
 ) -> None:
-    """Say what became of every line of a list, and how much was there before."""
+    """Say what became of every line of a list, and draw what was there without a picture."""
+    from resonate_audio.audio.spectrogram import write_spectrogram
+
     rows = []
     for sound in sounds:
         if sound.path in made:
             rows.append((*made[sound.path], "made"))
         else:
             audio = kept[sound.path]
-            state = "kept" if is_of(audio.recipe, sound) else "kept; the list says otherwise"
+            is_same = is_of(audio.recipe, sound, making.loading)
+            state = "kept" if is_same else "kept; the list says otherwise"
+            picture = sound.path.with_suffix(".png")
+            if making.target.spectrogram and not picture.exists():
+                write_spectrogram(picture, audio, sound.prompt)
             rows.append((*describe(sound, audio), state))
     say(f"{len(made)} made, {len(sounds) - len(made)} kept that existed")
-    tell(rows, target, (*COLUMNS, ""))
+    tell(rows, making.target, (*COLUMNS, ""))
 
 
-def is_of(recipe: Recipe | None, sound: PlannedSound) -> bool:
-    """Whether a sound is what a line of a list asks for, as far as the line says."""
+def is_of(recipe: Recipe | None, sound: PlannedSound, loading: Loading) -> bool:
+    """Whether a sound is what a line of a list asks for, as far as the line says, of whom."""
+    from resonate_audio.model.adapter import read_adapter
+    from resonate_audio.pipeline.path import recorded_name
+
     if recipe is None:
         return False
     wanted = sound.wanted
+    adapters = tuple(str(read_adapter(one)) for one in loading.adapter or ())
     return (
-        (recipe.prompt, recipe.negative_prompt, recipe.seed, recipe.finish)
+        (recipe.model, recipe.adapters) == (recorded_name(loading.model), adapters)
+        and (recipe.prompt, recipe.negative_prompt, recipe.seed, recipe.finish)
         == (wanted.prompt, wanted.negative, sound.seed, wanted.finish)
         and (recipe.edit is not None) == wanted.is_loop
         and all(getattr(recipe, name) == value for name, value in wanted.asked.items())

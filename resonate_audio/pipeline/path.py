@@ -201,7 +201,7 @@ class Resonate(Editing):
         return cls(
             networks,
             read(config, encoder_folder),
-            name=_recorded_name(name, revision),
+            name=recorded_name(name, revision),
             device=device,
             dtype=dtype,
             folder=folder,
@@ -575,7 +575,7 @@ def _check_finite(values: Float[Tensor, "row ..."], what: str) -> None:
         )
 
 
-def _recorded_name(name: str | Path, revision: str | None) -> str:
+def recorded_name(name: str | Path, revision: str | None = None) -> str:
     """How a recipe calls the model: folders in full, so that replay works from anywhere."""
     given = given_path(name)
     is_name = str(name) in bundled_models() or published_model(str(name)) is not None

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
+from tiny_model import write_tiny_adapter
 
 from resonate_audio.audio.io import decode_audio, read_audio, read_recipe
 from resonate_audio.cli.main import run
@@ -224,3 +225,18 @@ def test_a_sound_made_of_a_piped_one_needs_no_file(
     vary = ["vary", "-", "-o", "a.wav", "--model", str(tiny_model), "--steps", "1"]
     assert run(vary) == 0
     assert read_audio(here / "a.wav").duration_s == 0.5
+
+
+def test_a_kept_sound_of_other_adapters_is_told_and_gets_the_picture_that_it_lacks(
+    tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "one.csv").write_text("prompt\ndog\n")
+    write_tiny_adapter(here / "rain.safetensors")
+    assert generate(tiny_model, "--list", "one.csv", "--adapter", "rain.safetensors:0.5") == 0
+    capsys.readouterr()
+    for adapter, state in (("rain.safetensors:0.5", "kept"), ("rain.safetensors", "otherwise")):
+        assert generate(tiny_model, "--list", "one.csv", "--spectrogram", "--adapter", adapter) == 0
+        assert capsys.readouterr().out.split()[-1] == state
+    assert (here / "dog_0.png").is_file()
+    assert generate(tiny_model, "--list", "one.csv") == 0
+    assert capsys.readouterr().out.split()[-1] == "otherwise"

@@ -294,12 +294,12 @@ def plans_a_sound_at_home(path: str) -> None:
 
 def finds_a_model_at_home(path: str) -> None:
     from resonate_audio.model.hub import find_model
-    from resonate_audio.pipeline.path import _recorded_name
+    from resonate_audio.pipeline.path import recorded_name
     from resonate_audio.rewards.pretrained import find_pretrained
 
     (Path.home() / "m").mkdir()
     assert find_model("~/m") == find_pretrained("~/m") == Path.home() / "m"
-    assert _recorded_name("~/m", None) == str(Path.home() / "m")
+    assert recorded_name("~/m", None) == str(Path.home() / "m")
 
 
 def names_a_model_at_home(path: str) -> None:
