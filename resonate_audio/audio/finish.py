@@ -43,6 +43,9 @@ Samples = Float32[np.ndarray, " _"]
 def finish_sound(audio: Audio, wanted: Finish) -> Audio:
     """Do what is wanted, in the order of `Finish`; the recipe of the sound records it.
 
+    What was finished before and cannot be told as one `Finish` with this keeps no recipe, since
+    that would make another sound.
+
     Only ``trim_db`` and ``length_s`` change the number of samples. Silence has no level to bring
     anywhere, and stays silence.
 
@@ -60,7 +63,10 @@ def finish_sound(audio: Audio, wanted: Finish) -> Audio:
         samples = set_loudness(samples, rate_hz, wanted.loudness_lufs)
     if wanted.normalize_db is not None:
         samples = normalize(samples, wanted.normalize_db)
-    recipe = audio.recipe and dataclasses.replace(audio.recipe, finish=wanted)
+    recipe = audio.recipe
+    if recipe is not None:
+        whole = wanted if recipe.finish is None else recipe.finish.followed_by(wanted)
+        recipe = None if whole is None else dataclasses.replace(recipe, finish=whole)
     return Audio(samples, rate_hz, recipe)
 
 

@@ -129,6 +129,16 @@ def peak_safe(
     return np.clip(samples * np.float32(gain), -1.0, 1.0), gain
 
 
+def at_rate(audio: Audio, sample_rate_hz: int | None) -> Audio:
+    """The sound at another rate, peak-safe."""
+    if sample_rate_hz is None or sample_rate_hz == audio.sample_rate_hz:
+        return audio
+    samples = resample(audio.samples, audio.sample_rate_hz, sample_rate_hz)
+    safe, gain = peak_safe(samples)
+    recipe = audio.recipe and dataclasses.replace(audio.recipe, gain=audio.recipe.gain * gain)
+    return Audio(safe, sample_rate_hz, recipe)
+
+
 def resample(
     samples: Float32[np.ndarray, " sample"], from_hz: int, to_hz: int
 ) -> Float32[np.ndarray, " sample2"]:

@@ -139,11 +139,14 @@ def compare(file: Path, original: Audio, again: Audio) -> Comparison:
     """
     import numpy as np
 
-    from resonate_audio.audio.io import audio_format, decode_audio, encode_audio
+    from resonate_audio.audio.io import at_rate, audio_format, decode_audio, encode_audio
 
     in_blocks = original.recipe is None or original.recipe.in_blocks
     data = encode_audio(again, audio_format(file), in_blocks)
     decoded = decode_audio(data, "the regenerated sound")
+    if decoded.sample_rate_hz != original.sample_rate_hz:  # a server was asked for another
+        data = encode_audio(at_rate(again, original.sample_rate_hz), audio_format(file), in_blocks)
+        decoded = decode_audio(data, "the regenerated sound")
     same_shape = (
         decoded.sample_rate_hz == original.sample_rate_hz
         and decoded.samples.shape == original.samples.shape

@@ -98,10 +98,24 @@ class Finish:
     normalize_db: float | None = None
     """True peak against full scale, such as -1."""
 
+    def followed_by(self, later: Finish) -> Finish | None:
+        """Both, one after the other, as one; None where their order is not that of `Finish`."""
+        done, wanted = self._given(), later._given()
+        order = list(FINISH_RANGES)
+        levels = {"loudness_lufs", "normalize_db"} & (done.keys() | wanted.keys())
+        if len(levels) > 1:
+            return None
+        if max(map(order.index, done), default=-1) >= min(map(order.index, wanted), default=9):
+            return None
+        return Finish(**(done | wanted))
+
+    def _given(self) -> dict[str, float]:
+        found = {name: getattr(self, name) for name in FINISH_RANGES}
+        return {name: value for name, value in found.items() if value is not None}
+
     def at_ends(self) -> dict[str, float]:
         """What is wanted at the ends of the sound, by name: a loop has none."""
-        found = {name: getattr(self, name) for name in AT_ENDS}
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in self._given().items() if name in AT_ENDS}
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done.

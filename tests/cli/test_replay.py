@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from tiny_model import write_tiny_adapter
 
-from resonate_audio.audio.io import FORMATS, read_audio, write_audio
+from resonate_audio.audio.io import FORMATS, at_rate, read_audio, write_audio
 from resonate_audio.cli.main import run
+from resonate_audio.pipeline.path import Resonate
 
 
 @pytest.fixture
@@ -109,3 +110,12 @@ def test_an_adapter_with_another_weight_is_told_as_such(
     assert run(["replay", "a.wav", "--adapter", "rain.safetensors:0.5"]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "give the model and the adapters that made it, each with its weight" in line
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".mp3"])
+def test_a_sound_that_a_server_sent_at_another_rate_replays(
+    suffix: str, tiny_model: Path, here: Path
+) -> None:
+    [made] = Resonate.from_pretrained(tiny_model, "cpu").generate("dog", seeds=7)
+    write_audio(here / f"a{suffix}", at_rate(made, 16_000))
+    assert run(["replay", f"a{suffix}"]) == 0

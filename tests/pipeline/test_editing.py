@@ -486,6 +486,26 @@ def test_a_finished_sound_is_made_again_finished(tiny: Resonate) -> None:
     assert again.recipe == made.recipe
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "is_one"),
+    [
+        (Finish(trim_db=-30.0), Finish(normalize_db=-6.0), True),
+        (Finish(trim_db=-30.0), Finish(length_s=0.5, fade_s=0.1), True),
+        (Finish(fade_s=0.1), Finish(length_s=0.5), False),
+        (Finish(trim_db=-30.0), Finish(trim_db=-20.0), False),
+        (Finish(loudness_lufs=-20.0), Finish(normalize_db=-6.0), False),
+    ],
+)
+def test_a_sound_that_is_finished_twice_is_made_again_or_says_no_recipe(
+    tiny: Resonate, first: Finish, second: Finish, is_one: bool
+) -> None:
+    [plain] = tiny.generate("dog", duration_s=1.0, seeds=1, num_inference_steps=STEPS)
+    made = finish_sound(finish_sound(plain, first), second)
+    assert (made.recipe is not None) == is_one
+    if made.recipe is not None:
+        assert np.array_equal(tiny.replay(made.recipe).samples, made.samples)
+
+
 def test_a_plain_recipe_is_written_as_before(tiny: Resonate) -> None:
     from resonate_audio.audio.embedded import format_recipe
 

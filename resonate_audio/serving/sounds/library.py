@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from resonate_audio.audio.io import decode_audio
+from resonate_audio.audio.io import at_rate, decode_audio
 from resonate_audio.core.text import one_line
 from resonate_audio.serving.errors import ApiError
 from resonate_audio.serving.ranges import MEDIA_TYPES, send_sound
@@ -25,7 +25,7 @@ from resonate_audio.serving.sounds.requests import (
     Text,
     ZipRequest,
 )
-from resonate_audio.serving.sounds.sending import as_zip, at_rate, encode, is_wav
+from resonate_audio.serving.sounds.sending import as_zip, encode, is_wav
 from resonate_audio.serving.sounds.service import Service, wanted_finish
 from resonate_audio.serving.sounds.store import Sound
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
 import json
 import re
@@ -17,7 +16,7 @@ import torch
 from fastapi import Response
 
 from resonate_audio.audio.finish import heard
-from resonate_audio.audio.io import FORMATS, decode_audio, encode_audio, peak_safe, resample
+from resonate_audio.audio.io import FORMATS, at_rate, decode_audio, encode_audio
 from resonate_audio.audio.loudness import loudness_lufs
 from resonate_audio.core.types import Audio
 from resonate_audio.pipeline.request import idle_negative
@@ -33,16 +32,6 @@ from resonate_audio.serving.sounds.store import Sound, new_id
 
 TAIL_DB = -50.0
 """Under the loudest moment: below it the end of a sound counts as silent."""
-
-
-def at_rate(audio: Audio, sample_rate_hz: int | None) -> Audio:
-    """The sound at another rate, peak-safe."""
-    if sample_rate_hz is None or sample_rate_hz == audio.sample_rate_hz:
-        return audio
-    samples = resample(audio.samples, audio.sample_rate_hz, sample_rate_hz)
-    safe, gain = peak_safe(samples)
-    recipe = audio.recipe and dataclasses.replace(audio.recipe, gain=audio.recipe.gain * gain)
-    return Audio(safe, sample_rate_hz, recipe)
 
 
 def encode(audio: Audio, format: str) -> tuple[bytes, int]:
