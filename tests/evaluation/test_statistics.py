@@ -229,13 +229,13 @@ def test_a_ratio_with_nothing_below_the_line_is_an_error() -> None:
 @pytest.mark.parametrize(("hits", "total"), [(0, 10), (3, 10), (10, 10), (50, 300)])
 def test_wilson_agrees_with_scipy(hits: int, total: int) -> None:
     theirs = scipy.stats.binomtest(hits, total).proportion_ci(method="wilson")
-    ours = wilson_interval(hits, total)
+    ours = wilson_interval(float(hits), total)
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_a_share_of_nothing_is_an_error() -> None:
     with pytest.raises(InputError, match="got 0 of 0"):
-        wilson_interval(0, 0)
+        wilson_interval(0.0, 0)
 
 
 def test_an_interval_without_one_defined_draw_is_an_error() -> None:

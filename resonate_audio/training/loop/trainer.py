@@ -25,6 +25,7 @@ from resonate_audio.training.loop.progress import (
     Silence,
     append_metrics,
     plot_metrics,
+    read_metrics,
 )
 from resonate_audio.training.loop.resume import RunState
 from resonate_audio.training.loop.run_config import RunConfig, TrainerConfig
@@ -148,10 +149,14 @@ class Trainer(RunState):
         with self.averaged_weights(), unsharded(self.model):
             if self.ranks.first:
                 values = self.task.sample(self.run_config.output / "samples", self.step)
-                if values:
-                    self.keep({"step": self.step, **values})
+                if values and not self._is_kept(line := {"step": self.step, **values}):
+                    self.keep(line)
             self.ranks.wait()
         self._listening = False
+
+    def _is_kept(self, line: Mapping[str, float | int]) -> bool:
+        """Whether a finished run that was started again has said so before."""
+        return self.metrics_path.exists() and line in read_metrics(self.metrics_path)
 
     def _finish(self) -> None:
         self._sample()

@@ -170,6 +170,10 @@ def test_evaluation_compares_before_and_after_on_prompts_of_its_own(
     assert [line["prompt"] for line in scored[:2]] == ["wind", "bell rain"]
     assert scored[0]["scores"] != scored[4]["scores"]
 
+    metrics = lines(tmp_path / "run" / "metrics.jsonl")
+    run_here("grpo", recipe | {"evaluation": evaluation, "run": run})  # which is finished
+    assert lines(tmp_path / "run" / "metrics.jsonl") == metrics
+
 
 def test_an_evaluation_is_broken_off_by_a_signal_and_made_when_the_run_goes_on(
     recipe: dict[str, Any], tmp_path: Path, run_here: Runs, monkeypatch: pytest.MonkeyPatch
