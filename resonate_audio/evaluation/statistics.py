@@ -344,7 +344,7 @@ def wilson_interval(hits: float, total: int, confidence: float = 0.95) -> Estima
         InputError: no trial, or more hits than trials.
     """
     if not 0 <= hits <= total or total == 0:
-        raise InputError(f"a share needs 0 to n hits of n > 0 trials, got {hits} of {total}")
+        raise InputError(f"a share needs 0 to n hits of n > 0 trials, got {hits:g} of {total}")
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share = hits / total
     centre = share + z * z / (2 * total)
