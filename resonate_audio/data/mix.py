@@ -24,6 +24,8 @@ from resonate_audio.data.manifest import Clip, stream_manifest, write_manifest
 
 REPEATED = re.compile(r"~\d+$")
 """What is appended to the id of a repeated clip."""
+MOST_TIMES = 10_000
+"""Lines that a weight may make of one clip."""
 
 
 class MixConfig(FrozenConfig):
@@ -109,8 +111,11 @@ def weigh(counts: Sequence[int], config: MixConfig) -> list[float]:
         raise InputError("both weights and a temperature are given; expected one of them")
     if len(config.weights) != len(counts):
         raise InputError(f"{len(config.weights)} weights for {len(counts)} manifests")
-    if not all(weight > 0 for weight in config.weights):
-        raise InputError(f"weights {config.weights}: each must be positive; leave a manifest out")
+    if not all(0 < weight <= MOST_TIMES for weight in config.weights):
+        raise InputError(
+            f"weights {config.weights}: each must be positive, and {MOST_TIMES:,} at most: a clip "
+            "stands there as often; leave a manifest out"
+        )
     return list(config.weights)
 
 

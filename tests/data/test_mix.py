@@ -120,6 +120,7 @@ def test_a_mixture_is_not_repeated_again(tmp_path: Path) -> None:
     [
         (MixConfig(weights=(1, 2)), "2 weights for 1 manifests"),
         (MixConfig(weights=(0,)), "each must be positive"),
+        (MixConfig(weights=(1e12,)), "10,000 at most"),
         (MixConfig(weights=(1,), temperature=2), "both weights and a temperature"),
     ],
 )
