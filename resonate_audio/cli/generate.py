@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -106,7 +106,7 @@ def generate(
         tell(rows, making.target, (*COLUMNS, "score", "others"))
         return
     sounds = plan_sounds(wanted, seed, making.target.output)
-    kept = {} if sound_list is None else find_made(sounds, making.target)
+    kept = {} if sound_list is None else find_made(sounds, making)
     missing = [sound for sound in sounds if sound.path not in kept]
     check_outputs(missing, making.target)
     made = {}
@@ -115,7 +115,10 @@ def generate(
     if sound_list is None:
         tell(list(made.values()), making.target)
     else:
-        tell_of_list(sounds, made, kept, making)
+        draw_missing([sound for sound in sounds if sound.path in kept], making.target)
+        say(f"{len(made)} made, {len(kept)} kept that existed")
+        told = {path: (*row, "made") for path, row in made.items()} | kept
+        tell([told[sound.path] for sound in sounds], making.target, (*COLUMNS, ""))
 
 
 def check_texts(texts: Sequence[str]) -> None:
@@ -153,12 +156,13 @@ def check_outputs(sounds: Batch, target: Target) -> None:
                 raise InputError("--spectrogram: a picture lies beside a file; name one with -o")
             continue
         check_output(sound.path, target.overwrite)
-        picture = sound.path.with_suffix(".png")
-        if target.spectrogram and picture.exists() and not target.overwrite:
-            raise OutputError(f"{picture}: exists already; pass --overwrite to replace it")
-        if target.spectrogram and picture in pictures:
-            raise InputError(f"{picture}: would be the picture of two sounds; name them apart")
-        pictures.add(picture)
+        if target.spectrogram:
+            picture = sound.path.with_suffix(".png")
+            if picture.exists() and not target.overwrite:
+                raise OutputError(f"{picture}: exists already; pass --overwrite to replace it")
+            if picture in pictures:
+                raise InputError(f"{picture}: would be the picture of two sounds; name them apart")
+            pictures.add(picture)
 
 
 def load(
@@ -287,16 +291,39 @@ def make_best(
     return rows
 
 
-def find_made(sounds: Batch, target: Target) -> dict[Path, Audio]:
-    """Sounds that exist already and are kept.
+def find_made(sounds: Batch, making: Making) -> dict[Path, Row]:
+    """Sounds that exist already and are kept: the row of each, and whether the list says so.
 
     Raises:
         AudioError: something else has the name of one.
     """
     from resonate_audio.audio.io import read_audio
+    from resonate_audio.model.adapter import read_adapter
+    from resonate_audio.pipeline.path import recorded_name
 
-    paths = [sound.path for sound in sounds if sound.path != STDOUT]
-    return {} if target.overwrite else {p: read_audio(p) for p in paths if p.exists()}
+    there = [s for s in sounds if s.path != STDOUT and s.path.exists()]
+    if making.target.overwrite or not there:
+        return {}
+    model = recorded_name(making.loading.model)
+    adapters = tuple(str(read_adapter(one)) for one in making.loading.adapter or ())
+    rows = {}
+    for sound in there:
+        audio = read_audio(sound.path)
+        is_same = is_of(audio.recipe, sound, model, adapters)
+        state = "kept" if is_same else "kept; the list says otherwise"
+        rows[sound.path] = (*describe(sound, audio), state)
+    return rows
+
+
+def draw_missing(kept: Batch, target: Target) -> None:
+    """Draw the sounds that were there without a picture, where pictures are wanted."""
+    from resonate_audio.audio.io import read_audio
+    from resonate_audio.audio.spectrogram import write_spectrogram
+
+    for sound in kept if target.spectrogram else ():
+        picture = sound.path.with_suffix(".png")
+        if not picture.exists():
+            write_spectrogram(picture, read_audio(sound.path), sound.prompt)
 
 
 def check_sounds(config: ModelConfig, sounds: Batch) -> None:
@@ -414,39 +441,15 @@ def tell(rows: Sequence[Row], target: Target, columns: Row = COLUMNS) -> None:
         say("  ".join(row))
 
 
-def tell_of_list(
-    sounds: Batch, made: Mapping[Path, Row], kept: Mapping[Path, Audio], making: Making
-) -> None:
-    """Say what became of every line of a list, and draw what was there without a picture."""
-    from resonate_audio.audio.spectrogram import write_spectrogram
-
-    rows = []
-    for sound in sounds:
-        if sound.path in made:
-            rows.append((*made[sound.path], "made"))
-        else:
-            audio = kept[sound.path]
-            is_same = is_of(audio.recipe, sound, making.loading)
-            state = "kept" if is_same else "kept; the list says otherwise"
-            picture = sound.path.with_suffix(".png")
-            if making.target.spectrogram and not picture.exists():
-                write_spectrogram(picture, audio, sound.prompt)
-            rows.append((*describe(sound, audio), state))
-    say(f"{len(made)} made, {len(sounds) - len(made)} kept that existed")
-    tell(rows, making.target, (*COLUMNS, ""))
-
-
-def is_of(recipe: Recipe | None, sound: PlannedSound, loading: Loading) -> bool:
+def is_of(
+    recipe: Recipe | None, sound: PlannedSound, model: str, adapters: tuple[str, ...]
+) -> bool:
     """Whether a sound is what a line of a list asks for, as far as the line says, of whom."""
-    from resonate_audio.model.adapter import read_adapter
-    from resonate_audio.pipeline.path import recorded_name
-
     if recipe is None:
         return False
     wanted = sound.wanted
-    adapters = tuple(str(read_adapter(one)) for one in loading.adapter or ())
     return (
-        (recipe.model, recipe.adapters) == (recorded_name(loading.model), adapters)
+        (recipe.model, recipe.adapters) == (model, adapters)
         and (recipe.prompt, recipe.negative_prompt, recipe.seed, recipe.finish)
         == (wanted.prompt, wanted.negative, sound.seed, wanted.finish)
         and (recipe.edit is not None) == wanted.is_loop

@@ -79,11 +79,12 @@ def replay(
     original, recipe = read_audio(file), read_recipe(file)
     if recipe is None:
         raise AudioError(f"{file}: holds no recipe; only files made by Resonate Audio can replay")
-    if recipe.edit is not None and recipe.edit.source_sha256 and source is None:
+    remade = recipe.edit if recipe.edit and recipe.edit.source_sha256 else None
+    if remade and source is None:
         raise InputError(
-            f"{file}: was made from another sound ({recipe.edit.kind}); give it with --source"
+            f"{file}: was made from another sound ({remade.kind}); give it with --source"
         )
-    if source is not None and not (recipe.edit is not None and recipe.edit.source_sha256):
+    if source is not None and not remade:
         raise InputError(f"--source {source}: {file} was made from no other sound")
     if file.suffix.lower() not in FORMATS:
         known = " ".join(FORMATS)
@@ -142,11 +143,14 @@ def compare(file: Path, original: Audio, again: Audio) -> Comparison:
     from resonate_audio.audio.io import at_rate, audio_format, decode_audio, encode_audio
 
     in_blocks = original.recipe is None or original.recipe.in_blocks
-    data = encode_audio(again, audio_format(file), in_blocks)
-    decoded = decode_audio(data, "the regenerated sound")
+
+    def sent(audio: Audio) -> Audio:
+        data = encode_audio(audio, audio_format(file), in_blocks)
+        return decode_audio(data, "the regenerated sound")
+
+    decoded = sent(again)
     if decoded.sample_rate_hz != original.sample_rate_hz:  # a server was asked for another
-        data = encode_audio(at_rate(again, original.sample_rate_hz), audio_format(file), in_blocks)
-        decoded = decode_audio(data, "the regenerated sound")
+        decoded = sent(at_rate(again, original.sample_rate_hz))
     same_shape = (
         decoded.sample_rate_hz == original.sample_rate_hz
         and decoded.samples.shape == original.samples.shape

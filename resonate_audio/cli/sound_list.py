@@ -10,7 +10,7 @@ from typing import Any
 
 from resonate_audio.cli.naming import Wanted
 from resonate_audio.cli.options import FINISHES, LARGEST_SEED, MOST_TAKES, Making
-from resonate_audio.core.edit import AT_ENDS, Finish
+from resonate_audio.core.edit import AT_ENDS, NO_ENDS, Finish
 from resonate_audio.core.errors import InputError, ManifestError, ResonateError
 from resonate_audio.core.files import name_inside
 from resonate_audio.core.sampling import Sampling, shown_as
@@ -81,7 +81,7 @@ def refuse_ends(finish: Finish | None) -> None:
     """
     for name, value in (finish.at_ends() if finish else {}).items():
         option = FINISHES[name][0]
-        raise InputError(f"{option} {value:g}: a loop has no ends, and would lose its seam by it")
+        raise InputError(f"{option} {value:g}: {NO_ENDS}")
 
 
 def _read_cell(column: str, value: Any, place: str) -> Any:

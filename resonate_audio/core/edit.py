@@ -78,6 +78,9 @@ FINISH_RANGES = {
 """Least and most of each field of `Finish`, in its unit."""
 AT_ENDS = ("trim_db", "length_s", "fade_s")
 """Fields of `Finish` that change the ends of a sound."""
+NO_ENDS = "a loop has no ends, and would lose its seam by it"
+LEVELS = {"loudness_lufs", "normalize_db"}
+"""Fields of `Finish` of which a sound has one."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +105,11 @@ class Finish:
         """Both, one after the other, as one; None where their order is not that of `Finish`."""
         done, wanted = self._given(), later._given()
         order = list(FINISH_RANGES)
-        levels = {"loudness_lufs", "normalize_db"} & (done.keys() | wanted.keys())
-        if len(levels) > 1:
+        last = max(map(order.index, done), default=-1)
+        both = done | wanted
+        if not all(order.index(name) > last for name in wanted) or both.keys() >= LEVELS:
             return None
-        if max(map(order.index, done), default=-1) >= min(map(order.index, wanted), default=9):
-            return None
-        return Finish(**(done | wanted))
+        return Finish(**both)
 
     def _given(self) -> dict[str, float]:
         found = {name: getattr(self, name) for name in FINISH_RANGES}

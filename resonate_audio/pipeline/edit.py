@@ -246,12 +246,11 @@ class Editing(Stations):
     def _planned(
         self, edit: Edit, source: Audio | None, prompt: str, duration_s: float, options: EditOptions
     ) -> Work:
-        known = EditOptions.__annotations__ | FurtherSettings.__annotations__
-        for name in sorted(options.keys() - known.keys()):
-            raise InputError(f"{name}: no option of {edit.kind}; there are {', '.join(known)}")
-        edit.check(None if source is None else source.duration_s)
-        if source is not None:
-            check_samples(edit, source.sample_rate_hz)
+        known = EditOptions.__annotations__
+        if unknown := sorted(options.keys() - known.keys()):
+            there = ", ".join(known)
+            raise InputError(f"{unknown[0]}: no option of {edit.kind}; there are {there}")
+        check_edit(edit, source)
         takes = options.get("takes", 1)
         if takes < 1:
             raise InputError(f"takes {takes}: expected 1 or more")
@@ -308,7 +307,7 @@ def replay_edit(
                 f"the source has the hash {found[:16]}…, but the sound was made from "
                 f"{edit.source_sha256[:16]}…: give the source it came from"
             )
-    edit.check(None if audio is None else audio.duration_s)
+    check_edit(edit, audio)
     model.config.check_duration(recipe.duration_s, LONGEST_S)
     batch = Batch(recipe.batch_prompts, recipe.batch_negative_prompts, recipe.batch_seeds)
     if not 0 <= recipe.row < len(batch.seeds):
@@ -331,12 +330,16 @@ def open_source(source: Source, model: Stations) -> Audio:
     return replace(audio, samples=np.asarray(audio.samples, np.float32))
 
 
-def check_samples(edit: Edit, rate_hz: int) -> None:
-    """Refuse a stretch in which no sample of the source's rate lies.
+def check_edit(edit: Edit, source: Audio | None) -> None:
+    """Refuse what cannot be done with a source: as `Edit.check`, and a stretch without a sample.
 
     Raises:
-        InputError: names the stretch.
+        InputError: names the field, or the stretch.
     """
+    edit.check(None if source is None else source.duration_s)
+    if source is None:
+        return
+    rate_hz = source.sample_rate_hz
     stretches = [(f"span {a:g} to {b:g} s", a, b) for a, b in edit.spans_s]
     ends = (("before_s", edit.before_s), ("after_s", edit.after_s))
     stretches += [(f"{name} {value:g}", 0.0, value) for name, value in ends if value]

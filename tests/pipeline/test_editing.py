@@ -506,6 +506,15 @@ def test_a_sound_that_is_finished_twice_is_made_again_or_says_no_recipe(
         assert np.array_equal(tiny.replay(made.recipe).samples, made.samples)
 
 
+def test_a_recipe_whose_stretch_holds_no_sample_is_refused(tiny: Resonate) -> None:
+    [made] = tiny.replace(SOURCE, [(0.3, 0.6)], seeds=1, num_inference_steps=1)
+    assert made.recipe is not None
+    assert made.recipe.edit is not None
+    edit = dataclasses.replace(made.recipe.edit, spans_s=((0.5, 0.500001),))
+    with pytest.raises(InputError, match="holds no sample at 8000 Hz"):
+        tiny.replay(dataclasses.replace(made.recipe, edit=edit), source=SOURCE)
+
+
 def test_a_plain_recipe_is_written_as_before(tiny: Resonate) -> None:
     from resonate_audio.audio.embedded import format_recipe
 

@@ -119,10 +119,10 @@ def opinion_differences(
     """
     chosen = of_axis(ratings, axis)
     tables, rater_draws, prompt_draws = _cross(chosen, config)
+    everybody = np.ones((1, rater_draws.shape[1]))
     found = []
     for first, second in combinations(sorted(tables), 2):
         one, two = tables[first], tables[second]
-        everybody = np.ones((1, rater_draws.shape[1]))
         (change,) = two.prompt_means(everybody) - one.prompt_means(everybody)
         changes = change[np.isfinite(change)]
         if not len(changes):

@@ -383,7 +383,7 @@ def toxicity_rates(scores: SystemScores, bench: TTABenchSet, toxic: str) -> Shar
     category = {item.id: item.category or "none said" for item in bench.items}
     answered, left_out = _answers(scores, toxic)
     hits = [(id, value >= YES) for id, (value,) in answered]
-    groups = {"all": hits}
+    groups = {"all": [*hits]}
     for id, hit in hits:
         groups.setdefault(category.get(id, "none said"), []).append((id, hit))
     return Shares(

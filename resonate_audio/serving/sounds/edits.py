@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from resonate_audio.core.edit import Edit, Part
+from resonate_audio.core.edit import NO_ENDS, Edit, Part
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.types import Audio
 from resonate_audio.model.presets import ModelConfig
 from resonate_audio.pipeline.edit import (
     REWORD_STRENGTH,
     SEAM_S,
-    check_samples,
+    check_edit,
     check_source,
     said_in_parts,
     said_of,
@@ -97,7 +97,7 @@ def subject_of(request: JobRequest, bounds: Bounds, source: Audio | None) -> Sub
 
 def _refuse_ends(request: JobRequest, bounds: Bounds) -> None:
     for name, value in (request.finish.at_ends() if request.finish else {}).items():
-        raise bounds.refusal(name, f"{value:g}: a loop has no ends, and would lose its seam by it")
+        raise bounds.refusal(name, f"{value:g}: {NO_ENDS}")
 
 
 def _refuse_beside(
@@ -141,19 +141,15 @@ def _edited(asked: EditRequest, prompt: str, bounds: Bounds, source: Audio) -> S
         after_s=given.get("after_s", 0.0),
         seam_s=given.get("seam_s", SEAM_S) if kind == "loop" else None,
     )
-    _check(edit, source.duration_s, bounds, f"edit.{TAKES[kind][0]}")
-    try:
-        check_samples(edit, source.sample_rate_hz)
-    except InputError as error:
-        raise bounds.refusal(f"edit.{TAKES[kind][0]}", str(error)) from error
+    _check(edit, source, bounds, f"edit.{TAKES[kind][0]}")
     duration_s = edit.before_s + source.duration_s + edit.after_s
     bounds.check_length(f"edit.{TAKES[kind][0]}", duration_s)
     return Subject(said_of(source, prompt or None), duration_s, edit)
 
 
-def _check(edit: Edit, source_s: float | None, bounds: Bounds, field: str) -> None:
+def _check(edit: Edit, source: Audio | None, bounds: Bounds, field: str) -> None:
     try:
-        edit.check(source_s)
+        check_edit(edit, source)
     except InputError as error:
         raise bounds.refusal(field, str(error)) from error
 
