@@ -17,7 +17,7 @@ from resonate_audio.cli.naming import STDOUT, PlannedSound, Wanted, plan_sounds
 from resonate_audio.cli.options import MAKING, Loading, Making, PromptsFile, Target, with_options
 from resonate_audio.cli.pipes import write_wav_out
 from resonate_audio.cli.sound_list import read_list
-from resonate_audio.core.errors import InputError, OutputError
+from resonate_audio.core.errors import InputError, ModelNotFoundError, OutputError
 from resonate_audio.core.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -304,15 +304,27 @@ def find_made(sounds: Batch, making: Making) -> dict[Path, Row]:
     there = [s for s in sounds if s.path != STDOUT and s.path.exists()]
     if making.target.overwrite or not there:
         return {}
-    model = recorded_name(making.loading.model)
+    name = making.loading.model
+    model, config = recorded_name(name), config_here(name)
     adapters = tuple(str(read_adapter(one)) for one in making.loading.adapter or ())
     rows = {}
     for sound in there:
         audio = read_audio(sound.path)
-        is_same = is_of(audio.recipe, sound, model, adapters)
+        is_same = is_of(audio.recipe, sound, model, adapters, config)
         state = "kept" if is_same else "kept; the list says otherwise"
         rows[sound.path] = (*describe(sound, audio), state)
     return rows
+
+
+def config_here(model: str) -> ModelConfig | None:
+    """Configuration of a model that is on this machine; None where it is not, or no longer."""
+    from resonate_audio.model.folder import read_config
+    from resonate_audio.model.hub import find_model
+
+    try:
+        return read_config(find_model(model, local_files_only=True))
+    except ModelNotFoundError:
+        return None
 
 
 def draw_missing(kept: Batch, target: Target) -> None:
@@ -442,18 +454,26 @@ def tell(rows: Sequence[Row], target: Target, columns: Row = COLUMNS) -> None:
 
 
 def is_of(
-    recipe: Recipe | None, sound: PlannedSound, model: str, adapters: tuple[str, ...]
+    recipe: Recipe | None,
+    sound: PlannedSound,
+    model: str,
+    adapters: tuple[str, ...],
+    config: ModelConfig | None,
 ) -> bool:
-    """Whether a sound is what a line of a list asks for, as far as the line says, of whom."""
+    """Whether a sound is what a line of a list asks for, of whom.
+
+    What the line leaves open is the model's own choice, where its configuration is known.
+    """
     if recipe is None:
         return False
     wanted = sound.wanted
+    settings = wanted.asked if config is None else config.sampling(**wanted.asked).model_dump()
     return (
         (recipe.model, recipe.adapters) == (model, adapters)
         and (recipe.prompt, recipe.negative_prompt, recipe.seed, recipe.finish)
         == (wanted.prompt, wanted.negative, sound.seed, wanted.finish)
         and (recipe.edit is not None) == wanted.is_loop
-        and all(getattr(recipe, name) == value for name, value in wanted.asked.items())
+        and all(getattr(recipe, name) == value for name, value in settings.items())
     )
 
 

@@ -95,6 +95,17 @@ def test_a_list_becomes_files_and_what_exists_is_kept(
     assert all((here / name).read_bytes() == data for name, data in first.items())
 
 
+def test_what_a_line_leaves_open_is_the_models_own_choice(
+    tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "one.csv").write_text("prompt,loop\ndog,\nrain,yes\n")
+    assert generate(tiny_model, "--list", "one.csv", "--duration", "0.7") == 0
+    assert generate(tiny_model, "--list", "one.csv", "--duration", "0.7") == 0
+    assert "otherwise" not in capsys.readouterr().out
+    assert generate(tiny_model, "--list", "one.csv") == 0
+    assert capsys.readouterr().out.count("kept; the list says otherwise") == 2
+
+
 def test_a_list_that_is_complete_loads_no_model(
     tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
