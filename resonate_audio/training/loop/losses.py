@@ -11,6 +11,9 @@ from torch import Tensor
 from resonate_audio.core.errors import TrainingError
 from resonate_audio.training.loop.task import Losses
 
+MAXIMA = ("ratio/max_abs_dev", "ratio/noise_floor")
+"""Metrics that are the largest value of their steps; the others are means."""
+
 
 class PendingLosses:
     """Losses since the last log line; they stay on the device, because reading makes a GPU wait."""
@@ -22,10 +25,10 @@ class PendingLosses:
         """Keep what a step lost."""
         self.steps.append((step, losses))
 
-    def means(
+    def summary(
         self, join: Callable[[Float[Tensor, " step"]], Float[Tensor, " step"]]
     ) -> dict[str, float]:
-        """Bring the losses since the last call to the CPU, and return their means.
+        """Bring the losses since the last call to the CPU, and return their means, or largest.
 
         Args:
             join: makes one process's values those of all.
@@ -35,14 +38,19 @@ class PendingLosses:
         """
         pending, self.steps = self.steps, []
         names = list(dict.fromkeys(name for _, losses in pending for name in losses))
-        means = {}
+        summary = {}
         for name in names:
             steps = [step for step, losses in pending if name in losses]
             values = torch.stack([losses[name] for _, losses in pending if name in losses]).cpu()
             values = join(values)
             check_finite(name, steps, values)
-            means[name] = values.mean().item()
-        return means
+            summary[name] = over_steps(name, values).item()
+        return summary
+
+
+def over_steps(name: str, values: Float[Tensor, " step"]) -> Float[Tensor, ""]:
+    """One number for several steps, or several updates of one: the largest of `MAXIMA`."""
+    return values.max() if name in MAXIMA else values.mean()
 
 
 def check_finite(name: str, steps: list[int], values: Float[Tensor, " step"]) -> None:

@@ -113,7 +113,7 @@ class Trainer(RunState):
 
     def log(self, progress: ProgressLine) -> dict[str, float]:
         """Write one metrics line and move the progress line."""
-        losses = self.pending.means(self.join_losses)
+        losses = self.pending.summary(self.join_losses)
         if losses:
             rate = self.optimizers[next(iter(self.optimizers))].param_groups[0]["lr"]
             elapsed = time.monotonic() - progress.started

@@ -33,8 +33,6 @@ from resonate_audio.training.reinforce.rollout import (
 )
 
 Metrics = dict[str, Float[Tensor, ""]]
-MAXIMA = ("ratio/max_abs_dev", "ratio/noise_floor")
-"""Metrics that are the largest value of a step; the others are means."""
 
 
 @dataclass(frozen=True)

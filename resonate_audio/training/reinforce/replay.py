@@ -12,12 +12,13 @@ from torch import Tensor
 from resonate_audio.core.errors import TrainingError
 from resonate_audio.flow.sde import SDESchedule, Transition, sde_step
 from resonate_audio.training.loop.distributed import ALONE, Ranks
+from resonate_audio.training.loop.losses import MAXIMA
 from resonate_audio.training.reinforce.divergence import (
     gaussian_kl,
     norm_ratio,
     velocity_distance,
 )
-from resonate_audio.training.reinforce.experience import MAXIMA, Experience, Metrics
+from resonate_audio.training.reinforce.experience import Experience, Metrics
 from resonate_audio.training.reinforce.fresh import NoisedTakes
 from resonate_audio.training.reinforce.policy import Policy
 from resonate_audio.training.reinforce.rollout import Transitions

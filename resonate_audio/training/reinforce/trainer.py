@@ -27,12 +27,13 @@ from resonate_audio.training.loop.distributed import (
     check_split,
     unsharded,
 )
+from resonate_audio.training.loop.losses import over_steps
 from resonate_audio.training.loop.progress import ProgressLine, read_metrics
 from resonate_audio.training.loop.run_config import TrainerConfig
 from resonate_audio.training.loop.task import Losses, Task, generator_for
 from resonate_audio.training.loop.trainer import Trainer
 from resonate_audio.training.reinforce.advantage import AdvantageConfig
-from resonate_audio.training.reinforce.experience import MAXIMA, Experience, Metrics, TakeMaker
+from resonate_audio.training.reinforce.experience import Experience, Metrics, TakeMaker
 from resonate_audio.training.reinforce.live_table import LiveTable
 from resonate_audio.training.reinforce.lora import low_rank, merged_state, plain_copy
 from resonate_audio.training.reinforce.policy import Policy
@@ -323,7 +324,7 @@ class ReinforceTrainer(PolicyTrainer):
             for name, value in self.learn_once(rows, number, learn).items():
                 logged.setdefault(name, []).append(value)
         stacked = {name: torch.stack(values) for name, values in logged.items()}
-        return {name: x.max() if name in MAXIMA else x.mean() for name, x in stacked.items()}
+        return {name: over_steps(name, values) for name, values in stacked.items()}
 
 
 def reward_metrics(experience: Experience) -> Metrics:
