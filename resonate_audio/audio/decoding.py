@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from resonate_audio.audio.tags import read_wav_comment
+from resonate_audio.audio.tags import read_wav_comment, share_of_wav
 from resonate_audio.core.documents.text import one_line
 from resonate_audio.core.errors import AudioError
 from resonate_audio.core.files import open_regular
@@ -28,6 +28,8 @@ MAX_FILE_BYTES = 1 << 31
 LARGEST_SAMPLE = 1e10
 """Of full scale; squares and sums of larger ones overflow."""
 BLOCK_SAMPLES = 1 << 16
+CUT_S = 0.01
+"""Of a WAV less than this may be missing: some writers count their last bytes wrongly."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def decode_sound(
         finite: refuse NaN, infinite and huge samples.
 
     Raises:
-        AudioError: it is not audio, holds no sample, or is over the limits.
+        AudioError: it is not audio, holds no sample, is cut off, or is over the limits.
     """
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     _check_size(file, source)
@@ -111,6 +113,7 @@ def decode_sound(
     samples = _joined(blocks, num_samples)
     if not num_samples:
         raise AudioError(f"{source}: holds no sample")
+    _check_whole(file, num_samples / rate_hz, source)
     if finite:
         check_finite(samples, source)
     return Decoded(samples, rate_hz, num_channels, read_wav_comment(file) or comment)
@@ -192,6 +195,15 @@ def _check_size(file: io.BufferedIOBase, source: str) -> None:
     file.seek(0)
     if size > MAX_FILE_BYTES:
         raise AudioError(f"{source}: {size:,} bytes; {MAX_FILE_BYTES:,} at most")
+
+
+def _check_whole(file: io.BufferedIOBase, held_s: float, source: str) -> None:
+    """Refuse a WAV that ends before the end that it announces; other formats tell by themselves."""
+    whole_s = held_s / max(share_of_wav(file), 1e-9)
+    if whole_s - held_s > CUT_S:
+        raise AudioError(
+            f"{source}: cut off, {held_s:.2f} of {whole_s:.2f} s are there; expected the whole file"
+        )
 
 
 class _Steady:

@@ -76,13 +76,14 @@ def create(
       resonate listen create pairs -s a=out/a -s b=out/b --preset ab --raters 10
     """
     from resonate_audio.serving.listening.answers import Answers
-    from resonate_audio.serving.listening.test import create_test, parse_design, read_probe
+    from resonate_audio.serving.listening.test import Design, create_test, parse_design, read_probe
 
     values: dict[str, object] = {
         "preset": preset,
         "num_repeats": repeats,
         "title": title,
         "is_open": raters == 0,
+        "max_raters": max(raters, Design().max_raters),
     }
     values |= {"instructions": instructions} if instructions is not None else {}
     design = parse_design(values, "options")
@@ -90,7 +91,7 @@ def create(
     test = create_test(folder, design, given)
     answers = Answers(folder, test)
     say(f"{folder}: {len(test.clips)} clips of {', '.join(test.systems)}")
-    links = [f"{folder.name}.{answers.join()}" for _ in range(raters)] or [folder.name]
+    links = [f"{folder.name}.{token}" for token in answers.invite(raters)] or [folder.name]
     for link in links:
         print_text(f"{address.rstrip('/')}/listen.html#{link}")
 

@@ -16,6 +16,16 @@ direction of reading, and halves of surrogate pairs, which cannot be encoded."""
 _CUT = " … "
 
 
+def check_encodable(text: str) -> None:
+    """Refuse what JSON can say and nothing can write.
+
+    Raises:
+        ValueError: it holds half of a surrogate pair.
+    """
+    if any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise ValueError("holds half of a surrogate pair, which is no text")
+
+
 def visible(text: str, longest: int | None = LONGEST) -> str:
     r"""A text without signs that act instead of being read; each stands as its code, like ``\x1b``.
 

@@ -9,11 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import APIRoute
 
+from resonate_audio.core.text import suggest, visible
 from resonate_audio.serving.config import ServeConfig
-from resonate_audio.serving.errors import answer_errors
+from resonate_audio.serving.errors import ApiError, answer_errors
 from resonate_audio.serving.guard import Guard
 from resonate_audio.serving.listening.app import (
     ListeningTests,
@@ -28,7 +30,8 @@ from resonate_audio.serving.sounds.routes import audio_router, jobs_router, mode
 from resonate_audio.serving.sounds.service import Service
 
 EXPOSED = ["X-Resonate-Seed", "X-Resonate-Model", "X-Resonate-Duration", "X-Resonate-Sample-Rate",
-           "X-Resonate-Peak", "X-Resonate-Prompt-Cut", "X-Resonate-Negative-Idle", "X-Request-ID",
+           "X-Resonate-Peak", "X-Resonate-Prompt-Cut", "X-Resonate-Negative-Idle",
+           "X-Resonate-Influence-Idle", "X-Request-ID",
            "Retry-After", "Accept-Ranges", "Content-Range", "ETag"]  # fmt: skip
 
 
@@ -49,6 +52,7 @@ def create_app(config: ServeConfig) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan(service),
+        dependencies=[Depends(refuse_unknown_query)],
     )
     app.state.service = service
     answer_errors(app)
@@ -61,7 +65,8 @@ def create_app(config: ServeConfig) -> FastAPI:
     app.include_router(runs_router(config.runs))
     refuse_rest(app)
     add_pages(app)
-    if config.cors_origins:
+    app.add_middleware(Guard, config=config, metrics=service.metrics, headers=page_headers())
+    if config.cors_origins:  # around the guard: pages elsewhere read its refusals, too
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(config.cors_origins),
@@ -69,8 +74,23 @@ def create_app(config: ServeConfig) -> FastAPI:
             allow_headers=["*"],
             expose_headers=EXPOSED,
         )
-    app.add_middleware(Guard, config=config, metrics=service.metrics, headers=page_headers())
     return app
+
+
+def refuse_unknown_query(request: Request) -> None:
+    """Refuse a parameter of the address that its route does not take.
+
+    Raises:
+        ApiError: names it and what there is.
+    """
+    route = request.scope.get("route")
+    if not isinstance(route, APIRoute) or not route.path.startswith("/v1/"):
+        return
+    known = [parameter.alias for parameter in route.dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            message = f"{visible(name, 100)}: unknown in the address; {suggest(name, known)}"
+            raise ApiError(422, message, name)
 
 
 def _lifespan(service: Service) -> Any:

@@ -9,8 +9,10 @@ from pydantic import Field, SecretStr, field_validator
 from resonate_audio.core.config import FrozenConfig, GivenPath
 from resonate_audio.serving.keys import Key
 
-NAME = re.compile(r"[A-Za-z0-9][\w.@/-]{0,199}")
-ADAPTER = re.compile(r"[A-Za-z0-9][\w.-]{0,49}")
+NAME = re.compile(r"[A-Za-z0-9][\w.@/-]{0,199}", re.ASCII)
+ADAPTER = re.compile(r"[A-Za-z0-9][\w.-]{0,49}", re.ASCII)
+"""Names that a header of HTTP takes."""
+LETTERS = "letters from A to Z, digits"
 MEGABYTE = 1_000_000
 
 
@@ -99,7 +101,7 @@ class ServeConfig(EdgeConfig):
     def _check_names(cls, models: dict[str, str]) -> dict[str, str]:
         for name in models:
             if not NAME.fullmatch(name):
-                raise ValueError(f"model name {name!r}: expected letters, digits, . _ - @ and /")
+                raise ValueError(f"model name {name!r}: expected {LETTERS}, . _ - @ and /")
         return models
 
     @field_validator("adapters")
@@ -107,5 +109,5 @@ class ServeConfig(EdgeConfig):
     def _check_adapters(cls, adapters: dict[str, str]) -> dict[str, str]:
         for name in adapters:
             if not ADAPTER.fullmatch(name):
-                raise ValueError(f"adapter name {name!r}: expected letters, digits, . _ and -")
+                raise ValueError(f"adapter name {name!r}: expected {LETTERS}, . _ and -")
         return adapters

@@ -35,6 +35,12 @@ DISK_FULL = (
     "the disk of this server is full and nothing was kept; make room there, or by "
     "DELETE /v1/library/ID, and try again"
 )
+NO_BODY = "There was an error parsing the body"
+"""What FastAPI says of a body that is no JSON in a way that Python tells by other errors."""
+BODY_EXPECTED = (
+    "body: cannot be read; expected JSON in UTF-8 whose numbers have at most 4300 digits and "
+    "whose lists are nested less than a thousand times"
+)
 UNREADABLE = "what the server keeps of it cannot be read; the server's log says why"
 _PATH = re.compile(r"(?<![\w.:/])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\:'\"]+)*[/\\](?=[^\s/\\:'\"]+)")
 """The folders of an absolute path, up to its last name."""
@@ -202,6 +208,8 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def refuse_route(request: Request, error: HTTPException) -> JSONResponse:
+        if error.detail == NO_BODY:
+            return error_response(ApiError(400, BODY_EXPECTED, "body"))
         told = ApiError(error.status_code, str(error.detail), headers=error.headers)
         return error_response(told)
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pydantic import Field
@@ -18,7 +19,7 @@ from pydantic import Field
 from resonate_audio.core.config import FrozenConfig, parse_config
 from resonate_audio.core.documents.json_text import read_object
 from resonate_audio.core.errors import ConfigError, InputError
-from resonate_audio.core.files import atomic_path
+from resonate_audio.core.files import alone_in, atomic_path
 
 NAME = re.compile(r"[A-Za-z0-9][\w.@-]{0,63}")
 MINUTE_S = 60.0
@@ -70,14 +71,16 @@ def add_key(path: Path, name: str, requests_per_minute: int | None = None) -> st
         InputError: the name is taken or is no name.
         OutputError: the file cannot be written.
     """
-    keys = read_keys(path) if path.exists() else ()
     if not NAME.fullmatch(name):
         raise InputError(f"{name!r}: a key's name has letters, digits, . _ - @, at most 64")
-    if any(key.name == name for key in keys):
-        raise InputError(f"{path}: {name} has a key already; remove it first")
     secret = f"rsn_{secrets.token_urlsafe(32)}"
     fields = {"name": name, "sha256": digest(secret), "requests_per_minute": requests_per_minute}
-    write_keys(path, [*keys, parse_config(Key, fields, "key", InputError)])
+    key = parse_config(Key, fields, "key", InputError)
+    with _held(path):
+        keys = read_keys(path) if path.exists() else ()
+        if any(other.name == name for other in keys):
+            raise InputError(f"{path}: {name} has a key already; remove it first")
+        write_keys(path, [*keys, key])
     return secret
 
 
@@ -87,12 +90,19 @@ def remove_key(path: Path, name: str) -> None:
     Raises:
         InputError: there is none of that name.
     """
-    keys = read_keys(path)
-    left = [key for key in keys if key.name != name]
-    if len(left) == len(keys):
-        known = ", ".join(key.name for key in keys) or "none"
-        raise InputError(f"{path}: no key {name}; there are {known}")
-    write_keys(path, left)
+    read_keys(path)  # no folder is made for a file that is not there
+    with _held(path):
+        keys = read_keys(path)
+        left = [key for key in keys if key.name != name]
+        if len(left) == len(keys):
+            known = ", ".join(key.name for key in keys) or "none"
+            raise InputError(f"{path}: no key {name}; there are {known}")
+        write_keys(path, left)
+
+
+def _held(path: Path) -> AbstractContextManager[None]:
+    """Nobody else changes the file meanwhile."""
+    return alone_in(path.parent, f".{path.name}.lock", wait=True)
 
 
 def digest(secret: str) -> str:

@@ -52,10 +52,11 @@ def send_sound(
         tag = _tag(sound)
         told = {"Accept-Ranges": "bytes", "ETag": tag, "Cache-Control": "private, no-cache"}
         told |= dict(headers or {})
-        if tag in _tags(request.headers.get("if-none-match", "")):
+        if {tag, "*"} & _tags(request.headers.get("if-none-match", "")):
             return Response(None, 304, told)
-        span = find_span(request.headers.get("range", ""), size)
-        if span is None or request.headers.get("if-range", tag) != tag:
+        is_same = request.headers.get("if-range", tag) == tag
+        span = find_span(request.headers.get("range", ""), size) if is_same else None
+        if span is None:
             return Response(_part(sound, 0, size), 200, told, media_type)
         start, stop = span
         told["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"

@@ -154,6 +154,7 @@ def test_a_mistake_is_one_line(assistant: Assistant) -> None:
     assert "takes 9" in assistant.refused("generate", prompt="rain", takes=9)
     assert "no such sound" in assistant.refused("judge", source="nothing.wav")
     assert "no such sound in" in assistant.refused("vary", source="/etc/passwd")
+    assert "no such sound in" in assistant.refused("vary", source="x" * 5000, strength=0.5)
 
 
 def test_sources_are_found_in_the_folders_alone(tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_sources_are_found_in_the_folders_alone(tmp_path: Path) -> None:
     (sounds / "link.wav").symlink_to(tmp_path / "secret.wav")
     workshop = Workshop((sounds, other), "nano", "nano-clap", ".wav")
     assert workshop.find("dog.wav") == other / "dog.wav"
-    for source in ("../secret.wav", str(tmp_path / "secret.wav"), "link.wav", "a\0b"):
+    for source in ("../secret.wav", str(tmp_path / "secret.wav"), "link.wav", "a\0b", "x" * 300):
         with pytest.raises(InputError, match="no such sound in"):
             workshop.find(source)
 

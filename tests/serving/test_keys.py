@@ -6,6 +6,7 @@ import json
 import stat
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,12 @@ def test_a_request_id_that_is_none_is_replaced(server: Running) -> None:
     with httpx2.Client(base_url=server.url, timeout=60) as client:
         answer = client.get("/health", headers={"X-Request-ID": "a b\x1b[31m"})
     assert len(answer.headers["X-Request-ID"]) == 32
+
+
+def test_of_many_keys_that_are_made_at_once_none_is_lost(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    names = [f"n{number}" for number in range(8)]
+    with ThreadPoolExecutor(8) as people:
+        list(people.map(lambda name: add_key(file, name), names))
+    assert sorted(key.name for key in read_keys(file)) == names
+    assert [path.name for path in tmp_path.iterdir()] == ["keys.json"]

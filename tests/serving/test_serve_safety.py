@@ -12,7 +12,7 @@ from running import QUICK, Running, error_of
 from typer.testing import CliRunner
 
 from resonate_audio.cli import serve
-from resonate_audio.core.errors import ConfigError, InputError
+from resonate_audio.core.errors import ConfigError, InputError, OutputError
 
 pytest.importorskip("uvicorn", reason='needs pip install "resonate-audio[serve]"')
 KEY = "correct-horse-battery"
@@ -82,6 +82,24 @@ def test_only_origins_that_were_named_are_let_in(server: Running) -> None:
     for origin, expected in (("https://example.org", "https://example.org"), ("https://x", None)):
         answer = server.client.options("/v1/jobs", headers=asked | {"Origin": origin})
         assert answer.headers.get("access-control-allow-origin") == expected
+
+
+def test_pages_of_named_origins_can_read_why_they_are_refused(stranger: httpx2.Client) -> None:
+    answer = stranger.get("/v1/models", headers={"Origin": "https://example.org"})
+    assert answer.status_code == 401
+    assert answer.headers["access-control-allow-origin"] == "https://example.org"
+
+
+def test_a_home_has_one_server(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with Running(home), pytest.raises(OutputError, match=r"process .* is at work in it"):
+        run("--home", str(home), "--device", "cpu", "--port", "0")
+
+
+def test_a_name_that_no_header_can_hold_is_refused(tmp_path: Path) -> None:
+    for options in (("--model", "m\u96e8=nano"), ("--adapter", "a\u00fc=nothing.safetensors")):
+        with pytest.raises(ConfigError, match="expected letters from A to Z"):
+            run("--home", str(tmp_path), "--device", "cpu", *options)
 
 
 def test_a_body_that_never_ends_is_given_up(server: Running) -> None:

@@ -196,6 +196,7 @@ def describe(saved: Saved) -> dict[str, Any]:
     return {
         "file": str(saved.path),
         "prompt": recipe.prompt if recipe else "",
+        **({"note": "the prompt is longer than the model reads"} if saved.is_cut else {}),
         "seed": recipe.seed if recipe else None,
         "duration_s": round(saved.audio.duration_s, 3),
         "sample_rate_hz": saved.audio.sample_rate_hz,

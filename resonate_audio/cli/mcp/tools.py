@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from resonate_audio.cli.naming import slug
 from resonate_audio.core.errors import InputError, RewardError
+from resonate_audio.core.text import shortened
 
 if TYPE_CHECKING:
     from resonate_audio.cli.reward import Verdict
@@ -28,6 +30,8 @@ class Saved:
 
     path: Path
     audio: Audio
+    is_cut: bool
+    """Whether the model did not read its prompt to the end."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ class Workshop:
         path = self.find(source)
         audio = read_audio(path)
         recipe = audio.recipe or read_recipe(path)
+        if prompt is not None and not prompt.strip():
+            raise InputError("prompt: is empty; give a text, or leave it out")
         text = prompt or (recipe.prompt if recipe else "")
         if not text.strip():
             raise InputError(f"{source}: does not say what it was made from; give prompt")
@@ -105,11 +111,13 @@ class Workshop:
         Raises:
             InputError: there is none there.
         """
-        places = [(folder / source).resolve() for folder in self.folders if "\0" not in source]
-        for place in places:
-            if any(place.is_relative_to(folder) for folder in self.folders) and place.is_file():
-                return place
-        raise InputError(f"source {source!r}: no such sound in {', '.join(map(str, self.folders))}")
+        with suppress(OSError):  # a name that is longer than a file's can be
+            for folder in () if "\0" in source else self.folders:
+                place = (folder / source).resolve()
+                if any(place.is_relative_to(one) for one in self.folders) and place.is_file():
+                    return place
+        where = ", ".join(map(str, self.folders))
+        raise InputError(f"source {shortened(source, 100)!r}: no such sound in {where}")
 
     def _save(self, stem: str, audio: Audio) -> Saved:
         from resonate_audio.audio.io import write_audio
@@ -117,7 +125,8 @@ class Workshop:
         seed = audio.recipe.seed if audio.recipe else 0
         path = free_path(self.folders[0], f"{slug(stem)}_{seed}", self.suffix)
         write_audio(path, audio)
-        return Saved(path, audio)
+        prompt = audio.recipe.prompt if audio.recipe else ""
+        return Saved(path, audio, is_cut=bool(self.pipeline.cut_prompts([prompt])))
 
 
 def free_path(folder: Path, stem: str, suffix: str) -> Path:

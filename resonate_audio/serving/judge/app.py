@@ -24,6 +24,7 @@ from fastapi import FastAPI, Response
 from pydantic import BaseModel, Field, model_validator
 
 from resonate_audio.core.errors import AudioError, RewardError
+from resonate_audio.core.text import check_encodable
 from resonate_audio.core.types import Audio, Rewards, Waveform
 from resonate_audio.rewards.audio_llm.question import CAPTION, NO, WORDINGS, YES
 from resonate_audio.rewards.base import Reward
@@ -171,8 +172,11 @@ class Bench:
             rewards = await self._judge.score(audio, [one.caption for one in rows])
             verdicts = [read_verdict(rewards, row) for row in range(len(rows))]
         except RewardError as error:
-            told = without_folders(f"{self._judge.name}: {error}")
-            verdicts = [ApiError(422, told)] * len(rows)
+            if len(rows) > 1:  # one of them may be to blame, and the others are not
+                for one in rows:
+                    await self._score([one])
+                return
+            verdicts = [ApiError(422, without_folders(f"{self._judge.name}: {error}"))]
         except Exception:
             log.exception("the judge failed")
             verdicts = [ApiError(500, "the judge failed; the server's log says why")] * len(rows)
@@ -338,12 +342,16 @@ def find_caption(question: str) -> str:
     """The caption in a question of ours.
 
     Raises:
-        ApiError: it is asked in other words.
+        ApiError: it is asked in other words, or is no text.
     """
     for wording in WORDINGS.values():
         before, _, after = wording.partition(CAPTION)
         if question.startswith(before) and question.endswith(after):
             caption = question[len(before) : len(question) - len(after)].strip()
+            try:
+                check_encodable(caption)
+            except ValueError as error:
+                raise ApiError(422, f"messages: the caption {error}", "messages") from error
             if 0 < len(caption) <= MAX_CAPTION:
                 return caption
     raise ApiError(

@@ -94,23 +94,40 @@ class Answers:
             database.execute("PRAGMA journal_mode=DELETE")
             database.executescript(_TABLES)
 
-    def join(self, limit: int | None = None) -> str:
+    def join(self) -> str:
         """Take in a new rater and return the token, which is not kept.
 
         Raises:
-            AnswerError: there are as many raters as ``limit`` allows.
+            AnswerError: there are as many raters as the test takes.
         """
-        token = secrets.token_urlsafe(24)
-        trials = plan_trials(self.test, token)
-        written = json.dumps([trial.model_dump() for trial in trials])
-        with self._open() as database:
-            (count,) = database.execute("SELECT COUNT(*) FROM raters").fetchone()
-            if limit is not None and count >= limit:
-                raise AnswerError(403, "rater", f"this test is full ({limit} raters)")
-            id = f"r-{secrets.token_hex(4)}"
-            row = (id, _hash(token), written, time.time())
-            database.execute("INSERT INTO raters VALUES (?, ?, ?, ?)", row)
+        try:
+            [token] = self.invite(1)
+        except AnswerError as error:
+            full = f"this test is full ({self.test.max_raters} raters)"
+            raise AnswerError(403, "rater", full) from error
         return token
+
+    def invite(self, count: int) -> list[str]:
+        """Take in so many raters, all or none, and return their tokens, which are not kept.
+
+        Raises:
+            AnswerError: the test has not so many places left.
+        """
+        tokens = [secrets.token_urlsafe(24) for _ in range(count)]
+        rows = []
+        for token in tokens:
+            trials = plan_trials(self.test, token)
+            written = json.dumps([trial.model_dump() for trial in trials])
+            rows.append((f"r-{secrets.token_hex(4)}", _hash(token), written, time.time()))
+        most = self.test.max_raters
+        with self._open() as database:
+            database.execute("BEGIN IMMEDIATE")  # nobody joins between counting and writing
+            (taken,) = database.execute("SELECT COUNT(*) FROM raters").fetchone()
+            if taken + count > most:
+                left = f"{max(0, most - taken)} of {most} places are left"
+                raise AnswerError(403, "count", f"{count} raters; {left}")
+            database.executemany("INSERT INTO raters VALUES (?, ?, ?, ?)", rows)
+        return tokens
 
     def rater(self, token: str) -> Rater:
         """Who a token belongs to.
@@ -179,6 +196,10 @@ class Answers:
         """
         rater = self.rater(token)
         trial = _next_trial(rater, number)
+        if choice is not None and not self.test.compares:
+            raise AnswerError(422, "choice", "this test rates sounds; expected scores alone")
+        if scores and self.test.compares:
+            raise AnswerError(422, "scores", "this test compares pairs; expected a choice alone")
         self._check_heard(rater, number, trial, ms)
         rows = self._chosen(trial, choice) if self.test.compares else self._scored(trial, scores)
         now = time.time()

@@ -24,8 +24,9 @@ from starlette.datastructures import FormData, UploadFile
 
 from resonate_audio.audio.decoding import SoundLimits, read_header
 from resonate_audio.core.documents.json_text import parse_object
-from resonate_audio.core.errors import ConfigError, ManifestError, ResonateError
+from resonate_audio.core.errors import ConfigError, ManifestError, OutputError, ResonateError
 from resonate_audio.core.text import one_line
+from resonate_audio.serving.database import told_errors
 from resonate_audio.serving.errors import UNREADABLE, ApiError, error_response, wants_type
 from resonate_audio.serving.listening.answers import AnswerError, Answers, Rater
 from resonate_audio.serving.listening.results import (
@@ -39,6 +40,7 @@ from resonate_audio.serving.listening.results import (
 from resonate_audio.serving.listening.test import (
     PREFERENCE,
     SLUG,
+    TEST_FILE,
     GivenClip,
     ListeningTest,
     clip_path,
@@ -50,6 +52,7 @@ from resonate_audio.serving.ranges import send_sound
 
 log = logging.getLogger("resonate.serve")
 FORM = "multipart/form-data"
+FIELDS, SYSTEM = ("name", "design", "prompts"), "system:"
 MAX_UPLOADS, MAX_UPLOAD_BYTES, MAX_CLIP_S = 1000, 200_000_000, 120.0
 MAX_SAMPLES = 100_000_000
 """Of all sounds of an upload, as many as its bytes hold in 16 bits: small files may be long."""
@@ -59,7 +62,7 @@ Token = Annotated[str, Header(alias="X-Rater-Token", max_length=200)]
 class Answered(BaseModel):
     """The answers of one page."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     trial: int = Field(ge=0, description="Number of the page, from 0.")
     scores: dict[str, Any] = Field(default_factory=dict, description="By axis.")
@@ -81,7 +84,8 @@ class ListeningTests:
     def __init__(self, home: Path, only: str | None = None) -> None:
         """Look for tests in ``home``; ``only`` hides all others."""
         self.home, self.only = home, only
-        self._opened: dict[str, tuple[ListeningTest, Answers]] = {}
+        self._opened: dict[str, tuple[tuple[int, int], ListeningTest, Answers]] = {}
+        """With the file and the time of its design: one that was made anew is another test."""
         self._joined: Counter[tuple[str, str]] = Counter()
 
     def names(self) -> list[str]:
@@ -97,12 +101,17 @@ class ListeningTests:
         Raises:
             AnswerError: there is none of that name.
         """
-        if name not in self._opened:
-            if name not in self.names():
-                raise AnswerError(404, "test", "there is no such listening test")
-            test = open_test(self.home / name)
-            self._opened[name] = test, Answers(self.home / name, test)
-        return self._opened[name]
+        if name not in self.names():
+            raise AnswerError(404, "test", "there is no such listening test")
+        folder = self.home / name
+        with told_errors(folder):
+            known = (folder / TEST_FILE).stat()
+        made = known.st_ino, known.st_mtime_ns
+        if name not in self._opened or self._opened[name][0] != made:
+            test = open_test(folder)
+            self._opened[name] = made, test, Answers(folder, test)
+        _, test, answers = self._opened[name]
+        return test, answers
 
     def join(self, name: str, address: str) -> str:
         """Take in a rater who came by the open link; gives the token.
@@ -117,7 +126,7 @@ class ListeningTests:
             most = test.max_raters_per_address
             message = f"{most} came from your address already; ask for a link of your own"
             raise AnswerError(429, "rater", message)
-        token = f"{name}.{answers.join(test.max_raters)}"
+        token = f"{name}.{answers.join()}"
         self._joined[name, address] += 1
         return token
 
@@ -218,15 +227,20 @@ def owner_router(tests: ListeningTests) -> APIRouter:
         async with request.form(max_files=MAX_UPLOADS, max_fields=20) as form:
             name, design, given = await read_form(form)
         if (tests.home / name).exists():
-            raise AnswerError(409, "name", f"{name} is there already; choose another one")
-        await asyncio.to_thread(create_test, tests.home / name, design, given)
+            raise taken(name)
+        try:
+            await asyncio.to_thread(create_test, tests.home / name, design, given)
+        except OutputError as error:
+            if not (tests.home / name / TEST_FILE).exists():
+                raise
+            raise taken(name) from error  # by another one, meanwhile
         return describe_test(name, *tests.open(name))
 
     @router.post("/tests/{name}/invitations", status_code=201)
     def invite(name: str, body: Invitations) -> dict[str, list[str]]:
         """Tokens for raters, one each."""
-        test, answers = tests.open(name)
-        return {"tokens": [f"{name}.{answers.join(test.max_raters)}" for _ in range(body.count)]}
+        _, answers = tests.open(name)
+        return {"tokens": [f"{name}.{token}" for token in answers.invite(body.count)]}
 
     @router.get("/tests/{name}/results")
     def results(name: str) -> Response:
@@ -247,6 +261,11 @@ def owner_router(tests: ListeningTests) -> APIRouter:
         return Response(data, media_type=kind, headers=headers)
 
     return router
+
+
+def taken(name: str) -> AnswerError:
+    """The refusal of a name that another test has."""
+    return AnswerError(409, "name", f"{name} is there already; choose another one")
 
 
 def describe_or_problem(tests: ListeningTests, name: str) -> dict[str, Any]:
@@ -281,6 +300,7 @@ async def read_form(form: FormData) -> tuple[str, Any, list[GivenClip]]:
         AnswerError: a field is missing, too big or of another form.
         ResonateError: a value of the design is wrong, or a sound is no sound.
     """
+    _check_fields(form)
     given_name = form.get("name", "")
     name = given_name if isinstance(given_name, str) else ""
     if not re.fullmatch(SLUG, name):
@@ -295,11 +315,11 @@ async def read_form(form: FormData) -> tuple[str, Any, list[GivenClip]]:
             raise AnswerError(422, f"prompts.{clip}"[:100], "expected a text")
     given, left, room = [], MAX_UPLOAD_BYTES, MAX_SAMPLES
     for field, value in form.multi_items():
-        system = field.removeprefix("system:").strip()
-        if not isinstance(value, UploadFile):
+        if field in FIELDS:
             continue
-        if system == field or not 0 < len(system) <= 100:
-            raise AnswerError(422, field[:100], "expected sounds in fields called system:NAME")
+        system = field.removeprefix(SYSTEM).strip()
+        if not isinstance(value, UploadFile) or not 0 < len(system) <= 100:
+            raise AnswerError(422, field[:100], f"expected sounds in fields called {SYSTEM}NAME")
         data = await value.read(left + 1)
         left -= len(data)
         if left < 0:
@@ -312,6 +332,15 @@ async def read_form(form: FormData) -> tuple[str, Any, list[GivenClip]]:
             raise AnswerError(413, stem, f"expected {MAX_SAMPLES:,} samples in all at most")
         given.append(await asyncio.to_thread(_given_clip, system, stem, data, prompts))
     return name, design, given
+
+
+def _check_fields(form: FormData) -> None:
+    for field, times in Counter(field for field, _ in form.multi_items()).items():
+        if field in FIELDS and times > 1:
+            raise AnswerError(422, field, "given twice")
+        if field not in FIELDS and not field.startswith(SYSTEM):
+            known = ", ".join(FIELDS)
+            raise AnswerError(422, field[:100], f"unknown field; known are {known}, {SYSTEM}NAME")
 
 
 def _object(form: FormData, field: str) -> Mapping[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from resonate_audio.core.edit import NO_ENDS, Edit, Part
 from resonate_audio.core.errors import InputError
+from resonate_audio.core.sampling import Sampling
 from resonate_audio.core.types import Audio
 from resonate_audio.model.presets import ModelConfig
 from resonate_audio.pipeline.edit import (
@@ -39,6 +41,30 @@ class Bounds:
         """422 that names a field as the client calls it."""
         named = self.fields.get(field, field)
         return ApiError(422, f"{named}: {message}", named)
+
+    def sampling(
+        self, duration_s: float, usual: Mapping[str, Any], asked: Mapping[str, Any]
+    ) -> Sampling:
+        """Settings of the solver.
+
+        Args:
+            duration_s: seconds of a sound.
+            usual: settings that count where they are not asked for.
+            asked: those of the request.
+
+        Raises:
+            ApiError: the model does not take one, which is named where it is one alone.
+        """
+        try:
+            return self.config.sampling(duration_s, **{**usual, **asked})
+        except InputError as error:
+            refused = str(error)
+        for name, value in asked.items():
+            try:
+                self.config.sampling(duration_s, **{name: value})
+            except InputError as error:
+                raise ApiError(422, str(error), self.fields.get(name, name)) from error
+        raise ApiError(422, refused)
 
     def check_length(self, field: str, duration_s: float) -> None:
         """Refuse a length that the model does not make.
@@ -141,9 +167,10 @@ def _edited(asked: EditRequest, prompt: str, bounds: Bounds, source: Audio) -> S
         after_s=given.get("after_s", 0.0),
         seam_s=given.get("seam_s", SEAM_S) if kind == "loop" else None,
     )
-    _check(edit, source, bounds, f"edit.{TAKES[kind][0]}")
+    named = f"edit.{next((name for name in TAKES[kind] if name in given), TAKES[kind][0])}"
+    _check(edit, source, bounds, named)
     duration_s = edit.before_s + source.duration_s + edit.after_s
-    bounds.check_length(f"edit.{TAKES[kind][0]}", duration_s)
+    bounds.check_length(named, duration_s)
     return Subject(said_of(source, prompt or None), duration_s, edit)
 
 

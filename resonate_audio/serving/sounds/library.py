@@ -142,7 +142,7 @@ def add_changing(router: APIRouter, service: Service) -> None:
     @router.post("/{id}/finish", status_code=201)
     def finish(id: Id, body: FinishSettings) -> Sound:
         """Finish a sound; what comes of it lies beside it, and the sound stays."""
-        return service.finish(id, wanted_finish(body))
+        return service.finish(id, wanted_finish(body, service.catalogue.longest_s))
 
     @router.delete("/{id}", status_code=204)
     def delete(id: Id) -> None:

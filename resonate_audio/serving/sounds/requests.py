@@ -7,11 +7,20 @@ import secrets
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from resonate_audio.core.edit import LONGEST_S, Edit, Finish
 from resonate_audio.core.noise import MAX_SEED
 from resonate_audio.core.sampling import OpenSettings, Sampling
+from resonate_audio.core.text import check_encodable, one_line
 from resonate_audio.core.types import Audio
 from resonate_audio.pipeline.request import RANDOM_SEEDS, Batch
 from resonate_audio.serving.errors import ApiError
@@ -24,6 +33,13 @@ INFLUENCE_TO_GUIDANCE = 15.0
 """ElevenLabs' prompt_influence of 0.3, its default, is our guidance scale of 4.5."""
 ELEVENLABS = re.compile(r"eleven_[a-z0-9_]+")
 """Names of their models, which their clients may send by themselves."""
+ELEVENLABS_FIELDS = {
+    "input": "text",
+    "audio_length": "duration_seconds",
+    "model": "model_id",
+    "guidance_scale": "prompt_influence",
+}
+"""What their form of request calls our fields."""
 PCM = re.compile(r"(mp3|opus|pcm|wav)_(\d{4,6})(_\d{1,4})?")
 
 ResponseFormat = Literal["wav", "flac", "mp3", "ogg", "opus"]
@@ -32,13 +48,24 @@ SampleRate = Literal[8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 4800
 
 def _check_text(value: object) -> object:
     if isinstance(value, str):
-        if any("\ud800" <= sign <= "\udfff" for sign in value):
-            raise ValueError("holds half of a surrogate pair, which is no text")
+        check_encodable(value)
         return value.strip()
     return value
 
 
+def _check_line(value: object) -> object:
+    return one_line(value, None) if isinstance(value, str) else value
+
+
+def _check_tag(value: object) -> object:
+    return value.lstrip("# ") if isinstance(value, str) else value
+
+
 Text = Annotated[str, BeforeValidator(_check_text)]
+Line = Annotated[Text, AfterValidator(_check_line)]
+"""A text without line breaks and controls."""
+Tag = Annotated[Line, AfterValidator(_check_tag)]
+"""What is found by #word is kept as the word."""
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
 
@@ -331,13 +358,18 @@ class SoundGenerationRequest(Body):
 class SoundChanges(Body):
     """What people note about a sound of the library; what is absent stays."""
 
-    name: Text | None = Field(
+    name: Line | None = Field(
         None, max_length=MAX_NAME, description="Empty: the prompt stands for it."
     )
-    tags: list[Annotated[Text, Field(min_length=1, max_length=40)]] | None = Field(
+    tags: list[Annotated[Tag, Field(min_length=1, max_length=40)]] | None = Field(
         None, max_length=20, description="Words to find it by; q=#word finds them."
     )
     favourite: bool | None = None
+
+    @field_validator("tags")
+    @classmethod
+    def _once(cls, tags: list[str] | None) -> list[str] | None:
+        return None if tags is None else list(dict.fromkeys(tags))
 
 
 class ZipRequest(Body):

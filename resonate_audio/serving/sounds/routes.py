@@ -19,6 +19,7 @@ from resonate_audio.serving.sounds.answers import HEARD, MADE, REFUSALS, Id
 from resonate_audio.serving.sounds.engine import Task
 from resonate_audio.serving.sounds.forms import form_schema, read_form
 from resonate_audio.serving.sounds.requests import (
+    ELEVENLABS_FIELDS,
     MAX_N,
     MAX_STEPS,
     NEEDS,
@@ -131,9 +132,8 @@ def audio_router(service: Service) -> APIRouter:
     ) -> Response:
         """Make one sound, asked for as ElevenLabs' and LocalAI's clients do."""
         format = parse_output_format(output_format)
-        names = {"audio_length": "duration_seconds", "model": "model_id"}
-        asked = body.as_job()
-        inside = service.catalogue.find(asked.model).config.guidance_inside
+        asked, names = body.as_job(), ELEVENLABS_FIELDS
+        inside = service.catalogue.find(asked.model, names["model"]).config.guidance_inside
         is_idle = inside and asked.guidance_scale is not None
         if is_idle:  # clients of every model send it
             asked = asked.model_copy(update={"guidance_scale": None})
@@ -155,7 +155,7 @@ def audio_router(service: Service) -> APIRouter:
     async def finish(request: Request) -> Response:
         """Trim a sound that is sent, bring it to a length or a level, fade it."""
         sent = await read_form(request, FinishForm, "source")
-        wanted = wanted_finish(sent.fields)
+        wanted = wanted_finish(sent.fields, service.catalogue.longest_s)
 
         def finished() -> Response:
             audio = service.decode(sent.data, "source")

@@ -152,7 +152,7 @@ def heard_facts(audio: Audio) -> dict[str, Any]:
     """What a listener of a sound would measure, as `Sound` has it."""
     rate_hz = audio.sample_rate_hz
     row = torch.from_numpy(np.ascontiguousarray(audio.samples))[None]
-    _, stop = heard(audio.samples, rate_hz, TAIL_DB)
+    stop = heard(audio.samples, rate_hz, TAIL_DB)[1] if audio.samples.any() else 0
     return {
         "duration_s": audio.duration_s,
         "sample_rate": rate_hz,

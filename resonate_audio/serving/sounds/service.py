@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Literal
 
 from fastapi import Request
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 from resonate_audio.audio.finish import finish_sound
 from resonate_audio.core.edit import Finish
 from resonate_audio.core.errors import AudioError, InputError, OutputError, ResonateError
+from resonate_audio.core.files import alone_in
 from resonate_audio.core.types import Audio
 from resonate_audio.pipeline.edit import check_source
 from resonate_audio.serving.config import ServeConfig
@@ -29,7 +31,7 @@ from resonate_audio.serving.sounds.requests import (
 )
 from resonate_audio.serving.sounds.sending import encode, heard_facts, to_library
 from resonate_audio.serving.sounds.shelf import Catalogue
-from resonate_audio.serving.sounds.store import Sound, Store, StoredJob, new_id
+from resonate_audio.serving.sounds.store import FILE_NAME, Sound, Store, StoredJob, new_id
 from resonate_audio.serving.uploads import decode_upload
 
 log = logging.getLogger("resonate.serve")
@@ -78,6 +80,7 @@ class Service:
         self.catalogue = Catalogue(config)
         self.engine = Engine(self.catalogue, config, self.metrics)
         self._store: Store | None = None
+        self._home = ExitStack()
         self._stopped = threading.Event()
 
     @property
@@ -90,9 +93,10 @@ class Service:
         """Open the file, unless it is open; before a server says that it listens.
 
         Raises:
-            OutputError: the file cannot be opened, or is damaged.
+            OutputError: the file cannot be opened, or is damaged; or another server has this home.
         """
         if self._store is None:
+            self._home.enter_context(alone_in(self.config.home, f"{FILE_NAME}-lock"))
             store = Store(self.config.home)
             store.open_jobs()
             self._store = store
@@ -123,6 +127,7 @@ class Service:
                 self._note(self.store.forget_start, task)
         self.store.close()
         self._store = None
+        self._home.close()
 
     def _note(self, write: Callable[[str], None], task: Task) -> None:
         """Write down that a job was begun, or was not; a full disk does not stop it."""
@@ -214,9 +219,12 @@ class Service:
         """
         longest_s = self.catalogue.longest_s
         try:
-            audio = decode_upload(data, "it", longest_s)
+            audio = decode_upload(data, field, longest_s)
+        except AudioError as error:
+            raise ApiError(422, str(error), field) from error
+        try:
             check_source(audio, "it", SHORTEST_S, longest_s)
-        except (AudioError, InputError) as error:
+        except InputError as error:
             raise ApiError(422, f"{field}: {error}", field) from error
         return audio
 
@@ -358,12 +366,15 @@ class Service:
         return outcome
 
 
-def wanted_finish(settings: FinishSettings) -> Finish:
+def wanted_finish(settings: FinishSettings, longest_s: float) -> Finish:
     """What is to be done to a sound.
 
     Raises:
-        ApiError: nothing.
+        ApiError: nothing, or it would be longer than the server makes.
     """
+    if (settings.length_s or 0) > longest_s:
+        message = f"length_s: {settings.length_s:g} s; {longest_s:g} s at most"
+        raise ApiError(422, message, "length_s")
     if settings.finish is None:
         names = ", ".join(FinishSettings.model_fields)
         raise ApiError(422, f"body: nothing to do; give one of {names}", "body")

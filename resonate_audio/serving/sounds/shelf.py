@@ -89,12 +89,20 @@ class Catalogue:
         self.adapters = fitting_adapters(config.adapters, folders)
         """Those that each model takes, by name."""
 
-    def find(self, name: str | None) -> Described:
+    def find(self, name: str | None, field: str = "model") -> Described:
         """The model of that name, or the default one; with the adapters that the name adds to it.
 
         Raises:
             ApiError: there is none, lists those that exist; or an adapter is not one of the model.
+                Names ``field``, which the client's form of request has the name in.
         """
+        try:
+            return self._find(name)
+        except ApiError as error:
+            told = field + str(error).removeprefix("model")
+            raise ApiError(error.status, told, field, error.code) from error
+
+    def _find(self, name: str | None) -> Described:
         base = base_of(name or self.default)
         found = self.models.get(base)
         if found is None:
@@ -137,15 +145,16 @@ class Catalogue:
         Raises:
             ApiError: unknown model, or something that it does not make.
         """
-        found = self.find(request.model)
-        bounds = Bounds(found.config, found.name, self.longest_s, fields or {})
+        fields = fields or {}
+        found = self.find(request.model, fields.get("model", "model"))
+        bounds = Bounds(found.config, found.name, self.longest_s, fields)
         subject = subject_of(request, bounds, source)
         try:
             found.config.check_negative([request.negative_prompt or ""])
-            steps = {} if source is None else {"num_inference_steps": found.config.edit_steps}
-            sampling = found.config.sampling(subject.duration_s, **steps | request.asked())
         except InputError as error:
-            raise ApiError(422, str(error)) from error
+            raise ApiError(422, str(error), "negative_prompt") from error
+        steps = {} if source is None else {"num_inference_steps": found.config.edit_steps}
+        sampling = bounds.sampling(subject.duration_s, steps, request.asked())
         seeds = request.chosen_seeds()
         batch = Batch(
             (subject.prompt,) * len(seeds), (request.negative_prompt or "",) * len(seeds), seeds

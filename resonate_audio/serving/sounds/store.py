@@ -38,8 +38,6 @@ WAL_BYTES = 2 * WAL_PAGES * 4096
 """Room for all that and the file."""
 STEP_PAGES = 8
 """Pages that are moved together then, so that little room is needed to make room."""
-MAX_WORDS = 10
-"""Words of a search that count."""
 TABLES = """
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, request TEXT NOT NULL, status TEXT NOT NULL, error TEXT,
@@ -329,7 +327,7 @@ class Store:
         self, text: str, limit: int, offset: int, favourite: bool = False
     ) -> tuple[list[Sound], int]:
         """Sounds that have every word of a text, the newest first; and how many there are."""
-        words = text.casefold().split()[:MAX_WORDS]
+        words = text.casefold().split()
         where = " AND ".join(["instr(words, ?)"] * len(words)) or "1"
         if favourite:
             where += f" AND instr(facts, '{FAVOURITE}')"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,14 @@ import torch
 from running import Running, error_of
 
 from resonate_audio.core.errors import RewardError
-from resonate_audio.core.types import Rewards, Waveform
+from resonate_audio.core.types import Audio, Rewards, Waveform
 from resonate_audio.rewards.audio_llm.question import WORDINGS
 from resonate_audio.rewards.catalogue import open_reward
 from resonate_audio.rewards.desk import score_now
 from resonate_audio.rewards.remote.judge import encode_wav, open_remote
-from resonate_audio.serving.judge.app import read_verdict
+from resonate_audio.serving.errors import ApiError
+from resonate_audio.serving.judge.app import Bench, read_verdict
+from resonate_audio.serving.metrics import Metrics
 
 pytest.importorskip("uvicorn", reason='needs pip install "resonate-audio[serve]"')
 RATE_HZ = 16_000
@@ -131,7 +135,9 @@ def chat(server: Running, text: str, sound: bytes, **fields: Any) -> Any:
         {"type": "text", "text": text},
     ]
     body = {"model": "nano-lalm", "messages": [{"role": "user", "content": parts}]}
-    return server.client.post("/v1/chat/completions", json=body | fields)
+    text = json.dumps(body | fields)
+    headers = {"Content-Type": "application/json"}
+    return server.client.post("/v1/chat/completions", content=text, headers=headers)
 
 
 BEEP = encode_wav(np.sin(np.arange(16_000, dtype=np.float32)) * np.float32(0.1), RATE_HZ)
@@ -152,9 +158,10 @@ def long_silence() -> bytes:
     [
         ("What is this?", BEEP, "messages"),
         (WORDINGS["paper"].replace("{c}", ""), BEEP, "messages"),
+        (WORDINGS["paper"].replace("{c}", "half \ud800"), BEEP, "half of a surrogate pair"),
         (QUESTION, b"", "input_audio.data"),
         (QUESTION, b"RIFF", "input_audio.data"),
-        (QUESTION, BEEP[:60], "too short"),
+        (QUESTION, BEEP[:60], "cut off"),
         (QUESTION, b"not a sound at all", "input_audio.data"),
         (QUESTION, long_silence(), "3600 s of sound; 60 s at most"),
     ],
@@ -177,3 +184,32 @@ def test_an_answer_is_a_chat_completion_with_its_likeliest_word(server: Running)
     answer = chat(server, QUESTION, BEEP, logprobs=True, top_logprobs=20).json()
     assert answer["choices"][0]["message"]["content"].strip().lower() in ("yes", "no")
     assert server.client.get("/v1/models").json()["data"][0]["id"] == "nano-lalm"
+
+
+class Fussy:
+    """A judge that has no score for one caption."""
+
+    name = "fussy"
+
+    async def score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
+        if "a ghost" in prompts:
+            raise RewardError("there are no ghosts")
+        return Rewards(torch.full((len(prompts),), 0.5), {}, self.name)
+
+
+def test_what_one_sound_lacks_is_not_told_of_those_that_were_judged_with_it() -> None:
+    async def ask_all() -> list[Any]:
+        bench = Bench(Fussy(), 8, Metrics())
+        audio = Audio(np.zeros(RATE_HZ, np.float32), RATE_HZ)
+        asked = [bench.ask(audio, caption) for caption in ("rain", "a ghost", "wind")]
+        answers = asyncio.gather(*asked, return_exceptions=True)
+        work = asyncio.create_task(bench.work())
+        try:
+            return await answers
+        finally:
+            work.cancel()
+
+    rain, ghost, wind = asyncio.run(ask_all())
+    assert (rain.total, wind.total) == (0.5, 0.5)
+    assert isinstance(ghost, ApiError)
+    assert (ghost.status, str(ghost)) == (422, "fussy: there are no ghosts")

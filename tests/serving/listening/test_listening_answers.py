@@ -89,9 +89,14 @@ def test_an_unknown_token_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_full_test_takes_nobody_in(tmp_path: Path) -> None:
-    answers, _ = begin(tmp_path)
-    with pytest.raises(AnswerError, match="full"):
-        answers.join(limit=1)
+    _, _, answers = make_test(tmp_path, Design(max_raters=2))
+    answers.join()
+    with pytest.raises(AnswerError, match="count: 2 raters; 1 of 2 places are left"):
+        answers.invite(2)
+    answers.join()
+    with pytest.raises(AnswerError, match=r"this test is full \(2 raters\)"):
+        answers.join()
+    assert len(answers.progress()) == 2
 
 
 @pytest.mark.parametrize(

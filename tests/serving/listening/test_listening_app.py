@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,9 @@ def test_a_rater_does_not_see_another(raters: TestClient) -> None:
         ({"trial": -1}, 422, "trial"),
         ({"trial": 1}, 409, "trial"),
         ({"ms": "soon"}, 422, "ms"),
+        ({"ms": "3000"}, 422, "ms"),
+        ({"trial": False}, 422, "trial"),
+        ({"choice": "A"}, 422, "choice"),
         ({"rater": "r-1"}, 422, "rater"),
     ],
 )
@@ -202,6 +207,8 @@ def test_an_owner_invites(owner: TestClient) -> None:
         ({"prompts": "[]"}, "prompts"),
         ({"files": [("system:", ("a.wav", b"x", "audio/wav"))]}, "system:"),
         ({"files": [("sound", ("a.wav", b"x", "audio/wav"))]}, "sound"),
+        ({"desgin": "{}"}, "desgin"),
+        ({"name": ["trees", "bees"]}, "name"),
     ],
 )
 def test_what_is_wrong_with_a_new_test_is_named(
@@ -236,3 +243,28 @@ def test_an_upload_that_is_no_sound_is_named(owner: TestClient, data: bytes) -> 
     response = upload(owner, files=[("system:alpha", ("x.wav", data, "audio/wav"))])
     assert response.status_code == 422
     assert response.json()["error"]["message"].startswith("x: not an audio file")
+
+
+def test_more_invitations_than_places_take_none(owner: TestClient) -> None:
+    upload(owner)
+    refused = owner.post("/v1/listening/tests/trees/invitations", json={"count": 201})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (403, "count")
+    [test] = owner.get("/v1/listening/tests").json()["data"]
+    assert test["num_raters"] == 0
+
+
+def test_a_test_that_was_removed_and_made_anew_is_another_one(
+    owner: TestClient, tmp_path: Path
+) -> None:
+    upload(owner)
+    before = join(owner)
+    shutil.rmtree(tmp_path / "trees")
+    assert upload(owner).status_code == 201
+    assert owner.get("/v1/listening/session", headers=before).status_code == 401
+    assert owner.get("/v1/listening/session", headers=join(owner)).is_success
+
+
+def test_of_several_who_make_a_test_of_one_name_one_does(owner: TestClient) -> None:
+    with ThreadPoolExecutor(4) as people:
+        made = [people.submit(upload, owner) for _ in range(4)]
+    assert sorted(one.result().status_code for one in made) == [201, 409, 409, 409]

@@ -259,6 +259,34 @@ def test_elevenlabs_fields_are_called_by_their_own_names(server: Running) -> Non
     )
     assert answer.status_code == 422
     assert error_of(answer)["param"] == "duration_seconds"
+    answer = server.client.post("/v1/sound-generation", json={"text": "rain", "model_id": "no"})
+    assert (answer.status_code, error_of(answer)["param"]) == (404, "model_id")
+    assert error_of(answer)["message"].startswith("model_id: 'no' is not served here")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("guidance_scale", 3),
+        ("negative_prompt", "wind"),
+        ("num_inference_steps", 200),
+        ("solver", "heun"),
+    ],
+)
+def test_what_a_model_does_not_take_is_named_by_its_field(
+    server: Running, name: str, value: Any
+) -> None:
+    answer = server.generate(**{name: value})
+    assert (answer.status_code, error_of(answer)["param"]) == (422, name)
+
+
+def test_a_body_that_is_no_json_is_told_what_json_is(server: Running) -> None:
+    headers = {"Content-Type": "application/json"}
+    for body in (b'{"input": "\xff"}', b'{"seed": ' + b"9" * 5000 + b"}", b"[" * 100_000):
+        answer = server.client.post("/v1/audio/generate", content=body, headers=headers)
+        assert answer.status_code == 400
+        assert error_of(answer)["param"] == "body"
+        assert "expected JSON in UTF-8" in error_of(answer)["message"]
 
 
 def test_unknown_paths_and_methods_have_the_envelope(server: Running) -> None:

@@ -218,6 +218,9 @@ def test_what_people_note_is_kept_and_found(client: TestClient) -> None:
         found = client.get("/v1/library", params=words).json()["data"]
         assert [one["id"] for one in found] == [kept["id"]]
     assert client.get("/v1/library", params={"q": "#metal"}).json()["total"] == 0
+    many = "front " * 12
+    assert client.get("/v1/library", params={"q": many}).json()["total"] == 1
+    assert client.get("/v1/library", params={"q": f"{many} ghost"}).json()["total"] == 0
     assert client.patch("/v1/library/none", json={}).status_code == 404
 
 
@@ -242,6 +245,7 @@ BAD_SOUNDS = {
     "too long": (flac(noise(LONGEST_S + 1)), "source"),
     "too short": (flac(noise(0.05)), "source"),
     "no sample": (flac(noise(0.1))[:60], "source"),
+    "cut off": (encode_audio(noise(1.0), FORMATS[".wav"])[:20_000], "source"),
 }
 
 
@@ -285,7 +289,8 @@ BAD_FIELDS: list[tuple[str, dict[str, str], str]] = [
     ("replace", {"spans": "1-2"}, "spans"),
     ("replace", {"spans": "[[0, 0.000001]]"}, "spans"),
     ("extend", {}, "before_s"),
-    ("extend", {"after_s": "5"}, "before_s"),
+    ("extend", {"after_s": "5"}, "after_s"),
+    ("extend", {"before_s": "5"}, "before_s"),
     ("extend", {"after_s": "-1"}, "after_s"),
     ("loop", {"seam_s": "1.5"}, "seam_s"),
     ("loop", {"seam_s": "0"}, "seam_s"),
@@ -296,6 +301,7 @@ BAD_FIELDS: list[tuple[str, dict[str, str], str]] = [
     ("loop", {"loudness_lufs": "-16", "normalize_db": "-1"}, "body"),
     ("finish", {}, "body"),
     ("finish", {"fade_s": "61"}, "fade_s"),
+    ("finish", {"length_s": f"{LONGEST_S + 1}"}, "length_s"),
 ]
 
 
@@ -369,8 +375,7 @@ def test_an_edit_outlives_the_server(tmp_path: Path, tiny_model: Path) -> None:
     edit = EditRequest(kind="extend", source=kept.id, after_s=0.5)
     asked = JobRequest(edit=edit, seed=3, num_inference_steps=STEPS)
     job = service.add_job(asked)  # the workers have not begun
-    assert [task.id for task in service.engine.stop()] == [job.id]
-    service.store.close()
+    service.stop()
     with TestClient(create_app(config), base_url="http://127.0.0.1") as client:
         until_s = time.monotonic() + 60
         while (now := client.get(f"/v1/jobs/{job.id}").json())["ended"] is None:
@@ -378,3 +383,38 @@ def test_an_edit_outlives_the_server(tmp_path: Path, tiny_model: Path) -> None:
             time.sleep(0.02)
         [sound] = now["sounds"]
         assert sound["duration_s"] == 2.0
+
+
+def test_what_people_note_is_kept_in_one_line_and_once(client: TestClient) -> None:
+    address = f"/v1/library/{take_in(client)['id']}"
+    noted = client.patch(
+        address, json={"name": " front\ngate\0 ", "tags": ["#iron", "iron", "a\tb"]}
+    )
+    assert (noted.json()["name"], noted.json()["tags"]) == ("front gate\\x00", ["iron", "a b"])
+    assert error_of(client.patch(address, json={"tags": ["#"]}))["param"] == "tags.0"
+
+
+def test_a_sound_of_the_library_is_not_made_longer_than_the_server_makes(
+    client: TestClient,
+) -> None:
+    address = f"/v1/library/{take_in(client)['id']}/finish"
+    error = error_of(client.post(address, json={"length_s": LONGEST_S + 1}))
+    assert error["message"] == f"length_s: {LONGEST_S + 1:g} s; {LONGEST_S:g} s at most"
+
+
+def test_silence_is_a_tail_from_its_beginning(client: TestClient) -> None:
+    silence = Audio(np.zeros(16_000, np.float32), 16_000)
+    assert take_in(client, flac(silence))["silent_tail_s"] == 1.0
+
+
+def test_a_parameter_that_an_address_does_not_take_is_refused(client: TestClient) -> None:
+    error = error_of(client.get("/v1/library", params={"limt": 5}))
+    assert error == {
+        "message": "limt: unknown in the address; did you mean limit?",
+        "type": "invalid_request_error",
+        "param": "limt",
+        "code": None,
+    }
+    body = {"input": "rain", "num_inference_steps": 2}
+    error = error_of(client.post("/v1/audio/generate?seed=7", json=body))
+    assert error["param"] == "seed"
