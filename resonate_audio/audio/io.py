@@ -233,10 +233,15 @@ def _check_sound(audio: Audio, format: AudioFormat) -> tuple[Float32[np.ndarray,
     Raises:
         AudioError: names what is wrong.
     """
+    if not isinstance(audio, Audio):
+        raise AudioError(f"the sound is {type(audio).__name__}; expected Audio(samples, rate)")
     rate_hz = check_rate(audio.sample_rate_hz, "the sound")
     samples = np.asarray(audio.samples)
-    if samples.ndim != 1 or samples.dtype.kind not in "fiu":
-        raise AudioError(f"the sound is {samples.dtype} with {samples.ndim} axes; expected one")
+    if samples.ndim != 1 or samples.dtype.kind != "f":
+        raise AudioError(
+            f"the sound is {samples.dtype} with {samples.ndim} axes; expected floats with one, "
+            "full scale at 1"
+        )
     if not len(samples):
         raise AudioError("the sound holds no sample")
     if len(samples) > MAX_SAMPLES:

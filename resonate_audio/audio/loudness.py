@@ -109,7 +109,7 @@ def k_weight(
 
 def _quick_length(at_least: int) -> int:
     """The next length m·2^k, m of 8 to 15: one with a large prime takes three times as long."""
-    power = 2 ** max(1, math.ceil(math.log2(at_least)) - 4)
+    power = 1 << max(1, (at_least - 1).bit_length() - 4)
     return next(m * power for m in (8, 9, 10, 12, 15, 16) if m * power >= at_least)
 
 

@@ -16,6 +16,7 @@ from resonate_audio.cli.console import StepReport, print_table, say, step_progre
 from resonate_audio.cli.naming import STDOUT, PlannedSound, Wanted, plan_sounds
 from resonate_audio.cli.options import MAKING, Loading, Making, PromptsFile, Target, with_options
 from resonate_audio.cli.pipes import write_wav_out
+from resonate_audio.cli.sound_list import COLUMNS as LIST_COLUMNS
 from resonate_audio.cli.sound_list import read_list
 from resonate_audio.core.errors import InputError, ModelNotFoundError, OutputError
 from resonate_audio.core.sampling import Sampling
@@ -82,9 +83,12 @@ def generate(
 
       resonate generate --list sounds.csv -o "out/{name}-{seed}.ogg" --trim -50 --loudness -16
     """
-    from resonate_audio.data.prompts import read_prompts
+    from resonate_audio.data.prompts import read_prompt_rows
 
-    texts = [*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])]
+    listed = read_prompt_rows(prompts_file) if prompts_file else []
+    if unread := [name for name in LIST_COLUMNS if any(row.fields.get(name) for row in listed)]:
+        say(f"note: {prompts_file}: {', '.join(unread)} are read by --list, not by --prompts")
+    texts = [*(prompts or []), *(row.prompt for row in listed)]
     wanted = [
         Wanted(text, making.negative, making.takes, asked=making.asked, finish=making.finish)
         for text in texts

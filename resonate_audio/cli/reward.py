@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ import typer
 from resonate_audio.cli.console import print_as_json, print_table, say
 from resonate_audio.cli.generate import check_texts
 from resonate_audio.cli.options import Device, PromptsFile
-from resonate_audio.core.errors import InputError, RewardError
+from resonate_audio.core.errors import InputError, NoAnswerError, RewardError
 
 if TYPE_CHECKING:
     from resonate_audio.core.types import Audio, Rewards
@@ -116,6 +117,8 @@ def read_clips(paths: Sequence[Path], prompt: str | None, prompts_file: Path | N
 
     if prompt is not None and prompts_file is not None:
         raise InputError("both --prompt and --prompts are given; expected one of them")
+    if prompt is not None and not prompt.strip():
+        raise InputError("--prompt is empty; say what to hear")
     texts: Sequence[str | None] = [prompt] * len(paths)
     if prompts_file is not None:
         texts = read_prompts(prompts_file)
@@ -153,7 +156,7 @@ def score_clips(judges: Reward, clips: Sequence[Clip]) -> tuple[list[Verdict], l
         kind = (clip.audio.sample_rate_hz, len(clip.audio.samples))
         kinds.setdefault(kind, []).append(index)
     found: dict[int, Verdict | Failed] = {}
-    with notes_of_warnings():
+    with notes_of_warnings(), redirect_stdout(sys.stderr):  # results alone go to the output
         for indices in kinds.values():
             found |= dict(
                 zip(indices, score_kind(judges, [clips[i] for i in indices]), strict=True)
@@ -166,13 +169,18 @@ def score_clips(judges: Reward, clips: Sequence[Clip]) -> tuple[list[Verdict], l
 
 
 def score_kind(judges: Reward, clips: Sequence[Clip]) -> list[Verdict | Failed]:
-    """Score clips of one rate and length together; one by one where a judge refuses them so."""
+    """Score clips of one rate and length together; one by one where a judge refuses them so.
+
+    A judge that refuses several and takes each of them is at fault itself: none has a score.
+    """
     try:
         rewards = score_alike(judges, clips)
     except RewardError as error:
-        if len(clips) == 1:
-            return [Failed(clips[0], str(error))]
-        return [one for clip in clips for one in score_kind(judges, [clip])]
+        refused = [Failed(clip, str(error)) for clip in clips]
+        if len(clips) == 1 or isinstance(error, NoAnswerError):
+            return [*refused]
+        found = [one for clip in clips for one in score_kind(judges, [clip])]
+        return found if any(isinstance(one, Failed) for one in found) else [*refused]
     return [
         Verdict(
             clip,
@@ -204,11 +212,9 @@ def notes_of_warnings() -> Iterator[None]:
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:
     """A row for each clip: its score, and the parts that do not repeat it."""
-    names = [
-        name
-        for name in verdicts[0].parts
-        if any(verdict.parts[name] != verdict.total for verdict in verdicts)
-    ]
+    names = dict.fromkeys(
+        name for one in verdicts for name, value in one.parts.items() if value != one.total
+    )
     print_table(
         ("clip", "prompt", "score", *names),
         [
@@ -216,7 +222,7 @@ def print_verdicts(verdicts: Sequence[Verdict]) -> None:
                 str(verdict.clip.path),
                 verdict.clip.prompt,
                 f"{verdict.total:.4f}",
-                *(f"{verdict.parts[name]:.4f}" for name in names),
+                *(f"{verdict.parts[n]:.4f}" if n in verdict.parts else "" for n in names),
             )
             for verdict in verdicts
         ],

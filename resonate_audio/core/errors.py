@@ -11,7 +11,8 @@ ResonateError
 ├── OutputError          an output exists or is not writable; DiskFullError: the disk is full
 ├── WorkerError          a process of a cluster ended, again and again, before its work was done
 ├── ShapeError           an array does not have the axes the function needs
-├── RewardError          a judge failed, timed out or gave something that is not a score
+├── RewardError          a judge failed or gave something that is not a score; NoAnswerError: it
+│                        cannot be reached, or gave nothing in time
 ├── TrainingError        a run cannot go on (NaN loss, no clip left, bad resume)
 └── Cancelled            a callback asked to stop
 
@@ -78,6 +79,10 @@ class ShapeError(ResonateError):
 
 class RewardError(ResonateError):
     """A judge did not give one finite score a row; nothing is put in their place."""
+
+
+class NoAnswerError(RewardError):
+    """A judge cannot be reached or gave nothing in time: asking about another sound is no use."""
 
 
 class TrainingError(ResonateError):

@@ -163,13 +163,20 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
             seen.add((state.st_dev, state.st_ino))
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             kept = [entry for entry in entries if not is_passed(entry.name)]
-            folders = [entry for entry in kept if entry.is_dir()]
+            folders = [entry for entry in kept if _is_folder(entry)]
             names = {entry.name for entry in folders}
         except OSError as error:
             raise ManifestError(f"{folder}: cannot read it ({error.strerror or error})") from error
         yield folder, [entry.name for entry in kept if entry.name not in names]
         linked += [Path(entry.path) for entry in folders if entry.is_symlink()]
         inside += [Path(entry.path) for entry in reversed(folders) if not entry.is_symlink()]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself is as little as one to nothing
+        return False
 
 
 def files_below(root: Path, suffixes: Container[str] | None = None) -> list[Path]:

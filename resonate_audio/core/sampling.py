@@ -218,7 +218,7 @@ def _as_input_error(error: ValidationError) -> InputError:
     field = Sampling.model_fields.get(name)
     if field is None:
         known = ", ".join(Sampling.model_fields)
-        return InputError(f"{name}: no such setting; there are {known}")
+        return InputError(f"{name}: no such setting; settings are {known}")
     shown = shown_as(field)
     expected = first["msg"] if first["type"] == INTERVAL else f"expected {shown.expected}"
     return InputError(f"{shown.message.format(value)}: {expected}")

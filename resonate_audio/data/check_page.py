@@ -9,6 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from resonate_audio.core.documents.json_text import read_object
+from resonate_audio.core.errors import ManifestError, OutputError
 from resonate_audio.core.files import atomic_path
 from resonate_audio.core.page import render_page, render_table
 from resonate_audio.data.check import KINDS, CheckReport
@@ -40,6 +42,22 @@ main h2 { font-size: 1.25rem; letter-spacing: -.02em; margin: 0 0 .8rem; }
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
 tbody th, section:last-child td { white-space: normal; overflow-wrap: anywhere; }
 """
+
+
+def check_place(path: Path) -> None:
+    """Refuse to write over what is no page of an earlier check.
+
+    Raises:
+        OutputError: names what is there.
+    """
+    beside = path.with_suffix(".json")
+    there = next((one for one in (path, beside) if one.exists()), None)
+    try:
+        is_ours = there is None or {"manifest", "findings"} <= set(read_object(beside))
+    except ManifestError:
+        is_ours = False
+    if not is_ours:
+        raise OutputError(f"{there}: exists already and is of no check; choose another name")
 
 
 def write_check(path: Path, report: CheckReport) -> None:

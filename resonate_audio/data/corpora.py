@@ -7,6 +7,7 @@ must be joined.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -181,7 +182,7 @@ def wavcaps(files: SoundFiles) -> Iterator[Entry]:
                 captions_of(row, ("caption",)) or (),
                 folder=source,
                 group=_wavcaps_group(source, stem),
-                duration=row.fields.get("duration") or None,
+                duration=_seconds(row, "duration"),
             )
 
 
@@ -256,8 +257,11 @@ def _read_sidecar(path: Path) -> Row:
 
 
 def _extras(row: Row) -> dict[str, Any]:
-    tags = next((row.fields[name] for name in TAG_FIELDS if row.fields.get(name)), ())
+    name = next((name for name in TAG_FIELDS if row.fields.get(name)), None)
+    tags = row.fields[name] if name else ()
     parts = re.split(r"[,;|]", tags) if isinstance(tags, str) else tags
+    if not isinstance(parts, list | tuple):
+        raise ManifestError(f"{row.place}: {name} is {tags!r:.80}, expected a text or a list")
     return {
         "split": pick(row, ("split",)),
         "label": pick(row, ("label", "category")),
@@ -309,11 +313,21 @@ def pick(row: Row, names: Sequence[str]) -> str | None:
 
 
 def captions_of(row: Row, names: Sequence[str] = CAPTION_FIELDS) -> tuple[str, ...] | None:
-    """All texts of the first field that is there: one or a list; None if no field is."""
-    value = next((row.fields[name] for name in names if name in row.fields), None)
-    if value is None:
+    """All texts of the first field that says something: one or a list; None if no field is there.
+
+    Raises:
+        ManifestError: it holds something else; names the line and the field.
+    """
+    there = [name for name in names if name in row.fields]
+    if not there:
         return None
-    return tuple(str(text) for text in value) if isinstance(value, list) else (str(value),)
+    name = next((name for name in there if row.fields[name] is not None), there[0])
+    value = row.fields[name]
+    texts = value if isinstance(value, list) else [] if value is None else [value]
+    for text in texts:
+        if not isinstance(text, str):
+            raise ManifestError(f"{row.place}: {name} is {text!r:.80}, expected a text or a list")
+    return tuple(texts)
 
 
 def cell(row: Row, name: str) -> str:
@@ -328,12 +342,25 @@ def cell(row: Row, name: str) -> str:
 
 
 def _whole(row: Row, name: str) -> int:
+    return int(_seconds(row, name) or 0)
+
+
+def _seconds(row: Row, name: str) -> float | None:
+    """A number of seconds; None where there is none.
+
+    Raises:
+        ManifestError: it is no number, or below 0; names the line.
+    """
+    value = row.fields.get(name)
+    if value is None or value == "":
+        return None
     try:
-        return int(float(row.fields[name]))
-    except ValueError as error:
-        raise ManifestError(
-            f"{row.place}: {name} is {row.fields[name]!r:.80}, expected a number of seconds"
-        ) from error
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ManifestError(f"{row.place}: {name} is {value!r:.80}, expected a number of seconds")
+    return seconds
 
 
 def tables_with(files: SoundFiles, columns: Sequence[str]) -> list[Path]:

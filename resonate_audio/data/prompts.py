@@ -60,6 +60,8 @@ def read_prompt_rows(path: Path) -> list[PromptRow]:
     looks = guess_format(text)
     said = _said_format(path) or looks
     says_something = any(map(_says_something, text.split("\n")))
+    if said == CSV and looks == TEXT and ";" in _first_line(text):
+        raise ManifestError(f"{path}: its columns are parted by ;, expected commas (or .tsv, tabs)")
     if said != looks and says_something and not (said == JSON and _is_one_line(text)):
         raise ManifestError(
             f"{path}: named as {said}, but it looks like {looks}; give it the suffix "
@@ -75,7 +77,7 @@ def read_prompt_rows(path: Path) -> list[PromptRow]:
 
 def guess_format(text: str) -> str:
     """What a text looks like by its first line that says something."""
-    first = next((line.strip() for line in text.split("\n") if _says_something(line)), "")
+    first = _first_line(text)
     begins, goes_on = first[:1], first[1:].lstrip()[:1]
     if begins == "{" and goes_on in ('"', "}"):
         return LINES
@@ -86,6 +88,11 @@ def guess_format(text: str) -> str:
         if len(cells) > 1 and any(name in cells for name in FIELDS):
             return format
     return CSV if first.strip('"').lower() in FIELDS[:3] else TEXT
+
+
+def _first_line(text: str) -> str:
+    """The first line that says something."""
+    return next((line.strip() for line in text.split("\n") if _says_something(line)), "")
 
 
 def _says_something(line: str) -> bool:

@@ -190,7 +190,8 @@ class Resonate(Editing):
         device = choose_device(device)
         if dtype is not None or low_memory:
             dtype = choose_dtype(dtype, device, smallest=low_memory)
-        changes = [read_adapter(one) for one in adapters]
+        several = [adapters] if isinstance(adapters, str | Path) else adapters
+        changes = [read_adapter(one) for one in several]
         folder = find_model(name, revision, local_files_only)
         if on_config is not None:
             on_config(read_config(folder))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import secrets
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsIndex, cast
+from typing import Any, cast
 
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.noise import MAX_SEED
 from resonate_audio.core.sampling import Sampling, whole_number
+from resonate_audio.core.text import check_encodable
 
 RANDOM_SEEDS = 2**31
 """Drawn seeds stay short enough to be read aloud."""
@@ -68,33 +69,50 @@ def make_batch(
     Raises:
         InputError: a prompt is empty, or the numbers of rows differ.
     """
-    texts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    texts = _texts("prompt", prompts)
     if not texts:
         raise InputError("no prompt: give at least one text")
     for row, text in enumerate(texts):
         if not text.strip():
             raise InputError(f"prompt {row + 1} of {len(texts)} is empty: describe a sound")
-    negatives = _one_per_row(negative_prompt or "", len(texts))
+    negatives = _texts("negative prompt", "" if negative_prompt is None else negative_prompt)
+    negatives = tuple(text.strip() for text in negatives)
+    if isinstance(negative_prompt, str | None):
+        negatives *= len(texts)
     if len(negatives) != len(texts):
         raise InputError(f"{len(negatives)} negative prompts for {len(texts)} prompts")
     return Batch(texts, negatives, _row_seeds(seeds, len(texts)))
 
 
-def _one_per_row(text: str | Sequence[str], num_rows: int) -> tuple[str, ...]:
-    if isinstance(text, str):
-        return (text.strip(),) * num_rows
-    return tuple(item.strip() for item in text)
+def _texts(what: str, given: object) -> tuple[str, ...]:
+    """One text or several.
+
+    Raises:
+        InputError: it is something else, or a text that cannot be encoded.
+    """
+    if not isinstance(given, str | Iterable) or isinstance(given, bytes):
+        raise InputError(f"{what} {given!r:.80}: expected a text, or a list of texts")
+    texts = (given,) if isinstance(given, str) else tuple(given)
+    for row, text in enumerate(texts):
+        place = f"{what} {row + 1} of {len(texts)}"
+        if not isinstance(text, str):
+            raise InputError(f"{place} is {text!r:.80}: expected a text")
+        try:
+            check_encodable(text)
+        except ValueError as error:
+            raise InputError(f"{place} {error}") from error
+    return texts
 
 
 def _row_seeds(seeds: int | Sequence[int] | None, num_rows: int) -> tuple[int, ...]:
     if seeds is None:
         return tuple(secrets.randbelow(RANDOM_SEEDS) for _ in range(num_rows))
     given: Sequence[Any]
-    if isinstance(seeds, SupportsIndex) and not hasattr(seeds, "__len__"):
+    if hasattr(seeds, "__len__"):
+        given = cast(Sequence[Any], seeds)
+    else:
         first = _seed(seeds)
         given = range(first, first + num_rows)
-    else:
-        given = cast(Sequence[Any], seeds)
     if len(given) != num_rows:
         raise InputError(f"{len(given)} seeds for {num_rows} prompts: give one a prompt")
     return tuple(_seed(seed) for seed in given)

@@ -52,15 +52,19 @@ def make_rewards(
         RewardError: another number of rows than asked for, or a number that is not finite; names
             the judge, the part and the first such row.
     """
-    named = {"total": total} | dict(parts or {})
-    checked = {name: _column(values, name, judge, num_rows) for name, values in named.items()}
-    return Rewards(checked.pop("total"), checked, judge, weights or {})
+    checked = {
+        name: _column(values, name, judge, num_rows) for name, values in (parts or {}).items()
+    }
+    return Rewards(_column(total, "total", judge, num_rows), checked, judge, weights or {})
 
 
 def _column(
     values: Float[Tensor, " row"] | Sequence[float], name: str, judge: str, num_rows: int
 ) -> Float[Tensor, " row"]:
-    column = torch.as_tensor(values).detach().to("cpu", torch.float64)
+    given = torch.as_tensor(values).detach()
+    if given.is_complex():
+        raise RewardError(f"{judge}: {name} is complex; expected real numbers")
+    column = given.to("cpu", torch.float64)
     if column.shape != (num_rows,):
         raise RewardError(
             f"{judge}: {name} has shape {tuple(column.shape)}; expected one score for each of "

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from resonate_audio.core.errors import ConfigError, RewardError
+from resonate_audio.core.errors import ConfigError, NoAnswerError, RewardError
 from resonate_audio.core.foreign import foreign_code
 from resonate_audio.core.types import Rewards, Waveform
 from resonate_audio.rewards.base import Reward, check_rows, make_rewards
@@ -105,7 +105,7 @@ async def score_within(
             with foreign_code(judge.name, RewardError):
                 rewards = await judge.score(audio, prompts)
     except TimeoutError as error:
-        raise RewardError(
+        raise NoAnswerError(
             f"{judge.name}: no score after {timeout_s:g} s for {len(prompts)} sounds; give it "
             "more time, or fewer sounds at once"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import os
@@ -26,6 +27,21 @@ ScoreFunction = Callable[
 """(samples, sample_rate_hz, prompts) -> one number a row, more is better; sync or async."""
 
 
+NO_NUMBERS = "cmMSUV"
+"""Kinds of NumPy's types that would be made into numbers: complex ones, times, texts, records."""
+
+
+async def _own_end(work: Awaitable[Scores]) -> Scores:
+    """Wait; that something inside was cancelled, and not this, is a failure like any other."""
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError("a part of it was cancelled") from error
+
+
 class FunctionReward:
     """Scores with a function of plain arrays.
 
@@ -47,12 +63,15 @@ class FunctionReward:
 
         def call() -> Any:
             with foreign_code(self.name, RewardError):  # before an exit reaches the event loop
-                return self._function(samples, audio.sample_rate_hz, list(prompts))
+                try:
+                    return self._function(samples, audio.sample_rate_hz, list(prompts))
+                except asyncio.CancelledError as error:  # of no task of ours
+                    raise RuntimeError("a part of it was cancelled") from error
 
         given = await in_thread(call)
         if inspect.isawaitable(given):
             with foreign_code(self.name, RewardError):
-                given = await given
+                given = await _own_end(given)
         return make_rewards(self._numbers(given), self.name, len(prompts))
 
     def _numbers(self, given: Any) -> torch.Tensor:
@@ -60,14 +79,16 @@ class FunctionReward:
             f"{self.name}: gave {type(given).__name__}; expected one number a row"
         )
         try:
-            numbers = (
-                given
-                if isinstance(given, torch.Tensor)
-                else torch.from_numpy(np.asarray(given, dtype=np.float64))
-            )
+            if isinstance(given, torch.Tensor):
+                numbers = given
+            else:
+                plain = np.asarray(given)
+                if plain.dtype.kind in NO_NUMBERS:
+                    raise failure
+                numbers = torch.from_numpy(plain.astype(np.float64))
         except Exception as error:  # an object of somebody else may raise anything
             raise failure from error
-        if numbers.ndim != 1:
+        if numbers.ndim != 1 or numbers.is_complex():
             raise failure
         return numbers.double()
 

@@ -314,3 +314,19 @@ def test_paths_may_be_plain_strings(tmp_path: Path) -> None:
     write_audio(path, Audio(np.full(100, 0.25, dtype=np.float32), 8000))
     assert read_audio(path).sample_rate_hz == 8000
     assert read_recipe(path) is None
+
+
+@pytest.mark.parametrize("left", [0.3, 0.9])
+def test_a_wav_that_is_cut_off_is_refused(tmp_path: Path, left: float) -> None:
+    data = encode_audio(Audio(np.zeros(32_000, np.float32), 16_000), FORMATS[".wav"])
+    path = tmp_path / "cut.wav"
+    path.write_bytes(data[: round(len(data) * left)])
+    with pytest.raises(AudioError, match=r"cut\.wav: cut off, .* of 2\.00 s are there"):
+        read_audio(path)
+
+
+def test_a_wav_whose_length_was_not_known_when_it_began_is_read(tmp_path: Path) -> None:
+    data = encode_audio(Audio(np.zeros(32_000, np.float32), 16_000), FORMATS[".wav"])
+    path, place = tmp_path / "piped.wav", data.index(b"data") + 4
+    path.write_bytes(data[:place] + b"\xff" * 4 + data[place + 4 :])
+    assert read_audio(path).duration_s == pytest.approx(2.0, abs=0.01)

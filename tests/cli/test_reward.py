@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import socket
 import sys
 from pathlib import Path
 
@@ -27,6 +28,21 @@ def seconds(samples, sample_rate_hz, prompts):
 
 def fail(samples, sample_rate_hz, prompts):
     raise ValueError("no idea")
+
+def few(samples, sample_rate_hz, prompts):
+    return [1.0]
+
+def talk(samples, sample_rate_hz, prompts):
+    print("I listen")
+    return [1.0] * len(samples)
+
+class Parts:
+    name = "parts"
+
+    async def score(self, audio, prompts):
+        from resonate_audio.rewards.base import make_rewards
+        rows, length = audio.samples.shape
+        return make_rewards([1.0] * rows, self.name, rows, {f"of {length}": [2.0] * rows})
 
 def warn(samples, sample_rate_hz, prompts):
     import warnings
@@ -206,3 +222,44 @@ def test_one_prompt_or_many_but_not_both(place: Path, capsys: pytest.CaptureFixt
 
 def test_a_judge_must_be_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--judge" in failure(["a.wav", "-p", "rain"], capsys)
+
+
+def test_a_judge_that_scores_one_sound_of_two_has_scored_none(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = failure(["a.wav", "c.wav", "--prompt", "x", "--judge", judge(place, "few")], capsys)
+    assert "total has shape (1,); expected one score for each of 2 rows" in said
+
+
+def test_what_a_judge_prints_is_no_result(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["a.wav", "--prompt", "x", "--judge", judge(place, "talk"), "--json"]
+    assert run(["reward", *options]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)[0]["score"] == 1.0
+    assert "I listen" in said.err
+
+
+def test_parts_that_only_some_clips_have_are_left_open_for_the_others(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["a.wav", "b.wav", "--prompt", "x", "--judge", judge(place, "Parts")]
+    assert run(["reward", *options]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert ("of 8000" in head, "of 44100" in head, len(rows)) == (True, True, 2)
+
+
+def test_an_empty_prompt_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = failure(["a.wav", "--prompt", " ", "--judge", judge(place, "level")], capsys)
+    assert "--prompt is empty" in said
+
+
+def test_a_judge_that_cannot_be_reached_is_asked_once(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+    where = f"remote:{url}#model=q&retries=1&backoff_s=0.01&discover_ids=false"
+    said = failure(["a.wav", "c.wav", "--prompt", "x", "--judge", where], capsys)
+    assert url in said
+    assert "got no answer in 2 tries" in said

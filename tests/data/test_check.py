@@ -14,9 +14,9 @@ import pytest
 import soundfile
 from bells import RATE_HZ, bells
 
-from resonate_audio.core.errors import ManifestError
+from resonate_audio.core.errors import ManifestError, OutputError
 from resonate_audio.data.check import KINDS, CheckReport, check_manifest
-from resonate_audio.data.check_page import histogram, render_check, write_check
+from resonate_audio.data.check_page import check_place, histogram, render_check, write_check
 from resonate_audio.data.inspection import CheckConfig
 from resonate_audio.data.manifest import Clip, write_manifest
 from resonate_audio.data.mix import MixConfig, mix_manifests
@@ -281,3 +281,12 @@ def test_the_json_has_every_finding(corpus: Corpus) -> None:
     assert len(values["findings"]) == 150
     assert values["counts"] == {"missing": 150}
     assert "… and 50 more" in (corpus.folder / "check.html").read_text(encoding="utf-8")
+
+
+def test_what_is_no_page_of_a_check_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"precious": 1}')
+    with pytest.raises(OutputError, match=r"a\.json: exists already and is of no check"):
+        check_place(tmp_path / "a.html")
+    (tmp_path / "a.json").write_text('{"manifest": "m.jsonl", "findings": []}')
+    check_place(tmp_path / "a.html")
+    check_place(tmp_path / "b.html")

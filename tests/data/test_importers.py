@@ -1,6 +1,7 @@
 """Each corpus in the layout its makers publish, in small."""
 
 import json
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -411,3 +412,34 @@ def test_a_table_that_names_a_folder_as_a_sound_is_told(tmp_path: Path, name: st
     clips, report = bring("folder", root)
     assert [clip.caption for clip in clips.values()] == ["A bell"]
     assert report.absent.count == 1
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "named"),
+    [
+        ({"caption": ["dog", None]}, "caption is None, expected a text or a list"),
+        ({"caption": {"en": "dog"}}, "caption is {'en': 'dog'}, expected a text or a list"),
+        ({"text": True}, "text is True, expected a text or a list"),
+        ({"caption": "dog", "tags": 5}, "tags is 5, expected a text or a list"),
+    ],
+)
+def test_captions_and_tags_of_another_type_are_named(
+    tmp_path: Path, sidecar: dict[str, object], named: str
+) -> None:
+    lay(tmp_path / "d", {"a.wav": b"", "a.json": json.dumps(sidecar)})
+    with pytest.raises(ManifestError, match=re.escape(named)):
+        import_corpus("folder", tmp_path / "d", tmp_path / "m.jsonl")
+
+
+def test_a_caption_of_null_leaves_the_next_field_to_say_it(tmp_path: Path) -> None:
+    lay(tmp_path / "d", {"a.wav": b"", "a.json": '{"caption": null, "text": "a dog"}'})
+    import_corpus("folder", tmp_path / "d", tmp_path / "m.jsonl")
+    [line] = (tmp_path / "m.jsonl").read_text().splitlines()
+    assert json.loads(line)["caption"] == "a dog"
+
+
+def test_a_link_to_itself_stops_nothing(tmp_path: Path) -> None:
+    lay(tmp_path / "d", {"a.wav": b"", "a.txt": "a dog"})
+    (tmp_path / "d" / "loop.wav").symlink_to("loop.wav")
+    import_corpus("folder", tmp_path / "d", tmp_path / "m.jsonl")
+    assert len((tmp_path / "m.jsonl").read_text().splitlines()) == 1

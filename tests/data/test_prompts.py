@@ -42,3 +42,10 @@ def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
     for name in ("missing.txt: cannot read it", "binary.txt:1: byte 1 of the line"):
         with pytest.raises(ManifestError, match=name):
             read_prompts(tmp_path / name.split(":")[0])
+
+
+def test_columns_parted_by_semicolons_are_told(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("prompt;duration\ndog;0.3\n")
+    with pytest.raises(ManifestError, match="columns are parted by ;, expected commas"):
+        read_prompts(table)

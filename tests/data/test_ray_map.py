@@ -231,5 +231,5 @@ def test_a_file_that_cannot_be_written_is_one_line_with_ray_too(tmp_path: Path) 
     )
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("resonate: ")
-    assert "shard-000000.tar: cannot write it" in done.stderr
+    assert "shard-000000.tar: is a folder, expected a file name" in done.stderr
     assert "Traceback" not in done.stderr

@@ -52,6 +52,31 @@ def two_columns(samples: np.ndarray, sample_rate_hz: int, prompts: list[str]) ->
     return torch.zeros(len(prompts), 2)
 
 
+def complex_numbers(samples: np.ndarray, sample_rate_hz: int, prompts: list[str]) -> np.ndarray:
+    return np.full(len(prompts), 1 + 5j)
+
+
+def complex_tensor(samples: np.ndarray, sample_rate_hz: int, prompts: list[str]) -> torch.Tensor:
+    return torch.full((len(prompts),), 1 + 5j)
+
+
+def numbers_as_words(samples: np.ndarray, sample_rate_hz: int, prompts: list[str]) -> list[str]:
+    return ["1.5"] * len(prompts)
+
+
+def cancelled(samples: np.ndarray, sample_rate_hz: int, prompts: list[str]) -> list[float]:
+    raise asyncio.CancelledError
+
+
+async def cancelled_async(
+    samples: np.ndarray, sample_rate_hz: int, prompts: list[str]
+) -> list[float]:
+    task = asyncio.ensure_future(asyncio.sleep(10))
+    task.cancel()
+    await task
+    return [0.0] * len(prompts)
+
+
 def broken(samples: np.ndarray, sample_rate_hz: int, prompts: list[str]) -> list[float]:
     raise KeyError("dog")
 

@@ -9,7 +9,7 @@ from plain_judges import Careless, Failing, Steady, sleep_long, waits_for_itself
 
 from resonate_audio.core.errors import ConfigError, RewardError
 from resonate_audio.core.types import Waveform
-from resonate_audio.rewards.base import Reward
+from resonate_audio.rewards.base import Reward, make_rewards
 from resonate_audio.rewards.desk import score_now
 from resonate_audio.rewards.ensemble import Ensemble, Member
 from resonate_audio.rewards.function import FunctionReward
@@ -111,3 +111,9 @@ def test_an_ensemble_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=complaint):
         Ensemble(members, timeout_s)
+
+
+def test_a_part_may_be_called_total() -> None:
+    rewards = make_rewards([1.0, 2.0], "judge", 2, {"total": [8.0, 9.0]})
+    assert rewards.total.tolist() == [1.0, 2.0]
+    assert rewards.parts["total"].tolist() == [8.0, 9.0]

@@ -60,11 +60,12 @@ def check(
       resonate data check mix.jsonl -o mix-check.html --min 2 --strict
     """
     from resonate_audio.data.check import check_manifest
-    from resonate_audio.data.check_page import write_check
+    from resonate_audio.data.check_page import check_place, write_check
     from resonate_audio.data.inspection import CheckConfig
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--output {output}: expected a name that ends in .html")
+    check_place(output)
     config = CheckConfig(
         sample_rate_hz=rate,
         min_s=least,

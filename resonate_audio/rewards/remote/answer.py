@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from resonate_audio.core.errors import RewardError
 
@@ -67,6 +67,8 @@ class Answer:
 class Score(BaseModel):
     """A score as it is, of a judge that ``resonate serve --reward`` serves: any finite number."""
 
+    model_config = ConfigDict(strict=True)
+
     total: FiniteFloat
     parts: dict[str, FiniteFloat] = {}
 
@@ -76,6 +78,8 @@ class _Scored(BaseModel):
 
 
 class _Token(BaseModel):
+    model_config = ConfigDict(strict=True)
+
     token: str
     logprob: float
 
@@ -159,6 +163,10 @@ def read_answer(listed: Sequence[TokenLogprob], labels: Sequence[Labels], top_k:
     label = _spoken(listed, labels)
     yes, no = _log_mass(listed, label.yes), _log_mass(listed, label.no)
     mass = math.exp(yes) + math.exp(no)
+    if mass > 1 + POSITIVE_SLACK:
+        raise RewardError(
+            f"it gives yes and no together the probability {mass:.4g}; expected 1 at most"
+        )
     if mass == 0.0:
         first = max(listed, key=lambda item: item.logprob)
         raise RewardError(
@@ -174,7 +182,7 @@ def read_answer(listed: Sequence[TokenLogprob], labels: Sequence[Labels], top_k:
     lower = math.exp(yes) / (mass + min(num_hidden_no * each, together))
     upper = 1.0 - math.exp(no) / (mass + min(num_hidden_yes * each, together))
     middle = (lower + upper) / 2
-    return Answer(middle, math.log(middle) - math.log1p(-middle), lower, upper, mass)
+    return Answer(middle, log_odds_of(middle), lower, upper, mass)
 
 
 def label_ids(
@@ -225,6 +233,13 @@ def _log_mass(listed: Sequence[TokenLogprob], tokens: frozenset[str]) -> float:
     if top == -math.inf:
         return -math.inf
     return top + math.log(math.fsum(math.exp(value - top) for value in values))
+
+
+def log_odds_of(p: float) -> float:
+    """Log p / (1 − p), of what is certain as far as a log-probability goes."""
+    if p in (0.0, 1.0):
+        return math.copysign(-LEAST_LOGPROB, p - 0.5)
+    return math.log(p) - math.log1p(-p)
 
 
 def _sigmoid(log_odds: float) -> float:

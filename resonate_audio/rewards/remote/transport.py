@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from resonate_audio.core.config import FrozenConfig
-from resonate_audio.core.errors import RewardError
+from resonate_audio.core.errors import NoAnswerError, RewardError
 from resonate_audio.core.proxies import through_proxy
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 OK, TOO_MANY_REQUESTS, SERVER_ERROR, NOT_IMPLEMENTED = 200, 429, 500, 501
 LONGEST_REST_S = 1e12
+MESSAGE_BYTES = 10_000
 MESSAGE_CHARACTERS = 200
 """How much of a server's own words goes into an error."""
 
@@ -186,9 +187,9 @@ class Transport:
         except (ImportError, ValueError, httpx2.InvalidURL) as error:
             url = self._endpoints[0].url
             proxy = through_proxy(url) or "; see the variables for proxies and certificates"
-            raise RewardError(f"{url}: cannot connect ({self._one_line(str(error))}){proxy}") from (
-                error
-            )
+            raise NoAnswerError(
+                f"{url}: cannot connect ({self._one_line(str(error))}){proxy}"
+            ) from (error)
         async with client:
             yield client
 
@@ -221,7 +222,7 @@ class Transport:
                         f"{url}: refuses {what}: {cause}; "
                         "see the URL (…/v1), the model's name and the key"
                     )
-        raise RewardError(
+        raise NoAnswerError(
             f"{url}: {what} got no answer in {self._config.retries + 1} tries; "
             f"the last: {cause}; see whether the judge is up{through_proxy(url)}"
         )
@@ -238,7 +239,7 @@ class Transport:
                     self._turn = index + 1
                     return index
             if rest_s > self._config.max_wait_s:
-                raise RewardError(
+                raise NoAnswerError(
                     f"{self._endpoints[index].url}: {what} got no answer: the server asks to wait "
                     f"{rest_s:.0f} s, more than max_wait_s={self._config.max_wait_s:g}; add a URL"
                 )
@@ -269,8 +270,9 @@ class Transport:
         if status == OK:
             return response.content
         broken = status >= SERVER_ERROR and status != NOT_IMPLEMENTED
+        words = response.content[:MESSAGE_BYTES].decode("utf-8", "replace")  # of any charset
         return _Failure(
-            f"{status} {response.reason_phrase} ({self._one_line(response.text)})",
+            f"{status} {response.reason_phrase} ({self._one_line(words)})",
             retry_after_s(response.headers.get("Retry-After", "")),
             final=not broken and status != TOO_MANY_REQUESTS,
         )

@@ -28,7 +28,7 @@ from resonate_audio.core.text import check_encodable
 from resonate_audio.core.types import Audio, Rewards, Waveform
 from resonate_audio.rewards.audio_llm.question import CAPTION, NO, WORDINGS, YES
 from resonate_audio.rewards.base import Reward
-from resonate_audio.rewards.remote.answer import ID_PREFIX, LEAST_LOGPROB
+from resonate_audio.rewards.remote.answer import ID_PREFIX, LEAST_LOGPROB, log_odds_of
 from resonate_audio.serving.config import MEGABYTE, ServeConfig
 from resonate_audio.serving.errors import ApiError, answer_errors, without_folders
 from resonate_audio.serving.guard import Guard
@@ -200,7 +200,7 @@ def read_verdict(rewards: Rewards, row: int) -> Verdict:
     log_odds = parts.get("log_odds")
     # Those of a weighted judge, or of one of several, are not the total's.
     if log_odds is None or abs(math.exp(-_softplus(-log_odds)) - total) > ODDS_SLACK:
-        return Verdict(total, parts, log_odds=_logit(total))
+        return Verdict(total, parts, log_odds=log_odds_of(total))
     return Verdict(total, parts, min(1.0, parts.get("answer_mass", 1.0)), log_odds)
 
 
@@ -211,12 +211,6 @@ def own_parts(parts: Mapping[str, float]) -> dict[str, float]:
     if not all(name.startswith(f"{label}/") for name in inside):
         return dict(parts)
     return {name.removeprefix(f"{label}/"): value for name, value in inside.items()}
-
-
-def _logit(p: float) -> float:
-    if p in (0.0, 1.0):
-        return math.copysign(-LEAST_LOGPROB, p - 0.5)
-    return math.log(p) - math.log1p(-p)
 
 
 def create_judge_app(judge: Reward, name: str, config: ServeConfig) -> FastAPI:
