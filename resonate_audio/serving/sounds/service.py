@@ -27,7 +27,7 @@ from resonate_audio.serving.sounds.requests import (
     JobRequest,
     Wanted,
 )
-from resonate_audio.serving.sounds.sending import encode, heard_facts, to_library
+from resonate_audio.serving.sounds.sending import encode, heard_facts, to_library, told_finish
 from resonate_audio.serving.sounds.shelf import Catalogue
 from resonate_audio.serving.sounds.store import Sound, Store, StoredJob, new_id
 from resonate_audio.serving.uploads import decode_upload
@@ -238,6 +238,7 @@ class Service:
                 "made": "finish",
                 "source": id,
                 "favourite": False,
+                "finish": told_finish(wanted if audio.recipe is None else audio.recipe.finish),
                 **heard_facts(audio),
             }
         )
