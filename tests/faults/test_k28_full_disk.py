@@ -108,7 +108,8 @@ def test_a_full_disk_is_told_and_nothing_but_the_disk_stops(
         assert_full(client, "POST", "/v1/listening/session/answers", json=body)
         for path in (
             "/health", f"/v1/jobs/{job}", "/v1/library", f"/v1/library/{sound}/audio",
-            "/v1/listening/tests", "/v1/listening/session", "/v1/runs", f"/v1/runs/{run}/takes/{take}",
+            "/v1/listening/tests", "/v1/listening/session", "/v1/runs",
+            f"/v1/runs/{run}/takes/{take}",
         ):  # fmt: skip
             assert client.get(path).status_code == 200, path
         assert client.post("/v1/audio/generate", json=ASKED).status_code == 200
