@@ -44,8 +44,10 @@ class RunHead(FrozenConfig):
 
 
 class Take(FrozenConfig):
-    """A kept take; its number is its place in the list of the run."""
+    """A kept take."""
 
+    id: str
+    """What its sound is asked for by, also while the run goes on; empty if there is no sound."""
     step: int
     prompt: str
     take: int
@@ -95,18 +97,18 @@ def _open(root: Path, folder: Path) -> Run:
     )
 
 
-def take_file(root: Path, id: str, number: int) -> Path:
-    """The sound of a kept take.
+def take_file(root: Path, id: str, take: str) -> Path:
+    """The sound of a kept take, by the run's id and its own.
 
     Raises:
         InputError: no such run or take, or its sound is not there.
     """
     folder = _find(root, id)
     with told_damage(folder):
-        takes = read_run(folder).takes
-    path = file_inside(folder, takes[number].file) if 0 <= number < len(takes) else None
+        files = {_take_id(kept): kept.file for kept in read_run(folder).takes if kept.file}
+    path = file_inside(folder, files[take]) if take in files else None
     if path is None:
-        raise InputError(f"take {number}: this run has no sound of it, or it lies outside")
+        raise InputError(f"take {take[:20]!r}: this run has no sound of it, or it lies outside")
     return path
 
 
@@ -177,7 +179,16 @@ def _name(root: Path, folder: Path) -> str:
 
 
 def _id(root: Path, folder: Path) -> str:
-    return hashlib.sha256(_name(root, folder).encode("utf-8", "replace")).hexdigest()[:12]
+    return _hashed(_name(root, folder))
+
+
+def _take_id(take: KeptTake) -> str:
+    """Its place in the list would change with every step of the run; its file stays."""
+    return _hashed(take.file) if take.file else ""
+
+
+def _hashed(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:12]
 
 
 def _head(root: Path, folder: Path, read: RunLog) -> RunHead:
@@ -218,6 +229,7 @@ def _thinned(points: Points) -> tuple[tuple[int, float], ...]:
 
 def _take(take: KeptTake) -> Take:
     return Take(
+        id=_take_id(take),
         step=take.step,
         prompt=take.prompt,
         take=take.take,

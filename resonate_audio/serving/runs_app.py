@@ -32,11 +32,11 @@ def runs_router(root: Path | None) -> APIRouter:
             raise ApiError(404, "run: there is no such run", "run") from error
         return Response(run.model_dump_json(), media_type="application/json")
 
-    @router.get("/{id}/takes/{number}", response_class=Response)
-    def hear(request: Request, id: str, number: int) -> Response:
-        """The sound of a kept take, by its place in the run's list."""
+    @router.get("/{id}/takes/{take}", response_class=Response)
+    def hear(request: Request, id: str, take: str) -> Response:
+        """The sound of a kept take, by the id that the run's list gives it."""
         try:
-            path = take_file(_given(root), id, number)
+            path = take_file(_given(root), id, take)
         except InputError as error:
             raise ApiError(404, "take: there is no such sound", "take") from error
         return send_sound(request, path, MEDIA_TYPES[path.suffix.lower().removeprefix(".")])

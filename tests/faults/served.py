@@ -143,7 +143,13 @@ class World:
     job: str = ""
     sound: str = ""
     run: str = ""
+    take: str = ""
     token: str = ""
+
+    def find_run(self, client: httpx2.Client) -> None:
+        """The first run that is listed, and the take it tells first."""
+        self.run = client.get("/v1/runs").json()["data"][0]["id"]
+        self.take = client.get(f"/v1/runs/{self.run}").json()["takes"][0]["id"]
 
     def client(self, server: str) -> httpx2.Client:
         """A client of one of them, with a rater's token."""
@@ -216,7 +222,7 @@ def _sound(world: World) -> Mapping[str, str]:
 
 
 def _run(world: World) -> Mapping[str, str]:
-    return {"id": world.run, "number": "0"}
+    return {"id": world.run, "take": world.take}
 
 
 def _trees(_: World) -> Mapping[str, str]:
@@ -267,7 +273,7 @@ ROUTES = [
     Route("sounds", "GET", f"{LISTENING}/tests/{{name}}/files/{{file}}", _trees, sends="file"),
     Route("sounds", "GET", "/v1/runs"),
     Route("sounds", "GET", "/v1/runs/{id}", _run),
-    Route("sounds", "GET", "/v1/runs/{id}/takes/{number}", _run, sends="sound"),
+    Route("sounds", "GET", "/v1/runs/{id}/takes/{take}", _run, sends="sound"),
     *(Route("sounds", "GET", path, sends="page") for path in PAGES),
     Route("sounds", "GET", "/openapi.json"),
     Route("judge", "POST", "/v1/chat/completions", body=CHAT),
@@ -317,7 +323,7 @@ def _fill(world: World, place: Path) -> None:
         server.wait()
     with world.client("sounds") as client:
         world.job, world.sound = make_sound(client)
-        world.run = client.get("/v1/runs").json()["data"][0]["id"]
+        world.find_run(client)
 
 
 def make_sound(client: httpx2.Client) -> tuple[str, str]:

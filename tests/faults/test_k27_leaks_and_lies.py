@@ -142,7 +142,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, 
     with serving(place / "log", *command) as server, server.client() as client:
         world.servers["sounds"] = server
         world.job, world.sound = make_sound(client)
-        world.run = client.get("/v1/runs").json()["data"][0]["id"]
+        world.find_run(client)
         client.get("/v1/listening/tests")
         for clip in (world.home / "listening" / "trees" / "clips").iterdir():
             clip.unlink()

@@ -57,7 +57,7 @@ READS = {
     *(f"GET {path}" for path in PAGES),
     "GET /v1/listening/tests/{name}", "GET /v1/listening/session", "GET /v1/listening/tests",
     "GET /v1/listening/tests/{name}/results", "GET /v1/runs", "GET /v1/runs/{id}",
-    "GET /v1/runs/{id}/takes/{number}", "GET /openapi.json",
+    "GET /v1/runs/{id}/takes/{take}", "GET /openapi.json",
 }  # fmt: skip
 """What goes on as ever."""
 
@@ -94,6 +94,7 @@ def test_a_full_disk_is_told_and_nothing_but_the_disk_stops(
     with server.client(headers={"X-Rater-Token": token}) as client:
         job, sound = make_sound(client)
         run = client.get("/v1/runs").json()["data"][0]["id"]
+        take = client.get(f"/v1/runs/{run}").json()["takes"][0]["id"]
         client.get("/v1/listening/session/trials/0/clips/0")
         fill(disk)
         assert_full(client, "POST", "/v1/jobs", json=ASKED)
@@ -107,7 +108,8 @@ def test_a_full_disk_is_told_and_nothing_but_the_disk_stops(
         assert_full(client, "POST", "/v1/listening/session/answers", json=body)
         for path in (
             "/health", f"/v1/jobs/{job}", "/v1/library", f"/v1/library/{sound}/audio",
-            "/v1/listening/tests", "/v1/listening/session", "/v1/runs", f"/v1/runs/{run}/takes/0",
+            "/v1/listening/tests", "/v1/listening/session", "/v1/runs",
+            f"/v1/runs/{run}/takes/{take}",
         ):  # fmt: skip
             assert client.get(path).status_code == 200, path
         assert client.post("/v1/audio/generate", json=ASKED).status_code == 200

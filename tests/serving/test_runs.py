@@ -57,13 +57,19 @@ def test_long_curves_are_thinned_and_keep_their_ends(tmp_path: Path) -> None:
     assert (points[0][0], points[-1][0]) == (0, 3 * MAX_POINTS - 1)
 
 
-def test_a_take_is_heard_by_its_number(tmp_path: Path) -> None:
-    write_run(tmp_path / "dpo")
+def test_a_take_is_heard_by_its_id_also_when_the_run_has_gone_on(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "dpo")
     id = list_runs(tmp_path)[0].id
-    assert take_file(tmp_path, id, 0) == (tmp_path / "dpo" / "takes" / "best.wav").resolve()
-    for number in (1, 2, -1):
+    [best, worst] = open_run(tmp_path, id).takes
+    with (folder / "takes.jsonl").open("a") as file:
+        newer = {"step": 9, "kind": "best", "reward": 0.9, "file": "takes/newer.wav"}
+        file.write(json.dumps(newer) + "\n")
+    write_audio(folder / "takes" / "newer.wav", tone(500))
+    assert take_file(tmp_path, id, best.id) == (folder / "takes" / "best.wav").resolve()
+    assert len({take.id for take in open_run(tmp_path, id).takes}) == 3
+    for take in (worst.id, "0", "takes/best.wav", "../dpo/takes/best.wav"):
         with pytest.raises(InputError, match="no sound of it"):
-            take_file(tmp_path, id, number)
+            take_file(tmp_path, id, take)
 
 
 @pytest.mark.parametrize("id", ["", "..", "dpo", "../dpo", "0" * 12])
@@ -76,8 +82,10 @@ def test_what_is_no_run_is_refused(tmp_path: Path, id: str) -> None:
 def test_a_take_that_points_out_of_the_runs_is_not_served(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "dpo")
     (tmp_path / "secret.wav").write_bytes(b"secret")
+    id = list_runs(tmp_path / "runs")[0].id
+    take = open_run(tmp_path / "runs", id).takes[0].id
     sound = tmp_path / "runs" / "dpo" / "takes" / "best.wav"
     sound.unlink()
     sound.symlink_to(tmp_path / "secret.wav")
     with pytest.raises(InputError, match="outside"):
-        take_file(tmp_path / "runs", list_runs(tmp_path / "runs")[0].id, 0)
+        take_file(tmp_path / "runs", id, take)

@@ -28,6 +28,14 @@ from resonate_audio.serving.config import ServeConfig
 DESK, PHONE = {"width": 1366, "height": 768}, {"width": 360, "height": 740}
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 PLAYHEAD = "() => +document.querySelector('article .sound').style.getPropertyValue('--at')"
+COUNT_LOOPS = """() => {
+    window.numLoops = 0;
+    const {start} = AudioBufferSourceNode.prototype;
+    AudioBufferSourceNode.prototype.start = function (...given) {
+        window.numLoops += 1;
+        start.apply(this, given);
+    };
+}"""
 RATE_HZ, WAIT_MS = 16_000, 120_000
 pytestmark = pytest.mark.slow
 
@@ -133,7 +141,13 @@ def test_a_stretch_that_is_pulled_over_is_made_anew_and_nothing_else(
     page: Any, address: str, door: Path
 ) -> None:
     bring_in(page, address, door)
+    page.get_by_label("Sounds").fill("3")
     choose(page, "Replace")
+    page.get_by_label("Sounds").fill("2")
+    choose(page, "Loop")
+    choose(page, "Replace")
+    assert page.get_by_label("Sounds").input_value() == "2"  # what is shown is what is made
+    page.get_by_label("Sounds").fill("1")
     box = box_of(page.locator(".select-layer"))
     page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 20)
     page.mouse.down()
@@ -241,6 +255,11 @@ def test_a_loop_is_closed_and_its_switch_plays_over_the_seam(
         places.append(page.evaluate(PLAYHEAD))
     assert max(places) >= 0.25  # of two seconds: it begins 1.5 s before the seam
     switch.click()
+    assert switch.get_attribute("aria-pressed") == "false"
+    page.evaluate(COUNT_LOOPS)
+    switch.click(click_count=2, delay=0)  # on and off, before it is decoded
+    page.wait_for_timeout(1000)
+    assert page.evaluate("() => window.numLoops") == 0
     assert switch.get_attribute("aria-pressed") == "false"
 
 
@@ -371,6 +390,33 @@ def test_work_and_its_end_stay_in_view(browser: Any, address: str, size: dict[st
 def inside(element: Any, size: dict[str, int]) -> bool:
     box = element.bounding_box()
     return bool(box["y"] >= 0 and box["y"] + box["height"] <= size["height"])
+
+
+def test_a_screen_that_is_taken_up_again_says_what_is_wrong_and_keeps_the_last_choice(
+    browser: Any, address: str
+) -> None:
+    page = browser.new_page()  # whose console tells of what is not found
+    page.goto(f"{address}#/edit")
+    page.get_by_text("Drop a sound here").wait_for()
+    page.goto(f"{address}#/runs")
+    page.get_by_text("runs").first.wait_for()
+    page.route("**/v1/library?*", lambda route: route.abort())
+    page.goto(f"{address}#/edit")
+    page.get_by_role("alert").get_by_text("The server does not answer").wait_for()
+    page.unroute("**/v1/library?*")
+    page.goto(f"{address}#/edit/%zz")
+    page.get_by_role("alert").get_by_text("there is no such sound").wait_for()
+    held: list[Any] = []
+    page.route("**/v1/library/slow", lambda route: held.append(route))
+    page.goto(f"{address}#/edit/slow")
+    page.get_by_text("Loading the sound").wait_for(state="attached")
+    page.goto(f"{address}#/edit")
+    page.get_by_text("Drop a sound here").wait_for()
+    with page.expect_response("**/v1/library/slow"):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert page.get_by_text("Drop a sound here").is_visible()
+    page.close()
 
 
 def test_a_lost_server_says_so_and_is_tried_again(page: Any, address: str) -> None:

@@ -9,6 +9,7 @@ import re
 import time
 import zipfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,16 @@ from fastapi import Response
 from resonate_audio.audio.finish import heard
 from resonate_audio.audio.io import FORMATS, at_rate, decode_audio, encode_audio
 from resonate_audio.audio.loudness import loudness_lufs
-from resonate_audio.core.types import Audio
+from resonate_audio.core.edit import Finish
+from resonate_audio.core.sampling import SolverSettings
+from resonate_audio.core.types import Audio, Recipe
 from resonate_audio.pipeline.request import idle_negative
 from resonate_audio.serving.ranges import MEDIA_TYPES
 from resonate_audio.serving.sounds.engine import Outcome, Task
 from resonate_audio.serving.sounds.requests import (
     AnswerSettings,
     FinishForm,
+    FinishSettings,
     OutputFormat,
     ZipRequest,
 )
@@ -141,11 +145,23 @@ def to_library(task: Task, outcome: Outcome, name: str = "") -> list[tuple[Sound
             made="generate" if wanted.edit is None else wanted.edit.kind,
             source=wanted.source_id,
             name=name,
-            **wanted.sampling.solver_settings(),
+            **made_facts(audio.recipe),
             **heard_facts(audio),
         )
         kept.append((sound, encode(audio, "wav")[0]))
     return kept
+
+
+def made_facts(recipe: Recipe | None) -> dict[str, Any]:
+    """How a model made a sound, as `Sound` has it: all of it stands in the recipe."""
+    assert recipe is not None, "a model writes one beside every sound"
+    settings = {name: getattr(recipe, name) for name in SolverSettings.model_fields}
+    return settings | {"audio_length": recipe.duration_s, "finish": told_finish(recipe.finish)}
+
+
+def told_finish(done: Finish | None) -> FinishSettings | None:
+    """What was done to a sound in the end, as `Sound` has it."""
+    return None if done is None else FinishSettings(**asdict(done))
 
 
 def heard_facts(audio: Audio) -> dict[str, Any]:

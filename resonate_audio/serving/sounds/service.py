@@ -29,7 +29,7 @@ from resonate_audio.serving.sounds.requests import (
     JobRequest,
     Wanted,
 )
-from resonate_audio.serving.sounds.sending import encode, heard_facts, to_library
+from resonate_audio.serving.sounds.sending import encode, heard_facts, to_library, told_finish
 from resonate_audio.serving.sounds.shelf import Catalogue
 from resonate_audio.serving.sounds.store import FILE_NAME, Sound, Store, StoredJob, new_id
 from resonate_audio.serving.uploads import decode_upload
@@ -246,6 +246,7 @@ class Service:
                 "made": "finish",
                 "source": id,
                 "favourite": False,
+                "finish": told_finish(wanted if audio.recipe is None else audio.recipe.finish),
                 **heard_facts(audio),
             }
         )

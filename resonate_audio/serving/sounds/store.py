@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from resonate_audio.core.errors import DiskFullError, OutputError
-from resonate_audio.core.sampling import SolverSettings
+from resonate_audio.core.sampling import SolverName, SolverSettings
 from resonate_audio.serving.database import Ballast, private_file, private_folder, told_errors
-from resonate_audio.serving.sounds.requests import JobRequest
+from resonate_audio.serving.sounds.requests import FinishSettings, JobRequest
 
 log = logging.getLogger("resonate.serve")
 
@@ -57,9 +57,22 @@ FAVOURITE = '"favourite":true'
 JOBS_WHERE = "SELECT id, request, status, error, created, ended, num_starts FROM jobs WHERE"
 
 
-class Sound(SolverSettings):
-    """One sound, the settings that made it, and what people noted about it."""
+class Sound(BaseModel):
+    """One sound, the settings that made it, and what people noted about it.
 
+    The settings are those of `SolverSettings`, by its names; None where no model made the sound.
+    """
+
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    solver: SolverName | None = None
+    guidance_low: float | None = None
+    guidance_high: float | None = None
+    time_shift: float | None = None
+    audio_length: float | None = None
+    """Seconds that were made, of which a finish may leave less; None if that was not kept."""
+    finish: FinishSettings | None = None
+    """What was done to it in the end."""
     id: str
     job: str
     """Empty where no job made it."""
@@ -83,6 +96,17 @@ class Sound(SolverSettings):
     name: str = ""
     tags: tuple[str, ...] = ()
     favourite: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_settings(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Read what earlier versions kept: some settings of what was made, and some of uploads."""
+        made = bool(values.get("model"))
+        settings = {
+            name: values.get(name, field.default) if made else None
+            for name, field in SolverSettings.model_fields.items()
+        }
+        return values | settings
 
     @property
     def words(self) -> str:

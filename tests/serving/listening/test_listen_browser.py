@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def test_pairs_are_compared_with_the_keyboard_alone(tmp_path: Path, browser: Any
 
 
 def test_who_leaves_goes_on_later_where_they_were(tmp_path: Path, browser: Any) -> None:
-    folder, _ = open_preset(tmp_path, Design(num_repeats=0))
+    folder, answers = open_preset(tmp_path, Design(num_repeats=0))
     with served(create_listening_app(Path(folder))) as address:
         page, _ = begin(browser, address)
         listen_and_rate(page, 1, 3)
@@ -104,6 +105,33 @@ def test_who_leaves_goes_on_later_where_they_were(tmp_path: Path, browser: Any) 
         page.reload()
         page.get_by_role("heading", name="Page 2 of").wait_for()
         assert page.get_by_role("radio", name="2", exact=True).is_checked()
+        # Another rater of the same browser, a day and more later.
+        other = answers.join()
+        answers.hear(other, 0, 0)
+        time.sleep(SHORT_S)
+        answers.submit(other, 0, dict.fromkeys(answers.rater(other).trials[0].axes, 3), None, 2e3)
+        page.goto("about:blank")
+        page.goto(f"{address}listen.html#trees.{other}")
+        page.get_by_role("heading", name="Page 2 of").wait_for()
+        assert not page.get_by_role("radio", name="2", exact=True).is_checked()
+        page.get_by_role("button", name="Play").click()
+        page.locator("fieldset:not(:disabled)").wait_for()
+        page.evaluate("() => { const now = performance.now(); performance.now = () => now + 9e7; }")
+        page.get_by_role("radio", name="4", exact=True).check()
+        page.get_by_role("button", name="Next").click()
+        page.get_by_role("heading", name="Page 3 of").wait_for()
+
+
+def test_a_test_that_was_made_anew_takes_its_rater_in_anew(tmp_path: Path, browser: Any) -> None:
+    folder, _ = open_preset(tmp_path, Design(num_repeats=0))
+    with served(create_listening_app(Path(folder))) as address:
+        page = browser.new_context().new_page()
+        page.goto(address)
+        page.get_by_role("button", name="Begin").wait_for()
+        page.evaluate("() => localStorage.setItem('resonate-listening-trees', 'trees.of-before')")
+        page.reload()
+        page.get_by_role("button", name="Begin").click()
+        page.get_by_role("heading", name="Page 1 of").wait_for()
 
 
 def test_a_phone_has_room_for_the_page_and_nobody_is_kept_out(tmp_path: Path, browser: Any) -> None:

@@ -18,10 +18,12 @@ pytest.importorskip("uvicorn", reason='needs pip install "resonate-audio[serve]"
 from starlette.testclient import TestClient
 
 from resonate_audio.audio.io import FORMATS, decode_audio, encode_audio
+from resonate_audio.core.sampling import SolverSettings
 from resonate_audio.core.types import Audio
 from resonate_audio.pipeline.path import Resonate
 from resonate_audio.serving.app import create_app
 from resonate_audio.serving.config import ServeConfig
+from resonate_audio.serving.sounds.store import Sound
 
 RATE_HZ, STEPS, LONGEST_S = 12_000, 4, 6.0
 FORM = {"num_inference_steps": str(STEPS), "seed": "3"}
@@ -188,12 +190,41 @@ def test_a_finished_sound_has_the_length_and_the_level_that_were_asked_for(
     settings = {name: float(value) for name, value in fields.items()}
     [sound] = make(client, input="rain", **settings)
     assert (sound["duration_s"], sound["loudness_lufs"]) == (0.7, pytest.approx(-16, abs=0.3))
+    assert (sound["made"], sound["audio_length"]) == ("generate", 0.5)  # then silence follows
+    assert given(sound["finish"]) == settings
     loud = take_in(client, flac(quiet))
     assert loud["silent_tail_s"] == pytest.approx(0.96, abs=0.02)
     done = client.post(f"/v1/library/{loud['id']}/finish", json=settings).json()
     assert (done["made"], done["source"], done["name"]) == ("finish", loud["id"], "door")
     assert done["silent_tail_s"] == 0.0
+    assert given(done["finish"]) == settings
     assert audio_of(client, done).duration_s == 0.7
+
+
+def given(finish: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in finish.items() if value is not None}
+
+
+def test_every_setting_is_told_of_what_was_made_and_none_of_an_upload(client: TestClient) -> None:
+    assert set(SolverSettings.model_fields) <= set(Sound.model_fields)
+    wanted = {"solver": "heun", "guidance_low": 0.2, "guidance_high": 0.8, "time_shift": 2.0}
+    [made] = make(client, input="rain", audio_length=1.0, guidance_scale=3.0, **wanted)
+    assert {name: made[name] for name in wanted} == wanted
+    kept = take_in(client, flac(noise(0.5)))
+    assert {name: kept[name] for name in SolverSettings.model_fields} == dict.fromkeys(
+        SolverSettings.model_fields
+    )
+
+
+def test_sounds_that_earlier_versions_kept_are_read() -> None:
+    facts = {"id": "a", "job": "", "created": 0.0, "prompt": "", "negative_prompt": "", "model": "",
+             "duration_s": 1.0, "seed": None, "sample_rate": 16_000, "peak": 0.5, "made": "upload",
+             "num_inference_steps": 25, "guidance_scale": 4.5}  # fmt: skip
+    upload = Sound.model_validate_json(json.dumps(facts))
+    made = Sound.model_validate_json(json.dumps(facts | {"model": "nano", "made": "generate"}))
+    assert (upload.num_inference_steps, upload.guidance_scale, upload.solver) == (None,) * 3
+    assert (made.num_inference_steps, made.guidance_scale, made.solver) == (25, 4.5, "euler")
+    assert (made.audio_length, made.finish) == (None, None)
 
 
 def test_an_upload_lies_in_the_library_as_it_came(client: TestClient) -> None:

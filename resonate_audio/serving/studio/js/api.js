@@ -58,9 +58,10 @@ const begun = new WeakMap();
  * @returns {Promise<object[]>} sounds with id, seed, seconds and their blob
  */
 export async function makeSounds(wanted, onStep, signal) {
-  const job = begun.get(wanted) ?? (await getJson("v1/jobs", { method: "POST", json: wanted, signal }));
+  signal.throwIfAborted();
+  const job = begun.get(wanted) ?? (await begin(wanted, signal));
   begun.set(wanted, job);
-  const cancel = () => request(`v1/jobs/${job.id}`, { method: "DELETE" }).catch(() => {});
+  const cancel = () => cancelJob(job);
   signal.addEventListener("abort", cancel, { once: true });
   try {
     const done = await followJob(job, onStep, signal);
@@ -71,6 +72,16 @@ export async function makeSounds(wanted, onStep, signal) {
   } finally {
     signal.removeEventListener("abort", cancel);
   }
+}
+
+const cancelJob = (job) => request(`v1/jobs/${job.id}`, { method: "DELETE" }).catch(() => {});
+
+/** Send a job. Cancelled meanwhile, its answer is awaited all the same: else it would be made, and nobody knew its id. */
+function begin(wanted, signal) {
+  const sent = getJson("v1/jobs", { method: "POST", json: wanted });
+  sent.then((job) => signal.aborted && cancelJob(job), () => {});
+  const cancelled = new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason), { once: true }));
+  return Promise.race([sent, cancelled]);
 }
 
 const place = (id) => `v1/library/${encodeURIComponent(id)}`;

@@ -19,7 +19,8 @@ let turn = 0;
 let leave = null;
 
 async function show() {
-  const [, name = "generate", detail = ""] = location.hash.split("/");
+  const [, name = "generate", rest = ""] = location.hash.split("/");
+  const detail = decoded(rest);
   const known = SCREENS[name] ? name : "generate";
   const [title, draw] = SCREENS[known];
   const mine = (turn += 1);
@@ -31,15 +32,15 @@ async function show() {
   const before = kept.get(known);
   if (before) {
     place.replaceChildren(before.element);
-    before.refresh(decodeURIComponent(detail));
     scrollTo(0, 0);
+    takeUp(before, detail).catch((error) => mine === turn && place.replaceChildren(problem(error)));
     return;
   }
   place.replaceChildren(loading(`Loading ${title}`));
   const fresh = el("div");
   let drawn = null;
   try {
-    drawn = await draw(fresh, decodeURIComponent(detail));
+    drawn = await draw(fresh, detail);
     if (drawn?.refresh) kept.set(known, { element: fresh, refresh: drawn.refresh });
   } catch (error) {
     fresh.replaceChildren(problem(error));
@@ -52,6 +53,18 @@ async function show() {
   leave = left;
   place.replaceChildren(fresh);
   scrollTo(0, 0);
+}
+
+/** A kept screen hears what the address says now. */
+const takeUp = async (screen, detail) => screen.refresh(detail);
+
+/** What stands in an address; as it is, if it was never written by a browser. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 function markTab(name) {

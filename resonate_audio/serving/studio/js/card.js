@@ -2,7 +2,7 @@
 
 import { copyButton, el, fileName, toggle } from "./dom.js";
 import { Player, silence } from "./player.js";
-import { asCommand, asCurl, asPython, keepSettings, loadSettings } from "./settings.js";
+import { asCommand, asCurl, asPython, further, keepSettings, loadSettings } from "./settings.js";
 
 const MADE = { vary: "varied", reword: "reworded", replace: "in part made anew", extend: "extended", loop: "loop", sequence: "sequence", finish: "finished", upload: "brought in" };
 const SHORT_TAIL_S = 0.15;
@@ -18,6 +18,9 @@ export function describeSound(sound) {
     duration: sound.duration_s,
     steps: sound.num_inference_steps,
     guidance: sound.guidance_scale,
+    further: further(sound),
+    length: sound.audio_length ?? sound.duration_s,
+    finish: Object.fromEntries(Object.entries(sound.finish ?? {}).filter(([, value]) => value !== null)),
     seed: sound.seed,
     made: sound.made ?? "generate",
     source: sound.source ?? null,
@@ -34,10 +37,12 @@ export function describeSound(sound) {
 /** What people call a sound. */
 export const titleOf = (sound) => sound.name || sound.prompt || "a sound without words";
 
-export const factsOf = (sound) =>
-  sound.model
-    ? `${sound.model} · ${Number(sound.duration).toFixed(1)} s · ${sound.steps} ${sound.steps === 1 ? "step" : "steps"} · guidance ${sound.guidance} · seed ${sound.seed}`
-    : `${Number(sound.duration).toFixed(1)} s`;
+export function factsOf(sound) {
+  const further = Object.entries({ ...sound.further, ...sound.finish }).map(([name, value]) => ` · ${name.replaceAll("_", " ")} ${value}`).join("");
+  return sound.model
+    ? `${sound.model} · ${Number(sound.duration).toFixed(1)} s · ${sound.steps} ${sound.steps === 1 ? "step" : "steps"} · guidance ${sound.guidance} · seed ${sound.seed}${further}`
+    : `${Number(sound.duration).toFixed(1)} s${further}`;
+}
 
 /** How it was made, how loud it is, how much silence ends it. */
 export function marks(sound) {
@@ -102,7 +107,7 @@ export function prependCards(place, cards, most = 40) {
 
 /** Take a sound's settings to the first screen. */
 export function reuse(sound) {
-  const { prompt, negative, model, duration, steps, guidance, seed } = sound;
+  const { prompt, negative, model, length: duration, steps, guidance, seed } = sound;
   keepSettings({ ...loadSettings(), prompt, negative, model, duration, steps, guidance, seed, loop: sound.made === "loop", locked: true });
   if (location.hash === "#/generate") dispatchEvent(new HashChangeEvent("hashchange"));
   else location.hash = "#/generate";

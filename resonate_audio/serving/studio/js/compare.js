@@ -2,7 +2,7 @@
 
 import { listModels, makeSounds } from "./api.js";
 import { describeSound, editLink, factsOf } from "./card.js";
-import { el, empty, field, fileName, heading } from "./dom.js";
+import { el, empty, field, fileName, heading, redraw } from "./dom.js";
 import { Player } from "./player.js";
 import { adapterFields, loadSettings, modelField, modelOf, number, randomSeed, solverFields, toRequest } from "./settings.js";
 import { underBar } from "./work.js";
@@ -12,7 +12,8 @@ const TALLY = "resonate-votes";
 export async function compare(screen) {
   const models = await listModels();
   const kept = loadSettings();
-  const common = { ...kept, seed: kept.seed || randomSeed() };
+  // Nothing else of the other screen: what is not on this one nobody expects to count here.
+  const common = { prompt: kept.prompt, seed: kept.seed || randomSeed() };
   const sides = [0, 1].map((n) => ({ model: (models[n] ?? models[0]).id, steps: null, guidance: n && models.length < 2 && !models[0].guidance_inside ? 1 : null }));
   const place = el("div", { class: "stack" }, empty("Nothing to compare yet", "Both sounds start from the same noise; they are shown in a random order."));
   const prompt = el("textarea", { required: true, maxlength: 2000, rows: 3, value: common.prompt, oninput: (event) => (common.prompt = event.target.value) });
@@ -47,33 +48,34 @@ function sideFields(side, n, models) {
   const name = ["First", "Second"][n];
   const other = (value) => {
     Object.assign(side, { model: value, steps: null, guidance: null });
-    fields.replaceWith(sideFields(side, n, models));
+    draw();
   };
-  const fields = el(
-    "fieldset",
-    { class: "stack" },
-    el("legend", {}, name),
-    modelField(models, side.model, other),
-    ...adapterFields(models, side.model, (value) => (side.model = value)),
-    el(
-      "div",
-      { class: "pair" },
-      ...solverFields(side, (name) => (value) => (side[name] = value), modelOf(models, side.model)),
-    ),
-  );
+  const fields = el("fieldset", { class: "stack" });
+  const draw = () =>
+    redraw(
+      fields,
+      el("legend", {}, name),
+      modelField(models, side.model, other),
+      ...adapterFields(models, side.model, (value) => (side.model = value)),
+      el(
+        "div",
+        { class: "pair" },
+        ...solverFields(side, (name) => (value) => (side[name] = value), modelOf(models, side.model)),
+      ),
+    );
+  draw();
   return fields;
 }
 
 async function makeBoth(common, sides, models) {
   const chosen = sides.map((side) => modelOf(models, side.model));
-  const duration = Math.min(common.duration ?? Infinity, ...chosen.map((model) => model.default_duration_s));
+  const duration = Math.min(...chosen.map((model) => model.default_duration_s));
+  const wanted = sides.map((side) => toRequest({ ...common, negative: "", ...side, duration }, [common.seed]));
+  const sounds = [];
   return underBar(common.prompt, async (onStep, signal) => {
-    const sounds = [];
-    for (const [n, side] of sides.entries()) {
-      const negative = chosen[n].guidance_inside ? "" : common.negative;
-      const wanted = toRequest({ ...common, negative, ...side, duration }, [common.seed]);
-      const told = (done, total) => onStep(done, total, `sound ${n + 1} of 2, `);
-      sounds.push(...(await makeSounds(wanted, told, signal)));
+    while (sounds.length < wanted.length) {
+      const told = (done, total) => onStep(done, total, `sound ${sounds.length + 1} of 2, `);
+      sounds.push(...(await makeSounds(wanted[sounds.length], told, signal)));
     }
     return sounds;
   });
@@ -93,25 +95,31 @@ function showBlind(place, made, form) {
     };
     return card;
   });
-  players.forEach((player, n) => follow(player, players[1 - n]));
+  shareHead(players);
   const switcher = el("button", { type: "button", class: "plain", onclick: () => switchOver(players) }, "Switch while it plays");
   place.replaceChildren(el("blockquote", { class: "prompt" }, sounds[0].facts.prompt), ...cards, el("div", { class: "row" }, switcher), ballot(sounds, cards, form));
   return players;
 }
 
-/** One playhead for both: whoever starts, starts where the other is. */
-function follow(player, other) {
-  player.button.addEventListener("click", () => {
-    if (!player.audio.paused && !other.audio.ended) player.audio.currentTime = Math.min(other.audio.currentTime, player.length());
+/** One playhead for both: it is where the one has it that was heard or moved last. */
+function shareHead(players) {
+  let leader = players[0];
+  players.forEach((player, n) => {
+    const other = players[1 - n];
+    player.onstart = () => {
+      if (leader !== player) player.audio.currentTime = leader.audio.ended ? 0 : Math.min(leader.audio.currentTime, player.length());
+      leader = player;
+    };
+    player.onmove = () => {
+      other.audio.currentTime = Math.min(player.audio.currentTime, other.length());
+      if (other.audio.paused) leader = player;
+    };
   });
-  player.seek.addEventListener("input", () => (other.audio.currentTime = player.audio.currentTime));
 }
 
 function switchOver(players) {
-  const now = players.findIndex((player) => !player.audio.paused);
-  const next = players[now === 0 ? 1 : 0];
-  if (now >= 0) next.audio.currentTime = players[now].audio.currentTime;
-  next.play();
+  const next = players[players[0].audio.paused ? 0 : 1];
+  next.play().catch((error) => next.fail(error));
 }
 
 function ballot(sounds, cards, form) {

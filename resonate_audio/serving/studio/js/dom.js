@@ -47,6 +47,19 @@ export function announce(text) {
   document.getElementById("said").textContent = text;
 }
 
+const nameOf = (control) => control.labels?.[0]?.textContent ?? control.getAttribute("aria-label") ?? control.textContent;
+
+/** Put other children in; who was at a control among the old ones is at the new one of its name. */
+export function redraw(place, ...children) {
+  const held = place.contains(document.activeElement) ? document.activeElement : null;
+  const name = held && nameOf(held);
+  const { selectionStart: start, selectionEnd: end } = held ?? {};
+  place.replaceChildren(...children);
+  const again = held && [...place.querySelectorAll("input, select, textarea, button")].find((control) => nameOf(control) === name);
+  again?.focus({ preventScroll: true });
+  if (again && typeof start === "number") again.setSelectionRange(start, end);
+}
+
 /** What a screen shows before there is anything, or when something failed. */
 export function empty(title, text, action = null) {
   return el("div", { class: "empty" }, el("h2", {}, title), el("p", {}, text), action);

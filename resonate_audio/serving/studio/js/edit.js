@@ -2,7 +2,7 @@
 
 import { findSound, finishSound, getJson, listModels, makeSounds, soundOf, takeIn } from "./api.js";
 import { describeSound, factsOf, loopSwitch, marks, prependCards, soundCard, titleOf } from "./card.js";
-import { announce, el, empty, field, heading, loading, select, toggle } from "./dom.js";
+import { announce, el, empty, field, heading, loading, redraw, select, toggle } from "./dom.js";
 import { Player } from "./player.js";
 import { adapterFields, knownModel, modelField, modelOf, number, randomSeed, solverFields } from "./settings.js";
 import { sequenceBench } from "./sequence.js";
@@ -23,7 +23,7 @@ export async function bringIn(file) {
 export async function edit(screen, id) {
   const models = await listModels();
   const state = {
-    models, sound: null, tool: "vary", model: models[0].id, prompt: "", was: "", strength: { vary: 0.5, reword: 0.8 }, takes: 4, seeds: [], isSame: false, steps: null, guidance: null,
+    models, sound: null, tool: "vary", model: models[0].id, prompt: "", was: "", strength: { vary: 0.5, reword: 0.8 }, takes: 4, others: 1, seeds: [], isSame: false, steps: null, guidance: null,
     times: { from: 0, to: 0, before: 0, after: 0, seam: 0.5 },
     finish: { trim: true, trim_db: -50, exact: false, length_s: 1, fade: false, fade_s: 0.05, level: "loudness_lufs", value: -16 },
   };
@@ -32,21 +32,28 @@ export async function edit(screen, id) {
   const ways = [["#/edit", "Work with a sound"], [`#/edit/${SEQUENCE}`, "Write a sequence"]].map(([href, label]) => el("a", { href }, label));
   let player = null;
   let [sequence, ownBench] = [null, null];
+  let turn = 0;
   const open = async (wanted) => {
+    const mine = (turn += 1);
     ways.forEach((way) => way.setAttribute("aria-current", (way.hash === `#/edit/${SEQUENCE}`) === (wanted === SEQUENCE) ? "page" : "false"));
     if (wanted === SEQUENCE) return place.replaceChildren((sequence ??= sequenceBench(models)));
     if (state.sound && (!wanted || state.sound.id === wanted)) return place.replaceChildren(ownBench);
-    if (!wanted) return place.replaceChildren(...(await dropZone()));
     place.replaceChildren(loading("Loading the sound"));
     try {
+      if (!wanted) {
+        const zone = await dropZone();
+        return mine === turn && place.replaceChildren(...zone);
+      }
       const sound = describeSound(await findSound(wanted));
       const blob = await soundOf(sound);
+      if (mine !== turn) return null;
       player?.destroy();
       player = new Player(blob, { label: titleOf(sound), tail: sound.tail });
       take(state, sound);
       ownBench = bench(state, player, results);
       place.replaceChildren(ownBench);
     } catch (error) {
+      if (mine !== turn) return null;
       state.sound = null;
       const again = el("button", { type: "button", class: "main", onclick: () => open(wanted) }, "Try again");
       const told = empty("That did not work", error.message, again);
@@ -78,7 +85,9 @@ function fileButton(label) {
 function take(state, sound) {
   state.sound = sound;
   Object.assign(state, { prompt: "", was: "" });
+  const before = modelOf(state.models, state.model);
   state.model = knownModel(state.models, sound.model, state.model);
+  if (modelOf(state.models, state.model) !== before) Object.assign(state, { steps: null, guidance: null });
   const third = sound.duration / 3;
   Object.assign(state.times, { from: third, to: 2 * third, before: 0, after: Math.min(2, Math.max(0, longest(state) - sound.duration)), seam: Math.min(0.5, sound.duration / 2) });
 }
@@ -94,7 +103,7 @@ function bench(state, player, results) {
   const timeline = new Timeline(player, sound.duration, longest(state), state.times, () => form.show?.());
   const draw = () => {
     timeline.use(state.tool);
-    form.replaceChildren(...controls(state, draw, form, timeline));
+    redraw(form, ...controls(state, draw, form, timeline));
   };
   draw();
   form.addEventListener("submit", async (event) => {
@@ -112,7 +121,7 @@ function bench(state, player, results) {
 
 function controls(state, draw, form, timeline) {
   const tools = Object.entries(TOOLS).map(([tool, label]) => {
-    const control = el("input", { type: "radio", name: "tool", value: tool, checked: tool === state.tool, onchange: () => ((state.tool = tool), draw(), form.querySelector("input:checked").focus()) });
+    const control = el("input", { type: "radio", name: "tool", value: tool, checked: tool === state.tool, onchange: () => ((state.tool = tool), draw()) });
     return el("label", {}, control, el("span", {}, label));
   });
   form.show = null;
@@ -134,7 +143,7 @@ function common(state, draw) {
     el(
       "div",
       { class: "pair" },
-      number("Sounds", state.tool === "vary" ? state.takes : 1, { min: 1, max: 8, oninput: (value) => (state.tool === "vary" ? (state.takes = value) : (state.others = value)) }),
+      number("Sounds", state.tool === "vary" ? state.takes : state.others, { min: 1, max: 8, oninput: (value) => (state.tool === "vary" ? (state.takes = value) : (state.others = value)) }),
       modelField(state.models, state.model, (value) => (Object.assign(state, { model: value, steps: null, guidance: null }), draw())),
     ),
     el(
@@ -232,7 +241,7 @@ function edited(state) {
     extend: { before_s: times.before, after_s: times.after },
     loop: { seam_s: times.seam },
   }[tool];
-  const takes = tool === "vary" ? state.takes : (state.others ?? 1);
+  const takes = tool === "vary" ? state.takes : state.others;
   if (!state.isSame || state.seeds.length !== takes) state.seeds = Array.from({ length: takes }, randomSeed);
   return {
     ...(state.prompt.trim() ? { input: state.prompt } : {}),

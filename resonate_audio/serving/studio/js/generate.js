@@ -2,7 +2,7 @@
 
 import { listModels, makeSounds } from "./api.js";
 import { describeSound, prependCards, reuse, soundCard } from "./card.js";
-import { el, empty, field, heading } from "./dom.js";
+import { el, empty, field, heading, redraw } from "./dom.js";
 import { adapterFields, durationField, keepSettings, knownModel, loadSettings, modelField, modelOf, number, randomSeed, solverFields, toRequest } from "./settings.js";
 import { underBar } from "./work.js";
 
@@ -15,7 +15,7 @@ export async function generate(screen) {
   const results = el("div", { class: "stack", "aria-label": "Made just now", role: "region" });
   const form = el("form", { class: "panel", "aria-label": "Settings" });
   const blank = empty("Nothing made yet", "Write what you want to hear, or begin with one of these.", examples(form));
-  const draw = () => form.replaceChildren(...controls(settings, models, draw));
+  const draw = () => redraw(form, ...controls(settings, models, draw));
   draw();
   form.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();

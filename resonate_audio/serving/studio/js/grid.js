@@ -70,24 +70,30 @@ async function fill({ prompts, seeds, models }, state, place, players) {
   }
   const cells = drawTable({ prompts, seeds, models }, place);
   const ids = [];
+  // What is still to be made: who tries again goes on there, with the job that was begun.
+  const open = prompts.flatMap((prompt, row) => models.map((model) => ({ prompt, row, model, wanted: toRequest({ ...state, prompt, negative: "", model: model.id, duration: model.default_duration_s }, seeds) })));
   await underBar(`${count} sounds`, async (onStep, signal) => {
-    for (const [row, prompt] of prompts.entries()) {
-      for (const model of models) {
-        const wanted = toRequest({ ...state, prompt, negative: "", model: model.id, duration: model.default_duration_s }, seeds);
-        const told = (done, total) => onStep(done, total, `row ${row + 1} of ${prompts.length}, `);
-        const sounds = await makeSounds(wanted, told, signal);
-        for (const sound of sounds) {
-          const player = new Player(sound.blob, { label: `${prompt}, ${model.id}, seed ${sound.seed}` });
-          players.push(player);
-          ids.push(sound.id);
-          const known = describeSound(sound);
-          const links = el("p", { class: "row marks" }, el("a", { class: "copy", href: player.audio.src, download: fileName(known), "aria-label": `Download: ${prompt}, seed ${sound.seed}` }, "Download"), editLink(known));
-          cells.get(`${row} ${model.id} ${sound.seed}`).replaceChildren(player.element, links);
-        }
+    while (open.length) {
+      const [{ prompt, row, model, wanted }] = open;
+      const told = (done, total) => onStep(done, total, `row ${row + 1} of ${prompts.length}, `);
+      for (const sound of await makeSounds(wanted, told, signal)) {
+        const player = new Player(sound.blob, { label: `${prompt}, ${model.id}, seed ${sound.seed}` });
+        players.push(player);
+        ids.push(sound.id);
+        showSound(cells.get(`${row} ${model.id} ${sound.seed}`), sound, prompt, player);
+        cells.delete(`${row} ${model.id} ${sound.seed}`);
       }
+      open.shift();
     }
   });
+  cells.forEach((cell) => (cell.textContent = "not made"));
   if (ids.length) place.append(packButton(ids));
+}
+
+function showSound(cell, sound, prompt, player) {
+  const known = describeSound(sound);
+  const download = el("a", { class: "copy", href: player.audio.src, download: fileName(known), "aria-label": `Download: ${prompt}, seed ${sound.seed}` }, "Download");
+  cell.replaceChildren(player.element, el("p", { class: "row marks" }, download, editLink(known)));
 }
 
 /** All sounds of the grid in one file. */

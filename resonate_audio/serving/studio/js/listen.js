@@ -9,6 +9,8 @@ import { Player, silence } from "./player.js";
 const screen = document.getElementById("screen");
 const [test] = decodeURIComponent(location.hash.slice(1)).split(".");
 const KEY = `resonate-listening-${test}`;
+const MOST_MS = 86_400_000;
+/** A page may lie open for days; the server believes no answer that took longer than one. */
 let players = [];
 
 async function call(path, { method = "GET", body = null } = {}) {
@@ -20,10 +22,15 @@ async function call(path, { method = "GET", body = null } = {}) {
   throw Object.assign(new Error(told.error?.message ?? `the server answered ${response.status}`), { status: response.status });
 }
 
-function token() {
+function personal() {
   const [, secret] = decodeURIComponent(location.hash.slice(1)).split(".");
-  return secret ? `${test}.${secret}` : (localStorage.getItem(KEY) ?? "");
+  return secret ? `${test}.${secret}` : "";
 }
+
+const token = () => personal() || (localStorage.getItem(KEY) ?? "");
+
+/** Where unsent answers lie: by a part of the token, since several raters may share a browser. */
+const draftKey = () => `${KEY}-draft-${token().slice(-8)}`;
 
 function show(...content) {
   players.forEach((player) => player.destroy());
@@ -39,8 +46,18 @@ async function start() {
     if (!token()) return greet(await (await call(`tests/${encodeURIComponent(test)}`)).json());
     welcome(await (await call("session")).json());
   } catch (error) {
-    fail(error, start);
+    if (error.status === 401 && !personal()) joinAnew().catch((other) => fail(other, start));
+    else fail(error, start);
   }
+}
+
+/** The test is there, but knows nothing of the token that was kept here: it was made anew. */
+async function joinAnew() {
+  const page = await (await call(`tests/${encodeURIComponent(test)}`)).json();
+  localStorage.removeItem(draftKey());
+  localStorage.removeItem(KEY);
+  announce("This test was made anew; begin again.");
+  greet(page);
 }
 
 function fail(error, again) {
@@ -100,7 +117,7 @@ async function render(page) {
 }
 
 function finish(page) {
-  localStorage.removeItem(`${KEY}-draft`);
+  localStorage.removeItem(draftKey());
   show(empty("Thank you", `All ${page.total} pages of “${page.title}” are answered. You may close this page.`));
   announce("All pages are answered. Thank you.");
 }
@@ -161,7 +178,7 @@ function soundCard(blob, side, trial, state, refresh) {
 function questions(trial, state, refresh) {
   const choose = (name, value) => {
     state.answers[name] = value;
-    localStorage.setItem(`${KEY}-draft`, JSON.stringify({ number: trial.number, answers: state.answers }));
+    localStorage.setItem(draftKey(), JSON.stringify({ number: trial.number, answers: state.answers }));
     refresh();
   };
   if (trial.compares) {
@@ -193,18 +210,18 @@ function isComplete(trial, answers) {
 }
 
 function draft(number) {
-  const kept = JSON.parse(localStorage.getItem(`${KEY}-draft`) ?? "null");
+  const kept = JSON.parse(localStorage.getItem(draftKey()) ?? "null");
   return kept?.number === number ? kept.answers : {};
 }
 
 async function send(trial, state, submit) {
   submit.disabled = true;
   const { choice = null, ...scores } = state.answers;
-  const body = { trial: trial.number, scores, choice, ms: performance.now() - state.started };
+  const body = { trial: trial.number, scores, choice, ms: Math.min(performance.now() - state.started, MOST_MS) };
   try {
     render(await (await call("session/answers", { method: "POST", body })).json());
   } catch (error) {
-    if (error.status === 409) return start();
+    if (error.status === 409 || error.status === 401) return start();
     submit.disabled = false;
     screen.append(note(`Not sent: ${error.message}`, true));
   }

@@ -49,6 +49,9 @@ export class Player {
     this.picture = el("div", { class: "sound" }, this.wave, this.canvas, this.seek, this.tail, el("i", { class: "playhead" }));
     this.element = el("div", { class: "player-row" }, this.button, this.picture, this.clock);
     this.onended = onended;
+    /** Told before it plays, and when somebody moves its playhead. */
+    [this.onstart, this.onmove] = [null, null];
+    this.loop = null;
     this.listen();
     this.fetch = typeof sound === "function" ? sound : null;
     this.ready = this.fetch ? null : this.take(sound);
@@ -71,18 +74,22 @@ export class Player {
 
   listen() {
     this.button.addEventListener("click", () => (this.audio.paused ? this.play().catch((error) => this.fail(error)) : this.audio.pause()));
-    this.seek.addEventListener("input", () => {
-      this.audio.currentTime = (this.seek.value / 1000) * this.length();
-    });
+    this.seek.addEventListener("input", () => this.goTo((this.seek.value / 1000) * this.length()));
     this.element.addEventListener("keydown", (event) => {
       const seconds = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (!seconds || this.seek.disabled || event.target.matches("input:not(.over)")) return;
       event.preventDefault();
-      this.audio.currentTime = Math.min(this.length(), Math.max(0, this.audio.currentTime + seconds));
+      this.goTo(Math.min(this.length(), Math.max(0, this.audio.currentTime + seconds)));
     });
     for (const name of ["play", "pause", "ended"]) this.audio.addEventListener(name, () => this.show());
     for (const name of ["timeupdate", "seeked", "durationchange"]) this.audio.addEventListener(name, () => this.move());
     this.audio.addEventListener("ended", () => this.onended?.());
+  }
+
+  /** Somebody moves the playhead. */
+  goTo(seconds) {
+    this.audio.currentTime = seconds;
+    this.onmove?.();
   }
 
   /** Say on the page why it does not play; the button tries again. */
@@ -100,7 +107,10 @@ export class Player {
     if (playing !== this) playing?.audio.pause();
     playing = this;
     if (this.fetch) await this.load();
-    if (playing === this) await this.audio.play();
+    if (playing === this) {
+      this.onstart?.();
+      await this.audio.play();
+    }
     requestAnimationFrame(() => this.follow());
   }
 
@@ -147,10 +157,24 @@ export class Player {
 
   /** Play it around and around without a gap, from shortly before its seam; `ended` is told the end. */
   async startLoop(ended) {
-    if (this.fetch) await this.load();
     silence();
+    const loop = { audio: { pause: () => {} } };
+    this.loop = playing = loop;
+    const over = () => this.loop === loop && ended(); // one that was begun since is told of itself
     const context = new AudioContext();
-    const buffer = await context.decodeAudioData(await (await fetch(this.audio.src)).arrayBuffer());
+    try {
+      if (this.fetch) await this.load();
+      const buffer = await context.decodeAudioData(await (await fetch(this.audio.src)).arrayBuffer());
+      if (playing !== loop) throw new DOMException("stopped before it began", "AbortError");
+      this.goAround(loop, context, buffer, over);
+    } catch (error) {
+      context.close();
+      over();
+      throw error;
+    }
+  }
+
+  goAround(loop, context, buffer, over) {
     const source = new AudioBufferSourceNode(context, { buffer, loop: true });
     const offset = Math.max(0, buffer.duration - SEAM_S);
     source.connect(context.destination);
@@ -161,9 +185,9 @@ export class Player {
       clearInterval(shown);
       context.close();
       this.move();
-      ended();
+      over();
     });
-    playing = { audio: { pause: () => source.stop() } };
+    loop.audio.pause = () => source.stop();
   }
 
   /** Show a moment on the picture. */
@@ -174,6 +198,7 @@ export class Player {
 
   destroy() {
     this.audio.pause();
+    if (this.loop && playing === this.loop) silence();
     URL.revokeObjectURL(this.audio.src);
     this.surfer?.destroy();
   }

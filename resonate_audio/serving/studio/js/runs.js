@@ -78,7 +78,7 @@ function charts(run) {
 
 function takes(run, players) {
   if (!run.takes.length) return [];
-  const cards = run.takes.map((take, number) => takeCard(run, take, number, players));
+  const cards = run.takes.map((take) => takeCard(run, take, players));
   const list = el("div", { class: "cards" }, ...cards.slice(0, TAKES_SHOWN));
   const rest = cards.slice(TAKES_SHOWN);
   const more = el("button", { type: "button", class: "plain" }, `Show ${rest.length} earlier takes`);
@@ -89,7 +89,7 @@ function takes(run, players) {
   return [el("h2", { class: "section-title" }, "Best and worst takes"), list, rest.length ? more : null].filter(Boolean);
 }
 
-function takeCard(run, take, number, players) {
+function takeCard(run, take, players) {
   const parts = Object.entries(take.parts).map(([name, value]) => `${name} ${digits(value)}`);
   const head = el("header", {}, el("h3", {}, take.prompt), el("span", { class: `badge ${take.kind === "best" ? "best" : "worst"}` }, take.kind));
   const card = el("article", { class: "card sound-card" }, head, el("p", { class: "facts-line" }, [`step ${take.step}`, `reward ${digits(take.reward)}`, ...parts].join(" · ")));
@@ -101,7 +101,7 @@ function takeCard(run, take, number, players) {
   open.addEventListener("click", async () => {
     open.disabled = true;
     try {
-      const player = new Player(await getBlob(`v1/runs/${run.id}/takes/${number}`), { label: take.prompt, spectrogram: true });
+      const player = new Player(await getBlob(`v1/runs/${run.id}/takes/${take.id}`), { label: take.prompt, spectrogram: true });
       players.push(player);
       open.replaceWith(player.element);
       player.play();

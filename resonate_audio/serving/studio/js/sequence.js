@@ -2,7 +2,7 @@
 
 import { makeSounds } from "./api.js";
 import { describeSound, prependCards, soundCard } from "./card.js";
-import { announce, el, empty, field } from "./dom.js";
+import { announce, el, empty, field, redraw } from "./dom.js";
 import { adapterFields, modelField, modelOf, number, randomSeed, solverFields } from "./settings.js";
 import { underBar } from "./work.js";
 
@@ -16,7 +16,7 @@ export function sequenceBench(models) {
   const results = el("div", { class: "stack", role: "region", "aria-label": "Made just now" });
   const form = el("form", { class: "panel", "aria-label": "What is heard when" });
   const draw = (focus = null) => {
-    form.replaceChildren(...controls(state, draw));
+    redraw(form, ...controls(state, draw));
     form.querySelectorAll(".part input[type=text]")[focus]?.focus();
   };
   draw();

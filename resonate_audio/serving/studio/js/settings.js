@@ -1,5 +1,6 @@
 // Settings of a sound: what they are by default, how they are asked for, how they are told.
 
+import { key } from "./api.js";
 import { el, field, select } from "./dom.js";
 
 const KEPT = "resonate-settings";
@@ -112,31 +113,46 @@ const python = (text) => JSON.stringify(text);
 const filesOf = (name) => [...adaptersIn(name)].map(([id, weight]) => `${id}.safetensors:${weight}`);
 const baseOf = (name) => String(name).split("+")[0];
 
+/** What a sound has unless it is said. */
+const USUAL = { solver: "euler", guidance_low: 0, guidance_high: 1, time_shift: 1 };
+/** What is done to a sound in the end, as the command line calls it. */
+const FINISHES = { trim_db: "--trim", length_s: "--length", fade_s: "--fade", loudness_lufs: "--loudness", normalize_db: "--normalize" };
+
+/** Settings of a sound that have no field on the screens, where they are not the usual ones. */
+export const further = (sound) => Object.fromEntries(Object.keys(USUAL).filter((name) => (sound[name] ?? USUAL[name]) !== USUAL[name]).map((name) => [name, sound[name]]));
+
 /** The same sound from elsewhere. */
 export function asCommand(sound) {
+  const settings = Object.entries(sound.further).map(([name, value]) => ` --${name.replaceAll("_", "-")} ${value}`).join("");
+  const finish = Object.entries(sound.finish).map(([name, value]) => ` ${FINISHES[name]} ${value}`).join("");
   const negative = sound.negative ? ` --negative ${quote(sound.negative)}` : "";
   const adapters = filesOf(sound.model).map((file) => ` --adapter ${quote(file)}`).join("");
-  return `resonate ${sound.made === "loop" ? "loop" : "generate"} ${quote(sound.prompt)}${negative} --model ${quote(baseOf(sound.model))}${adapters} --duration ${sound.duration} --steps ${sound.steps} --guidance ${sound.guidance} --seed ${sound.seed}`;
+  return `resonate ${sound.made === "loop" ? "loop" : "generate"} ${quote(sound.prompt)}${negative} --model ${quote(baseOf(sound.model))}${adapters} --duration ${sound.length} --steps ${sound.steps} --guidance ${sound.guidance}${settings} --seed ${sound.seed}${finish}`;
 }
 
 export function asPython(sound) {
   const negative = sound.negative ? `\n    negative_prompt=${python(sound.negative)},` : "";
   const files = filesOf(sound.model);
-  return `from resonate_audio import Resonate
+  const settings = Object.entries(sound.further).map(([name, value]) => `\n    ${name}=${python(value)},`).join("");
+  const finish = Object.entries(sound.finish).map(([name, value]) => `${name}=${value}`).join(", ");
+  const imports = finish ? "from resonate_audio import Finish, Resonate\nfrom resonate_audio.audio.finish import finish_sound" : "from resonate_audio import Resonate";
+  return `${imports}
 
 resonate = Resonate.from_pretrained(${python(baseOf(sound.model))}${files.length ? `, adapters=${python(files)}` : ""})
 [audio] = resonate.${sound.made === "loop" ? "loop" : "generate"}(
     ${python(sound.prompt)},${negative}
-    duration_s=${sound.duration},
+    duration_s=${sound.length},
     num_inference_steps=${sound.steps},
-    guidance_scale=${sound.guidance},
+    guidance_scale=${sound.guidance},${settings}
     seeds=${sound.seed},
 )
-`;
+${finish ? `audio = finish_sound(audio, Finish(${finish}))\n` : ""}`;
 }
 
 export function asCurl(sound) {
-  const { seeds, ...body } = toRequest({ ...sound, loop: sound.made === "loop" }, []);
+  const { seeds, ...body } = toRequest({ ...sound, duration: sound.length, loop: sound.made === "loop" }, []);
   const address = new URL("v1/audio/generate", location.href).href;
-  return `curl ${quote(address)} -H 'Content-Type: application/json' -d ${quote(JSON.stringify({ ...body, seed: sound.seed }))} -o sound.wav`;
+  const asked = JSON.stringify({ ...body, ...sound.further, ...sound.finish, seed: sound.seed });
+  const secret = key.get() ? ` -H "Authorization: Bearer $RESONATE_API_KEY"` : "";
+  return `curl ${quote(address)}${secret} -H 'Content-Type: application/json' -d ${quote(asked)} -o sound.wav`;
 }

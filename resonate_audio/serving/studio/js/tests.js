@@ -104,9 +104,20 @@ async function results(screen, name) {
     heading(test.title, `${test.num_clips} clips of ${test.systems.join(", ")} · ${test.num_finished} of ${test.num_raters} raters have finished`),
     el("div", { class: "stack" }, el("div", {}, el("a", { class: "plain", href: "#/tests" }, "All tests")), invitation(test, path), place),
   );
-  if (test.num_pages_done) place.append(...report(await getJson(`${path}/results`), path));
-  else place.append(empty("No result yet", "Nobody has answered. Send the link to people who listen."));
+  place.append(...(test.num_pages_done ? await reportSoFar(path) : [nobody()]));
   return null;
+}
+
+const nobody = () => empty("No result yet", "Nobody has answered. Send the link to people who listen.");
+
+/** What people said; pages that were answered may all be probes, of which there is nothing to tell. */
+async function reportSoFar(path) {
+  try {
+    return report(await getJson(`${path}/results`), path);
+  } catch (error) {
+    if (error.status !== 422) throw error;
+    return [nobody()];
+  }
 }
 
 function invitation(test, path) {
