@@ -351,7 +351,7 @@ NANO_FLOW = ModelConfig(
     default_guidance=3.0,
     licence="CC BY-SA 4.0",
 )
-"""The flow that nano was distilled from: 25 steps, guidance to be added (how much: docs/nano.md)."""
+"""The flow that nano was distilled from: 25 steps, guidance to be added (docs/nano.md)."""
 
 NANO = with_few_steps(NANO_FLOW, default_steps=4).model_copy(update={"name": "nano"})
 """The embedded model: 44.1 kHz, up to 10 s, four steps, made for two CPU cores."""

@@ -158,9 +158,14 @@ def test_a_row_that_leaves_does_not_move_the_others(plain: Resonate) -> None:
         assert np.array_equal(left[row].samples, whole[row].samples)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("cls", [ListenConfig, EvaluationConfig, JobRequest, Sound])
+@pytest.mark.parametrize("cls", [ListenConfig, EvaluationConfig, JobRequest])
 def test_every_model_of_settings_is_made_of_the_one(cls: type[FrozenConfig]) -> None:
     assert issubclass(cls, SolverSettings)
+
+
+def test_a_kept_sound_tells_every_setting_and_none_where_nothing_made_it() -> None:
+    assert set(SolverSettings.model_fields) <= set(Sound.model_fields)
+    assert all(Sound.model_fields[name].default is None for name in SolverSettings.model_fields)
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, model_validator
 
+from resonate_audio.core.config import GivenPath
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.data.shards.read import LatentShards
 from resonate_audio.model.checkpoint import State, load_strict, read_weights
@@ -57,6 +58,9 @@ class DistilRecipe(PretrainRecipe):
     objective: Annotated[GuidedConfig | MeanFlowConfig, Field(discriminator="kind")] = (
         GuidedConfig()
     )
+    student: GivenPath | None = None
+    """Where the student of a teacher begins: an earlier one, or nano's transformer; as its teacher
+    if None."""
 
     @model_validator(mode="before")
     @classmethod
@@ -76,6 +80,8 @@ class DistilRecipe(PretrainRecipe):
             raise ValueError("mean_flow: put it into objective, with kind: meanflow")
         if self.lora is not None:
             raise ValueError("lora: a student is trained whole")
+        if self.student is not None and isinstance(self.objective, MeanFlowConfig):
+            raise ValueError("student: without a teacher it begins as weights.transformer")
         return self
 
 
@@ -83,7 +89,8 @@ def train_distil(recipe: DistilRecipe, say: Say) -> RunResult:
     """Run a distillation recipe, or go on with the run it began.
 
     Raises:
-        ConfigError: the flow to start from has other latents, or is distilled itself.
+        ConfigError: the flow to start from has other latents, or is distilled itself; or the
+            student to start from is not of it.
         TrainingError: the run was begun with another teacher.
     """
     state = read_start(recipe)
@@ -165,15 +172,32 @@ def write_student(
     write_model(recipe, config, vae, student, folder)
 
 
-def load_plain(recipe: DistilRecipe, state: State) -> FlowTransformer:
-    """The flow that the weights hold."""
+def load_plain(recipe: DistilRecipe, state: State, file: Path | None = None) -> FlowTransformer:
+    """The network that weights hold; of ``weights.transformer`` unless they are of another file."""
     config = recipe.model.transformer.model_copy(update={"mean_velocity": is_distilled(state)})
     model = FlowTransformer(config)
-    load_strict(model, state, str(recipe.weights.transformer))
+    load_strict(model, state, str(file or recipe.weights.transformer))
     return model
 
 
 def make_student(recipe: DistilRecipe, state: State) -> FlowTransformer:
-    """A network of mean velocities that begins as what the weights hold."""
-    model = load_plain(recipe, state)
-    return model if is_distilled(state) else with_second_time(model)
+    """A network of mean velocities that begins as an earlier one, or else as what the weights hold.
+
+    Raises:
+        ConfigError: the earlier one predicts no mean velocities, or has other latents.
+    """
+    if recipe.student is None:
+        model = load_plain(recipe, state)
+        return model if is_distilled(state) else with_second_time(model)
+    file = weights_file(recipe.student)
+    own = read_weights(file)
+    if not is_distilled(own):
+        raise ConfigError(
+            f"student {file}: predicts no mean velocities; leave it out to begin as the teacher"
+        )
+    student, teacher = load_plain(recipe, own, file), load_plain(recipe, state)
+    for name in ("latent_mean", "latent_std"):
+        there, here = getattr(teacher, name), getattr(student, name)
+        if not torch.allclose(there, here, rtol=1e-3, atol=1e-3):
+            raise ConfigError(f"student {file}: its {name} is not that of its teacher's latents")
+    return student

@@ -14,7 +14,12 @@ from resonate_audio.core.errors import ConfigError
 from resonate_audio.model.checkpoint import read_weights, write_weights
 from resonate_audio.model.flow_transformer import FlowTransformer, with_second_time
 from resonate_audio.model.folder import build_networks, read_networks
-from resonate_audio.training.recipes.distil import DistilRecipe, train_distil
+from resonate_audio.training.recipes.distil import (
+    DistilRecipe,
+    load_plain,
+    make_student,
+    train_distil,
+)
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 
@@ -77,6 +82,29 @@ def test_mean_flow_goes_on_from_what_was_distilled(tmp_path: Path, values: dict[
         train_distil(parse_config(DistilRecipe, values | {"weights": weights}, "test"), quiet)
 
 
+def test_a_student_begins_as_an_earlier_one(tmp_path: Path, values: dict[str, Any]) -> None:
+    recipe = parse_config(DistilRecipe, values, "test")
+    teacher = read_weights(tmp_path / "transformer" / "model.safetensors")
+    earlier = with_second_time(load_plain(recipe, teacher)).state_dict()
+    earlier = {
+        name: value if name.startswith("latent_") else value + 0.01
+        for name, value in earlier.items()
+    }
+    file = tmp_path / "earlier.safetensors"
+    write_weights(file, earlier, {})
+    again = parse_config(DistilRecipe, values | {"student": str(file)}, "test")
+    begun = make_student(again, teacher).state_dict()
+    assert all(torch.equal(begun[name], value) for name, value in earlier.items())
+    assert train_distil(again, quiet).finished
+
+    write_weights(file, earlier | {"latent_std": earlier["latent_std"] * 2}, {})
+    with pytest.raises(ConfigError, match="its latent_std is not that of its teacher's latents"):
+        make_student(again, teacher)
+    write_weights(file, teacher, {})
+    with pytest.raises(ConfigError, match=r"earlier\.safetensors: predicts no mean velocities"):
+        make_student(again, teacher)
+
+
 def test_a_teacher_with_other_latents_and_a_changed_teacher_are_one_line_and_exit_2(
     tmp_path: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +144,7 @@ def test_a_run_goes_on_only_with_the_clips_it_began_with(
         ({"default_steps": 26}, "default_steps"),
         ({"default_steps": 0}, "default_steps"),
         ({"objective": "consistency"}, "objective"),
+        ({"objective": "meanflow", "student": "a"}, "student: without a teacher it begins as"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_field(
