@@ -96,10 +96,11 @@ class Service:
             OutputError: the file cannot be opened, or is damaged; or another server has this home.
         """
         if self._store is None:
-            self._home.enter_context(alone_in(self.config.home, f"{FILE_NAME}-lock"))
-            store = Store(self.config.home)
-            store.open_jobs()
-            self._store = store
+            with ExitStack() as home:
+                home.enter_context(alone_in(self.config.home, f"{FILE_NAME}-lock"))
+                store = Store(self.config.home)
+                store.open_jobs()
+                self._store, self._home = store, home.pop_all()
 
     def start(self) -> None:
         """Open the file, take up the jobs that were left, and let the workers begin.
