@@ -212,7 +212,7 @@ def _locked(path: Path, wait: bool) -> int | None:
         return None
     while True:
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise output_error(path, error) from error
         try:

@@ -103,17 +103,18 @@ def test_every_rate_that_is_written_is_read_back(suffix: str, rate_hz: int) -> N
         np.array(["a"]),
         np.array([None]),
         np.array([1 + 2j]),
+        np.ones(100, np.int16),
         np.float32(0.5),
         np.broadcast_to(np.float32(0), MAX_SAMPLES + 1),
     ],
-    ids=["two axes", "none", "text", "objects", "complex", "a scalar", "too many"],
+    ids=["two axes", "none", "text", "objects", "complex", "whole numbers", "a scalar", "too many"],
 )
 def test_samples_that_no_encoder_takes_are_refused(suffix: str, samples: Any) -> None:
     with pytest.raises(AudioError, match="the sound"):
         encode_audio(made(samples, 16_000), FORMATS[suffix])
 
 
-@pytest.mark.parametrize("kind", [np.float64, np.float16, np.int16])
+@pytest.mark.parametrize("kind", [np.float64, np.float16])
 def test_samples_of_another_number_format_are_written(kind: Any) -> None:
     data = encode_audio(made(np.ones(100, kind), np.int64(16_000)), FORMATS[".wav"])
     assert decode_audio(data, "x").samples == pytest.approx(1.0, abs=1e-4)

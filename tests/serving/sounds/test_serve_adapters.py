@@ -120,7 +120,7 @@ def test_elevenlabs_clients_name_adapters_too(client: TestClient) -> None:
     answer = client.post("/v1/sound-generation?output_format=wav_16000", json=body)
     assert answer.headers["x-resonate-model"] == "tiny+rain:1"
     refused = client.post("/v1/sound-generation", json=body | {"model_id": "tiny+bell"})
-    assert refused.json()["error"]["message"].startswith("model: bell is an adapter of other")
+    assert refused.json()["error"]["message"].startswith("model_id: bell is an adapter of other")
 
 
 def test_an_adapter_of_no_model_here_is_refused_at_the_start(place: Path) -> None:
