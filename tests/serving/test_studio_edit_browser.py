@@ -313,7 +313,7 @@ def test_the_library_plays_names_tags_finds_and_packs(page: Any, address: str) -
     page.get_by_role("heading", name="a rarer owl").wait_for()
     page.get_by_role("button", name="★ Favourites").click()
     page.get_by_role("heading", name="a rarer owl").wait_for(state="detached")
-    assert page.get_by_role("heading", name=HOSTILE).count() == 1
+    page.get_by_role("heading", name=HOSTILE).wait_for()
     page.get_by_role("button", name="★ Favourites").click()
     for name in (HOSTILE, "a rarer owl"):
         page.get_by_label(f"Choose: {name}").check()
