@@ -308,6 +308,7 @@ def test_the_library_plays_names_tags_finds_and_packs(page: Any, address: str) -
     page.get_by_role("button", name="Keep").click()
     page.get_by_role("button", name="Find #night-bird").click()
     page.get_by_role("heading", name="a rarer owl").wait_for(state="detached")
+    page.get_by_role("heading", name=HOSTILE).wait_for()
     assert page.locator("article").count() == 1
     page.get_by_label("Search").fill("")
     page.get_by_role("heading", name="a rarer owl").wait_for()
