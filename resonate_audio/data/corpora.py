@@ -182,7 +182,7 @@ def wavcaps(files: SoundFiles) -> Iterator[Entry]:
                 captions_of(row, ("caption",)) or (),
                 folder=source,
                 group=_wavcaps_group(source, stem),
-                duration=_seconds(row, "duration"),
+                duration=_seconds(row, "duration") or None,
             )
 
 
@@ -342,7 +342,10 @@ def cell(row: Row, name: str) -> str:
 
 
 def _whole(row: Row, name: str) -> int:
-    return int(_seconds(row, name) or 0)
+    seconds = _seconds(row, name)
+    if seconds is None:
+        raise ManifestError(f"{row.place}: {name} is empty, expected a number of seconds")
+    return int(seconds)
 
 
 def _seconds(row: Row, name: str) -> float | None:

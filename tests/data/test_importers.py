@@ -431,6 +431,24 @@ def test_captions_and_tags_of_another_type_are_named(
         import_corpus("folder", tmp_path / "d", tmp_path / "m.jsonl")
 
 
+@pytest.mark.parametrize(("seconds", "kept"), [(0, None), (None, None), (2.5, 2.5)])
+def test_a_duration_of_nothing_is_left_open(
+    tmp_path: Path, seconds: float | None, kept: float | None
+) -> None:
+    listed = wavcaps_list({"id": "1", "caption": "a dog", "duration": seconds})
+    root = lay(tmp_path / "d", {"json_files/BBC_Sound_Effects/bbc_final.json": listed,
+                                "BBC_Sound_Effects/1.flac": b""})  # fmt: skip
+    clips, _ = bring("wavcaps", root)
+    assert [clip.duration for clip in clips.values()] == [kept]
+
+
+@pytest.mark.parametrize("start", ["", "inf", "-5", "soon"])
+def test_a_start_that_is_no_number_of_seconds_is_named(tmp_path: Path, start: str) -> None:
+    root = lay(tmp_path / "d", {"vggsound.csv": f"abcdefghijk,{start},dog barking,train\n"})
+    with pytest.raises(ManifestError, match=r"vggsound\.csv.*expected a number of seconds"):
+        bring("vggsound", root)
+
+
 def test_a_caption_of_null_leaves_the_next_field_to_say_it(tmp_path: Path) -> None:
     lay(tmp_path / "d", {"a.wav": b"", "a.json": '{"caption": null, "text": "a dog"}'})
     import_corpus("folder", tmp_path / "d", tmp_path / "m.jsonl")

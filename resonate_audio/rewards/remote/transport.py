@@ -187,9 +187,8 @@ class Transport:
         except (ImportError, ValueError, httpx2.InvalidURL) as error:
             url = self._endpoints[0].url
             proxy = through_proxy(url) or "; see the variables for proxies and certificates"
-            raise NoAnswerError(
-                f"{url}: cannot connect ({self._one_line(str(error))}){proxy}"
-            ) from (error)
+            told = f"{url}: cannot connect ({self._one_line(str(error))}){proxy}"
+            raise NoAnswerError(told) from error
         async with client:
             yield client
 

@@ -9,8 +9,8 @@ import { Player, silence } from "./player.js";
 const screen = document.getElementById("screen");
 const [test] = decodeURIComponent(location.hash.slice(1)).split(".");
 const KEY = `resonate-listening-${test}`;
-const MOST_MS = 86_400_000;
 /** A page may lie open for days; the server believes no answer that took longer than one. */
+const MOST_MS = 86_400_000;
 let players = [];
 
 async function call(path, { method = "GET", body = null } = {}) {
