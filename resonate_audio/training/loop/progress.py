@@ -85,7 +85,7 @@ class ProgressLine:
         self.num_steps = num_steps
         self.start_step = start_step
         self.stream: Stream = stream or sys.stderr
-        self.started = time.monotonic()
+        self.started, self.started_cpu = time.monotonic(), time.process_time()
         self._open_line = False
 
     def eta_s(self, step: int) -> float:

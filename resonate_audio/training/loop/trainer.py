@@ -223,8 +223,12 @@ class Trainer(RunState):
         return losses
 
     def _should_stop(self, progress: ProgressLine) -> bool:
-        limit = self.run_config.max_hours
-        late = limit is not None and time.monotonic() - progress.started > limit * 3600
+        run = self.run_config
+        spent = (
+            (run.max_hours, time.monotonic() - progress.started),
+            (run.max_cpu_hours, time.process_time() - progress.started_cpu),
+        )
+        late = any(limit is not None and seconds > limit * 3600 for limit, seconds in spent)
         return self.ranks.any(late or self._stop.is_set())
 
     def _told_to_stop(self) -> bool:

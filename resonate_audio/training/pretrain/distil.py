@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -36,6 +36,9 @@ class GuidedConfig(FrozenConfig):
     noise_share: float = Field(0.5, ge=0, le=1)
     """Share of rows that go the whole way from noise to data; the others go part of it, from a
     noised recording."""
+    own_share: float = Field(0.5, ge=0, le=1)
+    """Share of a whole way's stretches that are one of the student's own steps; the others begin
+    and end anywhere."""
 
 
 class GuidedTask(MeanVelocityTask):
@@ -50,9 +53,20 @@ class GuidedTask(MeanVelocityTask):
         condition_dropout: float,
         config: GuidedConfig,
         teacher: FlowTransformer,
+        own_steps: int,
     ) -> None:
+        """Take a task that draws batches, and whom its model is to follow.
+
+        Args:
+            source: its model is what is trained, its listener hears it.
+            condition_dropout: share of rows that are trained with the empty prompt.
+            config: how the teacher goes; its steps are a multiple of ``own_steps``.
+            teacher: a flow.
+            own_steps: steps that the student will take from noise to data.
+        """
         super().__init__(source, condition_dropout)
         self.config = config
+        self.own_steps = own_steps
         self.teacher = teacher.eval().requires_grad_(False)
 
     def loss(self, phase: str, draw: Draw) -> tuple[Float[Tensor, ""], Losses]:
@@ -60,14 +74,10 @@ class GuidedTask(MeanVelocityTask):
         batch = self.source.own_batch(draw)
         features = self.drop_some(batch, draw)
         way = self.teach(batch, features, draw)
-        rows, steps, count = len(batch.data), self.config.teacher_steps, self.config.stretches
-        uniform = self.uniform(draw, 2, count, rows)
-        first = (uniform[0] * steps).long().clamp(max=steps - 1)
-        last = (first + (uniform[1] * (steps + 1 - first)).long()).clamp(max=steps)
-        parts = [way.between(*pair) for pair in zip(first, last, strict=True)]
+        parts = [way.between(*pair) for pair in zip(*self.stretches(way, draw), strict=True)]
         z, t, r, target = (torch.cat(found) for found in zip(*parts, strict=True))
-        conditions = self.model.condition(features).repeated(count)
-        mask = None if batch.mask is None else batch.mask.repeat(count, 1)
+        conditions = self.model.condition(features).repeated(len(parts))
+        mask = None if batch.mask is None else batch.mask.repeat(len(parts), 1)
         errors = row_errors(self.model(z, t, conditions, r), target, mask)
         return batch.share * (self.model.loss_weights(t) * errors).mean(), {}
 
@@ -86,6 +96,20 @@ class GuidedTask(MeanVelocityTask):
         velocity = guided(teacher, teacher.condition(features), empty, self.config.guidance_scale)
         return follow(velocity, noised(batch.data, batch.noise, t), t, r, self.config.teacher_steps)
 
+    def stretches(
+        self, way: Trajectory, draw: Draw
+    ) -> tuple[Int[Tensor, "stretch row"], Int[Tensor, "stretch row"]]:
+        """The numbers of the states where each stretch begins and ends."""
+        steps, own = self.config.teacher_steps, self.own_steps
+        uniform = self.uniform(draw, 4, self.config.stretches, len(way.times[0]))
+        first = _up_to(uniform[0], steps)
+        last = first + _up_to(uniform[1], steps + 1 - first)
+        is_whole = (way.times[0] == 1) & (way.times[-1] == 0)
+        is_own = is_whole & (uniform[2] < self.config.own_share)
+        length = steps // own
+        own_first = length * _up_to(uniform[3], own)
+        return torch.where(is_own, own_first, first), torch.where(is_own, own_first + length, last)
+
     def extra_state(self) -> dict[str, Tensor]:
         """Which teacher it is."""
         return {"teacher": _as_bytes(fingerprint_weights([self.teacher.state_dict()]))}
@@ -101,6 +125,11 @@ class GuidedTask(MeanVelocityTask):
                 "weights.transformer holds another teacher than this run began with; choose "
                 "another run.output, or put the old file back"
             )
+
+
+def _up_to(uniform: Tensor, count: int | Tensor) -> Tensor:
+    """A whole number below ``count``, of a number in [0, 1)."""
+    return torch.minimum((uniform * count).long(), torch.as_tensor(count - 1))
 
 
 def _as_bytes(text: str) -> Tensor:

@@ -126,8 +126,9 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     assert same(before, final(tmp_path))
 
 
-def test_a_time_limit_stops_with_a_checkpoint(tmp_path: Path) -> None:
-    result = fit(tmp_path, num_steps=10**7, max_hours=1e-4)
+@pytest.mark.parametrize("limit", ["max_hours", "max_cpu_hours"])
+def test_a_time_limit_stops_with_a_checkpoint(tmp_path: Path, limit: str) -> None:
+    result = fit(tmp_path, num_steps=10**7, **{limit: 1e-4})
     assert not result.finished
     assert load_checkpoint(list_checkpoints(tmp_path / "checkpoints")[-1]).step == result.step
 

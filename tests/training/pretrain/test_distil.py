@@ -10,7 +10,7 @@ from torch import Tensor
 
 from resonate_audio.core.errors import TrainingError
 from resonate_audio.core.sampling import SolverSettings
-from resonate_audio.flow.mean_flow import sampling_velocity
+from resonate_audio.flow.mean_flow import Trajectory, sampling_velocity
 from resonate_audio.flow.ode import solve
 from resonate_audio.model.flow_transformer import FlowTransformer, with_second_time
 from resonate_audio.training.pretrain.distil import GuidedConfig, GuidedTask
@@ -60,7 +60,7 @@ def test_a_student_does_in_one_step_what_its_guided_teacher_does_in_many(
 ) -> None:
     expected = made(teacher, 50, guidance=2.0)
     task = GuidedTask(
-        source(teacher), 0.0, GuidedConfig(guidance_scale=2.0, teacher_steps=8), teacher
+        source(teacher), 0.0, GuidedConfig(guidance_scale=2.0, teacher_steps=8), teacher, 4
     )
 
     def distance(num_steps: int) -> float:
@@ -70,6 +70,22 @@ def test_a_student_does_in_one_step_what_its_guided_teacher_does_in_many(
     learn(task, 50, 3e-3)
     assert distance(1) < before / 4
     assert distance(4) < before / 4
+
+
+def test_a_share_of_a_whole_ways_stretches_are_the_students_own_steps(
+    teacher: FlowTransformer,
+) -> None:
+    config = GuidedConfig(teacher_steps=8, stretches=500, own_share=1.0, noise_share=0.5)
+    task = GuidedTask(source(teacher), 0.0, config, teacher, own_steps=4)
+    times = torch.linspace(1, 0, 9)[:, None]
+    way = Trajectory(
+        torch.zeros(9, 2, 6, 2), torch.cat([times, 0.9 * times], 1), torch.zeros(8, 2, 6, 2)
+    )
+    first, last = task.stretches(way, draw(0))
+    whole, part = zip(first.T.tolist(), last.T.tolist(), strict=True)
+    assert set(zip(*whole, strict=True)) == {(0, 2), (2, 4), (4, 6), (6, 8)}
+    every = {(begin, end) for begin in range(8) for end in range(begin, 9)}
+    assert set(zip(*part, strict=True)) == every
 
 
 def test_mean_flow_makes_one_step_better_than_the_flow_it_began_with(
@@ -109,7 +125,7 @@ def test_both_learn_in_bfloat16_what_they_learn_in_float32(
 ) -> None:
     def task() -> GuidedTask | MeanFlowTask:
         if kind == "guided":
-            return GuidedTask(source(teacher), 0.1, GuidedConfig(teacher_steps=4), teacher)
+            return GuidedTask(source(teacher), 0.1, GuidedConfig(teacher_steps=4), teacher, 2)
         return MeanFlowTask(source(teacher), 0.1, MeanFlowConfig(equal_share=0.5))
 
     def gradients(half: bool) -> tuple[Tensor, Tensor]:
@@ -126,7 +142,7 @@ def test_both_learn_in_bfloat16_what_they_learn_in_float32(
 
 
 def test_a_batch_is_a_function_of_its_number(teacher: FlowTransformer) -> None:
-    task = GuidedTask(source(teacher), 0.5, GuidedConfig(teacher_steps=2), teacher)
+    task = GuidedTask(source(teacher), 0.5, GuidedConfig(teacher_steps=2), teacher, 2)
     losses = [task.loss("model", draw(index))[0].item() for index in (3, 4, 3)]
     assert losses[0] == losses[2] != losses[1]
 
@@ -134,7 +150,7 @@ def test_a_batch_is_a_function_of_its_number(teacher: FlowTransformer) -> None:
 @pytest.mark.parametrize("kind", ["guided", "meanflow"])
 def test_a_batch_that_weighs_nothing_teaches_nothing(teacher: FlowTransformer, kind: str) -> None:
     task: GuidedTask | MeanFlowTask = (
-        GuidedTask(source(teacher), 0.0, GuidedConfig(teacher_steps=2), teacher)
+        GuidedTask(source(teacher), 0.0, GuidedConfig(teacher_steps=2), teacher, 2)
         if kind == "guided"
         else MeanFlowTask(source(teacher), 0.0, MeanFlowConfig())
     )
@@ -150,9 +166,9 @@ def test_a_batch_that_weighs_nothing_teaches_nothing(teacher: FlowTransformer, k
 
 
 def test_another_teacher_is_refused(teacher: FlowTransformer) -> None:
-    task = GuidedTask(source(teacher), 0.1, GuidedConfig(), teacher)
+    task = GuidedTask(source(teacher), 0.1, GuidedConfig(), teacher, 4)
     kept = task.extra_state()
     task.load_extra_state(kept)
-    other = GuidedTask(source(teacher), 0.1, GuidedConfig(), FlowTransformer(CONFIG))
+    other = GuidedTask(source(teacher), 0.1, GuidedConfig(), FlowTransformer(CONFIG), 4)
     with pytest.raises(TrainingError, match="another teacher than this run began with"):
         other.load_extra_state(kept)
