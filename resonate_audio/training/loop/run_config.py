@@ -47,7 +47,7 @@ class RunConfig(FrozenConfig):
     max_hours: float | None = Field(None, gt=0)
     """Stop with a checkpoint after this long; the next start goes on."""
     max_cpu_hours: float | None = Field(None, gt=0)
-    """The same for time of processors, of all threads together: fair on a machine with other work."""
+    """The same for processor time, of all threads together: fair on a machine with other work."""
 
 
 class TrainerConfig(FrozenConfig):

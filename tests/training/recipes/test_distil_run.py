@@ -97,6 +97,8 @@ def test_a_student_begins_as_an_earlier_one(tmp_path: Path, values: dict[str, An
     assert all(torch.equal(begun[name], value) for name, value in earlier.items())
     assert train_distil(again, quiet).finished
 
+    write_weights(file, earlier | {"latent_std": earlier["latent_std"] * 1.01}, {})
+    assert torch.equal(make_student(again, teacher).latent_std, teacher["latent_std"])
     write_weights(file, earlier | {"latent_std": earlier["latent_std"] * 2}, {})
     with pytest.raises(ConfigError, match="its latent_std is not that of its teacher's latents"):
         make_student(again, teacher)
