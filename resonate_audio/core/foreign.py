@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from resonate_audio.core.errors import CheckpointError, ResonateError
 def foreign_code(what: str, error: type[ResonateError]) -> Iterator[None]:
     """Run what somebody else wrote: whatever it raises, exits with or panics of is one error.
 
-    Interrupts and our own errors pass.
+    Interrupts and our own errors pass, and so does that the task that runs it was cancelled.
 
     Raises:
         ResonateError: of the type ``error``, beginning with ``what``.
@@ -23,12 +25,22 @@ def foreign_code(what: str, error: type[ResonateError]) -> Iterator[None]:
         yield
     except (ResonateError, KeyboardInterrupt, GeneratorExit):
         raise
-    except BaseException as failure:
-        if type(failure).__name__ == "CancelledError":
+    except (asyncio.CancelledError, concurrent.futures.CancelledError) as failure:
+        if _task_is_cancelled():
             raise
+        raise error(f"{what}: a part of it was cancelled") from failure
+    except BaseException as failure:
         text = str(failure).encode("utf-8", "backslashreplace").decode()
         reason = " ".join(text.split())[:200]
         raise error(f"{what}: {type(failure).__name__}: {reason}") from failure
+
+
+def _task_is_cancelled() -> bool:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # this thread has no event loop
+        return False
+    return task is not None and task.cancelling() > 0
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import inspect
 import os
@@ -31,17 +30,6 @@ NO_NUMBERS = "cmMSUV"
 """Kinds of NumPy's types that would be made into numbers: complex ones, times, texts, records."""
 
 
-async def _own_end(work: Awaitable[Scores]) -> Scores:
-    """Wait; that something inside was cancelled, and not this, is a failure like any other."""
-    try:
-        return await work
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise RuntimeError("a part of it was cancelled") from error
-
-
 class FunctionReward:
     """Scores with a function of plain arrays.
 
@@ -63,15 +51,12 @@ class FunctionReward:
 
         def call() -> Any:
             with foreign_code(self.name, RewardError):  # before an exit reaches the event loop
-                try:
-                    return self._function(samples, audio.sample_rate_hz, list(prompts))
-                except asyncio.CancelledError as error:  # of no task of ours
-                    raise RuntimeError("a part of it was cancelled") from error
+                return self._function(samples, audio.sample_rate_hz, list(prompts))
 
         given = await in_thread(call)
         if inspect.isawaitable(given):
             with foreign_code(self.name, RewardError):
-                given = await _own_end(given)
+                given = await given
         return make_rewards(self._numbers(given), self.name, len(prompts))
 
     def _numbers(self, given: Any) -> torch.Tensor:

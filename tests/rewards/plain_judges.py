@@ -128,6 +128,11 @@ class Careless(Steady):
         return Rewards(torch.ones(len(prompts) - 1), {}, self.name)
 
 
+class Cancelled(Steady):
+    async def score(self, audio: Waveform, prompts: Sequence[str]) -> Rewards:
+        raise asyncio.CancelledError
+
+
 def sleep_long(samples: np.ndarray, sample_rate_hz: int, prompts: list[str]) -> list[float]:
     time.sleep(0.5)
     return [0.0] * len(prompts)

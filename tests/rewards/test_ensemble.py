@@ -5,7 +5,7 @@ import time
 
 import pytest
 import torch
-from plain_judges import Careless, Failing, Steady, sleep_long, waits_for_itself
+from plain_judges import Cancelled, Careless, Failing, Steady, sleep_long, waits_for_itself
 
 from resonate_audio.core.errors import ConfigError, RewardError
 from resonate_audio.core.types import Waveform
@@ -90,6 +90,11 @@ def test_one_failure_fails_the_batch_and_stops_the_others() -> None:
 def test_a_judge_that_breaks_the_protocol_is_named() -> None:
     with pytest.raises(RewardError, match=r"careless: total has shape \(2,\)"):
         score_now(Ensemble([Member("x", Careless("careless"))]), AUDIO, TEXTS)
+
+
+def test_a_judge_of_which_a_part_was_cancelled_is_named() -> None:
+    with pytest.raises(RewardError, match="own: a part of it was cancelled"):
+        score_now(Ensemble([Member("x", Cancelled("own"))]), AUDIO, TEXTS)
 
 
 def test_texts_and_sounds_must_be_one_each() -> None:

@@ -50,8 +50,8 @@ def test_what_the_function_gives_is_the_score(name: str, expected: list[float]) 
         ("complex_numbers", "gave ndarray; expected one number a row"),
         ("complex_tensor", "gave Tensor; expected one number a row"),
         ("numbers_as_words", "gave list; expected one number a row"),
-        ("cancelled", "RuntimeError: a part of it was cancelled"),
-        ("cancelled_async", "RuntimeError: a part of it was cancelled"),
+        ("cancelled", "a part of it was cancelled"),
+        ("cancelled_async", "a part of it was cancelled"),
     ],
 )
 def test_what_is_no_score_is_an_error_that_names_the_function(name: str, complaint: str) -> None:
