@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from resonate_audio.audio.tags import read_wav_comment, share_of_wav
+from resonate_audio.audio.tags import read_wav_comment
+from resonate_audio.audio.whole import ends_within_page, share_there
 from resonate_audio.core.documents.text import one_line
 from resonate_audio.core.errors import AudioError
 from resonate_audio.core.files import open_regular
@@ -28,8 +29,8 @@ MAX_FILE_BYTES = 1 << 31
 LARGEST_SAMPLE = 1e10
 """Of full scale; squares and sums of larger ones overflow."""
 BLOCK_SAMPLES = 1 << 16
-CUT_S = 0.01
-"""Of a WAV less than this may be missing: some writers count their last bytes wrongly."""
+CUT_S, CUT_MP3_S = 0.01, 0.1
+"""Less than this may be missing: some writers count their last bytes or frames wrongly."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,12 @@ def decode_sound(
             num_samples += len(block)
             limits.check(num_samples, num_channels, rate_hz, source)
             blocks.append(_mix(block))
-        comment = str(sound.comment)
+        comment, format, announced = str(sound.comment), str(sound.format), int(sound.frames)
     samples = _joined(blocks, num_samples)
     if not num_samples:
         raise AudioError(f"{source}: holds no sample")
-    _check_whole(file, num_samples / rate_hz, source)
+    share = num_samples / announced if format == "FLAC" and 0 < announced <= MAX_SAMPLES else 1.0
+    _check_whole(file, num_samples / rate_hz, min(share, share_there(file)), format, source)
     if finite:
         check_finite(samples, source)
     return Decoded(samples, rate_hz, num_channels, read_wav_comment(file) or comment)
@@ -197,12 +199,19 @@ def _check_size(file: io.BufferedIOBase, source: str) -> None:
         raise AudioError(f"{source}: {size:,} bytes; {MAX_FILE_BYTES:,} at most")
 
 
-def _check_whole(file: io.BufferedIOBase, held_s: float, source: str) -> None:
-    """Refuse a WAV that ends before the end that it announces; other formats tell by themselves."""
-    whole_s = held_s / max(share_of_wav(file), 1e-9)
-    if whole_s - held_s > CUT_S:
+def _check_whole(
+    file: io.BufferedIOBase, held_s: float, share: float, format: str, source: str
+) -> None:
+    """Refuse a sound that ends before the end that it announces."""
+    whole_s = held_s / max(share, 1e-9)
+    if whole_s - held_s > (CUT_MP3_S if format in ("MP3", "MPEG") else CUT_S):
         raise AudioError(
             f"{source}: cut off, {held_s:.2f} of {whole_s:.2f} s are there; expected the whole file"
+        )
+    if format == "OGG" and ends_within_page(file):
+        raise AudioError(
+            f"{source}: cut off after {held_s:.2f} s, in the middle of a page; expected the whole "
+            "file"
         )
 
 

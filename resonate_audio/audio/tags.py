@@ -15,8 +15,6 @@ from resonate_audio.core.errors import AudioError
 MAX_ID3_BYTES = 2**28 - 1
 MAX_TAG_BYTES = 2**24
 MAX_CHUNKS = 1_000
-STREAMED_BYTES = 0x7FF00000
-"""Sizes from here on are written where none is known yet."""
 
 
 def append_wav_tags(data: bytes, title: str, comment: str) -> bytes:
@@ -29,7 +27,7 @@ def append_wav_tags(data: bytes, title: str, comment: str) -> bytes:
 
 def read_wav_comment(file: io.BufferedIOBase) -> str | None:
     """The ``ICMT`` text of a RIFF/WAVE file, or None when it has none."""
-    for name, size in _chunks(file):
+    for name, size in riff_chunks(file):
         body = file.read(min(size, MAX_TAG_BYTES)) if name == b"LIST" else b""
         if body[:4] == b"INFO":
             for entry, text in _walk_chunks(body[4:]):
@@ -38,28 +36,17 @@ def read_wav_comment(file: io.BufferedIOBase) -> str | None:
     return None
 
 
-def share_of_wav(file: io.BufferedIOBase) -> float:
-    """How much of the sound that a RIFF/WAVE file announces is in it: 1, or less if it is cut off.
-
-    One that was written to a pipe announces no size, and what is there is all of it.
-    """
-    for name, size in _chunks(file):
-        if name == b"data" and 0 < size < STREAMED_BYTES:
-            start = file.tell()
-            return min(1.0, (file.seek(0, io.SEEK_END) - start) / size)
-    return 1.0
-
-
-def _chunks(file: io.BufferedIOBase) -> Iterator[tuple[bytes, int]]:
-    """Names and sizes of the chunks of a RIFF file, which stands at the body of each."""
+def riff_chunks(file: io.BufferedIOBase) -> Iterator[tuple[bytes, int]]:
+    """Names and sizes of the chunks of a RIFF or AIFF file, which stands at the body of each."""
     file.seek(0)
-    if file.read(12)[:4] != b"RIFF":
+    order = {b"RIFF": "<I", b"FORM": ">I"}.get(file.read(12)[:4])
+    if order is None:
         return
     for _ in range(MAX_CHUNKS):
         head = file.read(8)
         if len(head) < 8:
             return
-        (size,) = struct.unpack("<I", head[4:])
+        (size,) = struct.unpack(order, head[4:])
         start = file.tell()
         yield head[:4], size
         file.seek(start + size + size % 2)

@@ -325,6 +325,40 @@ def test_a_wav_that_is_cut_off_is_refused(tmp_path: Path, left: float) -> None:
         read_audio(path)
 
 
+@pytest.mark.parametrize("left", [0.3, 0.9])
+@pytest.mark.parametrize("suffix", [".mp3", ".ogg", ".opus", ".flac"])
+def test_a_file_of_any_format_that_is_cut_off_is_refused(suffix: str, left: float) -> None:
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 64_000).astype(np.float32)
+    data = encode_audio(Audio(noise, 16_000, recipe()), FORMATS[suffix])
+    assert len(decode_audio(data, "whole").samples)
+    with pytest.raises(AudioError, match=r"x: (cut off|broken)"):
+        decode_audio(data[: round(len(data) * left)], "x")
+
+
+def test_a_flac_that_ends_between_two_frames_is_refused() -> None:
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 64_000).astype(np.float32)
+    data = encode_audio(Audio(noise, 16_000), FORMATS[".flac"])
+    with pytest.raises(AudioError, match=r"x: cut off, .* of 4\.00 s are there"):
+        decode_audio(data[: data.index(b"\xff\xf8", len(data) // 2)], "x")
+
+
+def test_an_aiff_that_is_cut_off_is_refused() -> None:
+    import io
+
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros(32_000, np.float32), 16_000, format="AIFF")
+    assert decode_audio(buffer.getvalue(), "x").duration_s == 2.0
+    with pytest.raises(AudioError, match=r"x: cut off, .* of 2\.00 s are there"):
+        decode_audio(buffer.getvalue()[:32_000], "x")
+
+
+def test_an_mp3_with_a_tag_behind_it_is_whole() -> None:
+    data = encode_audio(Audio(np.zeros(32_000, np.float32), 16_000), FORMATS[".mp3"])
+    assert decode_audio(data + b"TAG" + bytes(125), "x").duration_s == pytest.approx(2.0, abs=0.1)
+
+
 def test_a_wav_whose_length_was_not_known_when_it_began_is_read(tmp_path: Path) -> None:
     data = encode_audio(Audio(np.zeros(32_000, np.float32), 16_000), FORMATS[".wav"])
     path, place = tmp_path / "piped.wav", data.index(b"data") + 4
