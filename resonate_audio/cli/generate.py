@@ -20,6 +20,7 @@ from resonate_audio.cli.sound_list import COLUMNS as LIST_COLUMNS
 from resonate_audio.cli.sound_list import read_list
 from resonate_audio.core.errors import InputError, ModelNotFoundError, OutputError
 from resonate_audio.core.sampling import Sampling
+from resonate_audio.core.text import check_encodable
 
 if TYPE_CHECKING:
     from resonate_audio.core.types import Audio, Recipe
@@ -133,8 +134,8 @@ def check_texts(texts: Sequence[str]) -> None:
     """
     for text in texts:
         try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
+            check_encodable(text)
+        except ValueError as error:
             raise InputError(f"prompt {text!a}: not valid UTF-8") from error
 
 
