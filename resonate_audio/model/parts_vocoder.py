@@ -279,11 +279,13 @@ class PartsVocoder(nn.Module):
         in_bands = noise_gain[..., self.middle_bin]
         sine_hz = self.middle_hz + self.reach_hz * torch.tanh(pitch)
         log_level = mel[..., : config.num_sines] + self.sine_level + level
-        phase = self._phase(self._per_frame(sine_hz), known)
+        frame_hz = self._per_frame(sine_hz)
+        phase = self._phase(frame_hz, known)
+        amplitude = self._per_frame(log_level.clamp(max=0.5).exp())
         return Parts(
             free=torch.complex(envelope * real, envelope * imaginary),
             noise_gain=envelope * noise_gain,
-            sines=self.sine_spectra(sine_hz, log_level.clamp(max=0.5).exp(), phase),
+            sines=self.sine_spectra(frame_hz, amplitude, phase),
             phase=phase,
             sine_hz=sine_hz,
             sine_share=(SINE_START + level).clamp(max=LOG_GAIN_RANGE[1]).exp(),
@@ -292,8 +294,8 @@ class PartsVocoder(nn.Module):
 
     def sine_spectra(
         self,
-        sine_hz: Float[Tensor, "row hop sine"],
-        level: Float[Tensor, "row hop sine"],
+        sine_hz: Float[Tensor, "row frame sine"],
+        level: Float[Tensor, "row frame sine"],
         phase: Float[Tensor, "row frame sine"] | None = None,
     ) -> Complex[Tensor, "row frame bin"]:
         """STFT of sines whose phases run on: φ_m = φ_{m-1} + π (f_{m-1} + f_m) · hop / rate.
@@ -302,12 +304,11 @@ class PartsVocoder(nn.Module):
         the Hann window's spectrum; φ is its phase in the middle of the frame.
 
         Args:
-            sine_hz: frequency of each sine at each hop.
+            sine_hz: frequency of each sine at each frame.
             level: amplitude of each, in units of full scale.
             phase: φ at each frame; where they begin by themselves if None.
         """
         config = self.config
-        sine_hz, level = self._per_frame(sine_hz), self._per_frame(level)
         phase = self._phase(sine_hz) if phase is None else phase
         position = sine_hz * (config.n_fft / self.sample_rate_hz)
         below = position.detach().floor()
