@@ -177,12 +177,16 @@ for num_rows, num_frames, fast in [(r, f, m) for m in forms for r, f in ((1, 21)
 """
 
 
+def run_unchecked(script: str) -> None:
+    """In a process of its own: the compiler cannot trace through the shape checks of the tests."""
+    environment = os.environ | {"JAXTYPING_DISABLE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not can_compile(), reason="no C++ compiler or Python headers here")
 def test_compiled_it_is_the_same_at_any_length() -> None:
-    # In a process of its own: the compiler cannot trace through the shape checks of the tests.
-    environment = os.environ | {"JAXTYPING_DISABLE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILED], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_unchecked(COMPILED)
