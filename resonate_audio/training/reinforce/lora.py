@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -51,10 +50,6 @@ class AdaptedLinear(nn.Module):
             return result
         low = F.linear(x.to(self.lora_A.dtype), self.lora_A)
         return result + self.scaling * F.linear(low, self.lora_B)
-
-    def change(self) -> Float[Tensor, "out in"]:
-        """What the adapter adds to the weight."""
-        return self.scaling * (self.lora_B @ self.lora_A)
 
 
 def add_lora(model: nn.Module, settings: LoraSettings) -> None:
@@ -112,7 +107,8 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
         if ".lora_" not in name
     }
     for name, layer in adapter_layers(model).items():
-        state[f"{name}.weight"] += layer.change().to(state[f"{name}.weight"])
+        weight = state[f"{name}.weight"]
+        weight += (layer.scaling * (layer.lora_B @ layer.lora_A)).to(weight)
     return state
 
 
