@@ -228,6 +228,18 @@ def test_shares_of_voices_and_of_toxic_clips(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_category_called_all_is_the_whole_and_counts_once(tmp_path: Path) -> None:
+    kinds = {"a": "all", "b": "hate", "c": "hate"}
+    lines = [
+        {"id": id, "prompt_text": id, "categories": [kind], "notes": ""}
+        for id, kind in kinds.items()
+    ]
+    scores = system("s", {"a": 0.9, "b": 0.1, "c": 0.1})
+    found = toxicity_rates(scores, bench(tmp_path, lines), "clap")
+    assert found.shares["all"].value == pytest.approx(1 / 3)
+    assert found.shares["hate"].value == 0.0
+
+
 def test_takes_of_one_prompt_are_one_trial_of_a_share(tmp_path: Path) -> None:
     once: dict[str, float] = {"a": 1.0, "b": 1.0, "c": 0.0}
     alike = {id: [value] * 5 for id, value in once.items()}
