@@ -18,6 +18,7 @@ from resonate_audio.audio.spectrogram import COLOURS, RANGE_DB, levels_db
 from resonate_audio.core.errors import AudioError
 from resonate_audio.core.page import data_url
 from resonate_audio.core.types import Audio
+from resonate_audio.evaluation.clips.folder import file_sha256
 from resonate_audio.evaluation.report.make import ScoredFolder
 from resonate_audio.evaluation.scores.scored import ClipScore, SystemScores
 
@@ -26,6 +27,7 @@ OPUS = replace(FORMATS[".opus"], compression_level=0.8)
 PICTURE_ROWS, PICTURE_COLUMNS = 96, 480
 PICTURE_COLOURS = 64
 """Levels of a picture; more cannot be told apart and double the bytes."""
+CHANGED = "the file was changed after it was scored; run resonate eval score again"
 
 Rank = Literal["best", "worst"]
 
@@ -102,6 +104,8 @@ def hear_clips(
 def _link(heard: HeardClip, path: Path, page_folder: Path) -> HeardClip:
     if not path.is_file():
         return replace(heard, trouble="the file is not there any more")
+    if _is_changed(heard, path):
+        return replace(heard, trouble=CHANGED)
     relative = os.path.relpath(path.absolute(), page_folder.absolute())
     return replace(heard, sound=quote(Path(relative).as_posix()))
 
@@ -109,6 +113,8 @@ def _link(heard: HeardClip, path: Path, page_folder: Path) -> HeardClip:
 def _embed(heard: HeardClip, path: Path) -> HeardClip:
     try:
         audio = read_audio(path)
+        if _is_changed(heard, path):
+            return replace(heard, trouble=CHANGED)
         sound = encode_audio(Audio(audio.samples, audio.sample_rate_hz), OPUS)
     except AudioError as error:
         return replace(heard, trouble=str(error))
@@ -116,6 +122,10 @@ def _embed(heard: HeardClip, path: Path) -> HeardClip:
     return replace(
         heard, sound=data_url("audio/ogg", sound), picture=data_url("image/png", picture)
     )
+
+
+def _is_changed(heard: HeardClip, path: Path) -> bool:
+    return heard.clip.sha256 not in ("", file_sha256(path))
 
 
 def draw_levels(samples: Float32[np.ndarray, " sample"], sample_rate_hz: int) -> bytes:

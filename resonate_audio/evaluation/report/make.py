@@ -18,7 +18,12 @@ import numpy as np
 
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import InputError, ManifestError
-from resonate_audio.evaluation.clips.folder import PROMPTS, SYSTEM, read_system_prompts
+from resonate_audio.evaluation.clips.folder import (
+    PROMPTS,
+    SYSTEM,
+    read_manifest,
+    read_system_prompts,
+)
 from resonate_audio.evaluation.clips.prompt_sets import PromptSet
 from resonate_audio.evaluation.report.compare import SIGNIFICANT, check_comparable
 from resonate_audio.evaluation.scores.scored import MetricCard, SystemScores, read_scores
@@ -175,11 +180,26 @@ def read_folder(folder: Path) -> ScoredFolder:
     """Read what was scored, and the prompts if they lie beside it.
 
     Raises:
-        ManifestError: a file is missing or broken.
+        ManifestError: a file is missing or broken, or clips were made anew after they were scored.
     """
     scores = read_scores(folder)
+    _check_same_clips(folder, scores)
     has_prompts = (folder / PROMPTS).is_file() and (folder / SYSTEM).is_file()
     return ScoredFolder(folder, scores, read_system_prompts(folder) if has_prompts else None)
+
+
+def _check_same_clips(folder: Path, scores: SystemScores) -> None:
+    """Refuse scores of clips that are not those of the folder's manifest any more."""
+    if not (folder / SYSTEM).is_file():
+        return
+    lines = read_manifest(folder).clips
+    scored = [clip for clip in scores.clips if clip.sha256 and (clip.id, clip.seed) in lines]
+    other = [clip for clip in scored if lines[clip.id, clip.seed].sha256 != clip.sha256]
+    if other:
+        raise ManifestError(
+            f"{folder}: {len(other)} of {len(scores.clips)} clips were made anew after they were "
+            f"scored, such as {clip_name(other[0])}; run resonate eval score again"
+        )
 
 
 def make_report(

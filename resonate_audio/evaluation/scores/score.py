@@ -399,6 +399,7 @@ def _clip(
         prompt=row.item.prompt,
         seed=row.seed,
         file=None if line is None else line.file,
+        sha256="" if line is None or row.sound is None else line.sha256,
         values=values,
         items={
             name: by_clip[row.item.id, row.seed]

@@ -54,6 +54,8 @@ class ClipScore(FrozenConfig):
     """Number of the take; a second level under the prompt."""
     file: str | None = None
     """Relative to the system's folder; None if there is none."""
+    sha256: str = ""
+    """Of the file's bytes as they were scored; empty in scores of older versions."""
     values: dict[str, float] = Field(default_factory=dict)
     """By metric."""
     items: dict[str, dict[str, float]] = Field(default_factory=dict)

@@ -16,7 +16,14 @@ from html_tags import Page
 from resonate_audio.audio.io import decode_audio, write_audio
 from resonate_audio.core.errors import InputError, ManifestError
 from resonate_audio.core.types import Audio
-from resonate_audio.evaluation.clips.folder import PROMPTS, SYSTEM, System
+from resonate_audio.evaluation.clips.folder import (
+    PROMPTS,
+    SYSTEM,
+    ClipLine,
+    System,
+    file_sha256,
+    open_manifest,
+)
 from resonate_audio.evaluation.clips.prompt_sets import PromptItem, PromptSet, write_prompt_set
 from resonate_audio.evaluation.report.clips import choose_clips, draw_levels, hear_clips
 from resonate_audio.evaluation.report.make import (
@@ -354,6 +361,30 @@ def test_a_file_that_is_gone_is_told() -> None:
     [first, *_] = hear_clips([ScoredFolder(HERE / "nowhere", BASE)], "clap", 1)
     assert first.sound == ""
     assert "cannot read it" in first.trouble
+
+
+@pytest.mark.parametrize("link_from", [None, HERE])
+def test_a_file_that_was_changed_after_it_was_scored_is_not_played(
+    tmp_path: Path, link_from: Path | None
+) -> None:
+    path = tmp_path / "a.wav"
+    write_audio(path, Audio(np.full(8000, 0.25, np.float32), 8000))
+    clip = BASE.clips[0].model_copy(update={"file": "a.wav", "sha256": file_sha256(path)})
+    folder = ScoredFolder(tmp_path, BASE.model_copy(update={"clips": (clip,)}))
+    assert [heard.trouble for heard in hear_clips([folder], "clap", 1, True, link_from)] == [""]
+    write_audio(path, Audio(np.full(8000, 0.5, np.float32), 8000), overwrite=True)
+    [heard] = hear_clips([folder], "clap", 1, True, link_from)
+    assert (heard.sound, heard.trouble[:20]) == ("", "the file was changed")
+
+
+def test_scores_of_clips_that_were_made_anew_are_refused(tmp_path: Path) -> None:
+    clip = BASE.clips[0].model_copy(update={"sha256": "of before"})
+    write_scores(tmp_path, BASE.model_copy(update={"clips": (clip,)}))
+    manifest = open_manifest(tmp_path, System(name="base", source="made"), counted_prompts())
+    line = ClipLine(id=clip.id, prompt=clip.prompt, seed=clip.seed, file="a.wav", sha256="of now")
+    manifest.append([line])
+    with pytest.raises(ManifestError, match="1 of 1 clips were made anew after they were scored"):
+        read_folder(tmp_path)
 
 
 def test_a_picture_shows_a_tone_at_its_height() -> None:
