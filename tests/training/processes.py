@@ -1,4 +1,4 @@
-"""Runs in several real processes, started by torchrun, and whether they learnt the same."""
+"""Runs in this process and in several started by torchrun, and whether they learnt the same."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
+from tiny_corpus import write_recipe
 
 from resonate_audio.cli.main import run as resonate
 from resonate_audio.training.loop.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
@@ -22,10 +22,14 @@ CALM = {"learning_rate": 1e-3, "warmup_steps": 2, "eps": 1e-3}
 def write(recipe: dict[str, Any], name: str, **run: Any) -> Path:
     """The recipe of a run of its own folder ``name``."""
     output = Path(recipe["run"]["output"]).with_name(name)
-    file = output.with_suffix(".yaml")
     changed = recipe["run"] | {"output": str(output), "num_threads": 1} | run
-    file.write_text(yaml.safe_dump(recipe | {"run": changed}))
-    return file
+    return write_recipe(output.with_suffix(".yaml"), recipe | {"run": changed})
+
+
+def train_here(verb: str, recipe: dict[str, Any], *more: str) -> int:
+    """Run in this process, which has loaded everything already; gives the exit code."""
+    file = write_recipe(Path(recipe["run"]["output"] + ".yaml"), recipe)
+    return resonate(["train", verb, "--recipe", str(file), *more])
 
 
 def run_here(verb: str, recipe: dict[str, Any], name: str) -> None:

@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import yaml
 from loud_judge import loudness
 from pair_lists import PROMPTS, noise, tone, write_pairs
-from processes import CALM, assert_same_training
+from processes import CALM, assert_same_training, train_here
 from processes import finish as join
 from processes import start as launch
 
 from resonate_audio import Resonate
-from resonate_audio.cli.main import run
 from resonate_audio.core.config import load_config, parse_config
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.core.types import Prompts, Rewards
@@ -70,12 +68,6 @@ def train(recipe: dict[str, Any], **changes: Any) -> Path:
     values = recipe | {"run": recipe["run"] | changes}
     train_on_pairs(parse_config(PairRecipe, values, "test"), lambda text: None)
     return Path(values["run"]["output"])
-
-
-def command(recipe: dict[str, Any], tmp_path: Path, verb: str = "dpo") -> int:
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(recipe))
-    return run(["train", verb, "--recipe", str(file)])
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
@@ -191,13 +183,13 @@ def test_a_run_that_lost_its_last_steps_and_goes_on_ends_with_the_same_bits(
 
 
 def test_other_pairs_under_the_same_name_are_no_way_to_go_on(
-    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(recipe)
     clips = Path(recipe["pairs"]).parent / "clips"
     shutil.copyfile(clips / "l0.wav", clips / "l1.wav")
     longer = recipe | {"run": recipe["run"] | {"num_steps": 4}}
-    assert command(longer, tmp_path) == 2
+    assert train_here("dpo", longer) == 2
     assert "the content of pairs changed" in capsys.readouterr().err
 
 
@@ -214,13 +206,13 @@ def test_an_evaluation_may_listen_in(
 
 
 def test_the_lengths_of_sounds_are_told_before_the_first_step(
-    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     clips = Path(recipe["pairs"]).parent / "clips"
     for name, seconds in {"w0": 3.0, "l0": 0.1}.items():
         soundfile.write(clips / f"{name}.wav", tone(300, seconds).samples, 8000)
     short = recipe | {"run": recipe["run"] | {"num_steps": 1}}
-    assert command(short, tmp_path) == 0
+    assert train_here("dpo", short) == 0
     said = capsys.readouterr().err
     assert "3 pairs of 6 sounds, 2 of them a step, 0.5 s each" in said
     assert "1 are longer and lose their end, 1 shorter and followed by silence" in said
@@ -242,12 +234,11 @@ def test_the_lengths_of_sounds_are_told_before_the_first_step(
 )
 def test_a_recipe_that_cannot_run_is_refused_in_one_line(
     recipe: dict[str, Any],
-    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     change: dict[str, Any],
     message: str,
 ) -> None:
-    assert command(recipe | change, tmp_path) == 2
+    assert train_here("dpo", recipe | change) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert message in said[-1]
     assert not any("Traceback" in line for line in said)
@@ -288,19 +279,19 @@ def drop_text(pairs: Path) -> str:
     "spoil", [spoil_list, empty_list, lose_sound, silence_sound, break_sound, drop_text]
 )
 def test_a_list_that_cannot_be_learnt_from_is_refused_in_one_line(
-    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Any
+    recipe: dict[str, Any], capsys: pytest.CaptureFixture[str], spoil: Any
 ) -> None:
     message = spoil(Path(recipe["pairs"]))
-    assert command(recipe, tmp_path) == 2
+    assert train_here("dpo", recipe) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert message in said[-1]
     assert not any("Traceback" in line for line in said)
 
 
 def test_only_dpo_learns_from_pairs(
-    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(recipe, tmp_path, "grpo") == 2
+    assert train_here("grpo", recipe) == 2
     assert "pairs: only `resonate train dpo` learns from pairs" in capsys.readouterr().err
 
 

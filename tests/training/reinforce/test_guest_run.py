@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 pytest.importorskip("diffusers", reason="needs the extra: pip install resonate-audio[guests]")
 
+from processes import train_here
 from tiny_grpo import write_grpo_recipe
 
-from resonate_audio.cli.main import run
 from resonate_audio.training.recipes.reinforce import open_guest
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what diffusers says of its own parts
@@ -32,12 +31,6 @@ def recipe(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     return recipe | {"model": model, "duration_s": DURATION_S}
 
 
-def teach(recipe: dict[str, Any], verb: str = "grpo", *more: str) -> int:
-    file = Path(recipe["run"]["output"] + ".yaml")
-    file.write_text(yaml.safe_dump(recipe))
-    return run(["train", verb, "--recipe", str(file), *more])
-
-
 def metrics(recipe: dict[str, Any]) -> list[dict[str, Any]]:
     text = (Path(recipe["run"]["output"]) / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.split("\n") if line]
@@ -47,7 +40,7 @@ def test_three_grpo_steps_begin_at_a_ratio_of_one_and_leave_a_folder_that_is_rea
     recipe: dict[str, Any],
 ) -> None:
     guidance = recipe["sampler"] | {"guidance_scale": 2.0}
-    assert teach(recipe | {"sampler": guidance}) == 0
+    assert train_here("grpo", recipe | {"sampler": guidance}) == 0
     lines = metrics(recipe)
     assert [line["step"] for line in lines] == [1, 2, 3]
     for line in lines:
@@ -72,7 +65,7 @@ def test_adapters_are_added_into_the_folder_and_evaluation_listens_in(
     changed = recipe | {"lora": lora, "evaluation": evaluation}
     changed["run"] = recipe["run"] | {"sample_every": 2, "precision": "bf16"}
     changed["algorithm"] = {"kind": "grpo", "clip": 0.5}
-    assert teach(changed) == 0
+    assert train_here("grpo", changed) == 0
     assert sorted((tmp_path / "run" / "samples").glob("*.flac"))
     kind = recipe["model"].partition(":")[0]
     after = open_guest(f"{kind}:{tmp_path / 'run' / 'export'}", DURATION_S)
@@ -85,13 +78,13 @@ def test_a_run_that_stopped_goes_on_and_not_with_another_decoder(
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    assert teach(recipe, "grpo", "--set", "run.num_steps=2") == 0
-    assert teach(recipe) == 0
+    assert train_here("grpo", recipe, "--set", "run.num_steps=2") == 0
+    assert train_here("grpo", recipe) == 0
     assert "resumed" in capfd.readouterr().err
     (file,) = (*(tmp_path / "guest").glob("vae.*"), *(tmp_path / "guest" / "vae").glob("*.saf*"))
     state = load_file(file)
     save_file({name: value + 0.1 for name, value in state.items()}, file)
-    assert teach(recipe, "grpo", "--set", "run.num_steps=4") == 2
+    assert train_here("grpo", recipe, "--set", "run.num_steps=4") == 2
     assert "the content of model changed" in capfd.readouterr().err
 
 
@@ -99,6 +92,6 @@ def test_what_only_our_own_network_can_is_refused_in_one_line(
     recipe: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
     for setting in ("run.recompute_blocks=true", "train_only=nothing", "duration_s=90"):
-        assert teach(recipe, "grpo", "--set", setting) == 2, setting
+        assert train_here("grpo", recipe, "--set", setting) == 2, setting
         said = capfd.readouterr().err.strip().split("\n")[-1]
         assert setting.partition("=")[0].partition("_")[0] in said

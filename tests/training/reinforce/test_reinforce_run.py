@@ -14,8 +14,9 @@ from typing import Any
 import loud_judge
 import pytest
 import torch
-import yaml
+from processes import train_here
 from safetensors.torch import load_file
+from tiny_corpus import write_recipe
 from tiny_grpo import write_grpo_recipe
 
 from resonate_audio import Resonate
@@ -48,8 +49,7 @@ def recipe(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
 
 
 def start(verb: str, recipe: dict[str, Any]) -> "subprocess.Popen[bytes]":
-    file = Path(recipe["run"]["output"] + ".yaml")
-    file.write_text(yaml.safe_dump(recipe))
+    file = write_recipe(Path(recipe["run"]["output"] + ".yaml"), recipe)
     place = str(Path(__file__).parents[1])
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, "train", verb, "--recipe", str(file)],
@@ -67,10 +67,8 @@ def run_here(capfd: pytest.CaptureFixture[str]) -> Runs:
     """Run a recipe in this process, which has loaded everything already; gives what it said."""
 
     def run_it(verb: str, recipe: dict[str, Any], code: int = 0) -> str:
-        file = Path(recipe["run"]["output"] + ".yaml")
-        file.write_text(yaml.safe_dump(recipe))
         capfd.readouterr()
-        found = run(["train", verb, "--recipe", str(file)])
+        found = train_here(verb, recipe)
         said = capfd.readouterr().err
         assert found == code, said
         return said
