@@ -129,6 +129,9 @@ class Header:
     num_channels: int
     num_samples: int | None
     """Of one channel; None where it says nothing that can be right."""
+    container: str
+    codec: str
+    """Both in libsndfile's words."""
 
 
 def read_header(data: bytes | io.BufferedIOBase, source: str) -> Header:
@@ -140,9 +143,11 @@ def read_header(data: bytes | io.BufferedIOBase, source: str) -> Header:
     with _opened(io.BytesIO(data) if isinstance(data, bytes) else data, source) as sound:
         rate_hz, num_channels = check_rate(int(sound.samplerate), source), int(sound.channels)
         num_samples = int(sound.frames)
+        container, codec = str(sound.format), str(sound.subtype)
     if num_channels > MAX_CHANNELS:
         raise AudioError(f"{source}: {num_channels} channels; {MAX_CHANNELS} at most")
-    return Header(rate_hz, num_channels, num_samples if 0 < num_samples <= MAX_SAMPLES else None)
+    told_samples = num_samples if 0 < num_samples <= MAX_SAMPLES else None
+    return Header(rate_hz, num_channels, told_samples, container, codec)
 
 
 def read_length(path: Path) -> tuple[int, int]:

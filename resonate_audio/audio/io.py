@@ -20,12 +20,19 @@ from resonate_audio.audio.decoding import (
     SoundLimits,
     check_rate,
     decode_sound,
+    read_header,
     read_sound,
 )
 from resonate_audio.audio.embedded import MAX_COMMENT_BYTES, fitting_recipe, parse_recipe
 from resonate_audio.audio.tags import append_wav_tags, prepend_id3_tags
 from resonate_audio.core.errors import AudioError
-from resonate_audio.core.files import atomic_path, check_target, output_error, temporary_path
+from resonate_audio.core.files import (
+    atomic_path,
+    check_target,
+    open_regular,
+    output_error,
+    temporary_path,
+)
 from resonate_audio.core.paths import given_path
 from resonate_audio.core.types import Audio, Recipe
 
@@ -104,6 +111,27 @@ def audio_format(path: Path) -> AudioFormat:
         known = " ".join(FORMATS)
         raise AudioError(f"{path}: unknown audio format '{path.suffix}'; write one of {known}")
     return found
+
+
+def written_format(path: Path) -> AudioFormat:
+    """The format that a file is in, whatever its name.
+
+    Raises:
+        AudioError: it is not audio, or in a format that is not written here; lists those that are.
+    """
+    try:
+        with open_regular(path) as file:
+            header = read_header(file, str(path))
+    except OSError as error:
+        raise AudioError(f"{path}: cannot read it ({error.strerror or error})") from error
+    for known in FORMATS.values():
+        if (known.container, known.codec) == (header.container, header.codec):
+            return known
+    names = ", ".join(f"{one.container} {one.codec}" for one in FORMATS.values())
+    raise AudioError(
+        f"{path}: is {header.container} {header.codec}; expected one of the formats that are "
+        f"written here: {names}"
+    )
 
 
 def peak_safe(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from resonate_audio.core.edit import Finish
-from resonate_audio.core.errors import InputError
+from resonate_audio.core.errors import InputError, OutputError
 from resonate_audio.core.paths import given_path
 
 STDOUT = Path("-")
@@ -71,6 +72,7 @@ def plan_sounds(wanted: Sequence[Wanted], seed: int, output: str | None) -> list
     Raises:
         InputError: something unknown in braces, two sounds would go to one file, or several to the
             standard output.
+        OutputError: the standard output is closed.
     """
     rows, used = [], Counter[str]()
     for item in wanted:
@@ -91,6 +93,8 @@ def _paths(rows: Sequence[Row], output: str | None) -> list[Path]:
     if output == str(STDOUT):
         if len(rows) > 1:
             raise InputError(f"-o -: one sound goes to the standard output, not {len(rows)}")
+        if sys.__stdout__ is None:
+            raise OutputError("-o -: the standard output is closed; give a file, or a pipe")
         return [STDOUT]
     if output is not None and ("{" in output or "}" in output):
         paths = [_filled(output, row, number) for number, row in enumerate(rows, 1)]

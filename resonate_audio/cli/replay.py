@@ -14,6 +14,7 @@ from resonate_audio.cli.console import print_table, say, step_progress
 from resonate_audio.core.errors import AudioError, InputError, ModelNotFoundError
 
 if TYPE_CHECKING:
+    from resonate_audio.audio.io import AudioFormat
     from resonate_audio.core.types import Audio, Recipe
 
 
@@ -69,11 +70,11 @@ def replay(
       resonate replay mended.wav --source take.wav
     """
     from resonate_audio.audio.io import (
-        FORMATS,
         check_output,
         read_audio,
         read_recipe,
         write_audio,
+        written_format,
     )
 
     original, recipe = read_audio(file), read_recipe(file)
@@ -86,13 +87,11 @@ def replay(
         )
     if source is not None and not remade:
         raise InputError(f"--source {source}: {file} was made from no other sound")
-    if file.suffix.lower() not in FORMATS:
-        known = " ".join(FORMATS)
-        raise AudioError(f"{file}: to be compared it needs the suffix of its format, of {known}")
+    format = written_format(file)
     if output is not None:
         check_output(output, overwrite)
     again = regenerate(recipe, model, device, source, adapter)
-    comparison = compare(file, original, again)
+    comparison = compare(format, original, again)
     if output is not None:
         write_audio(output, again, overwrite)
     _report(recipe, comparison, output)
@@ -133,19 +132,19 @@ def regenerate(
         return pipeline.replay(recipe, on_step=report, source=source)
 
 
-def compare(file: Path, original: Audio, again: Audio) -> Comparison:
+def compare(format: AudioFormat, original: Audio, again: Audio) -> Comparison:
     """Send the new sound through the file's own codec, then compare the decoded samples.
 
     So a lossy file can be bit-equal too; only the codec's serial numbers and times may differ.
     """
     import numpy as np
 
-    from resonate_audio.audio.io import at_rate, audio_format, decode_audio, encode_audio
+    from resonate_audio.audio.io import at_rate, decode_audio, encode_audio
 
     in_blocks = original.recipe is None or original.recipe.in_blocks
 
     def sent(audio: Audio) -> Audio:
-        data = encode_audio(audio, audio_format(file), in_blocks)
+        data = encode_audio(audio, format, in_blocks)
         return decode_audio(data, "the regenerated sound")
 
     decoded = sent(again)

@@ -105,17 +105,25 @@ def _read_pickle(path: Path, mapped: bool) -> object:
                 content: object = torch.load(
                     path, map_location="cpu", weights_only=True, mmap=mapped
                 )
-    except pickle.UnpicklingError as error:
-        found = _FOREIGN_OBJECT.search(str(error))
-        named = f" ({found[0]})" if found else ""
-        raise CheckpointError(
-            f"{path}: refused, because it is a pickle of something other than weights{named}"
-        ) from error
     except Exception as error:  # a broken pickle raises whatever its opcodes stumble over
+        if not isinstance(error, OSError) and not _begins_as_weights(path):
+            expected = "expected .safetensors, or a .pth, .pt or .bin of PyTorch"
+            raise CheckpointError(f"{path}: truncated or not a weights file; {expected}") from error
+        if isinstance(error, pickle.UnpicklingError):
+            found = _FOREIGN_OBJECT.search(str(error))
+            named = f" ({found[0]})" if found else ""
+            raise CheckpointError(
+                f"{path}: refused, because it is a pickle of something other than weights{named}"
+            ) from error
         raise CheckpointError(
             f"{path}: truncated or not a weights file ({one_line(error)})"
         ) from error
     return content
+
+
+def _begins_as_weights(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2).startswith((b"PK", b"\x80"))
 
 
 def _numbers() -> list[Any]:

@@ -212,3 +212,12 @@ def wait_until_it_reads(process: subprocess.Popen[str]) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"ended early: {process.communicate()[1]}")
+
+
+def test_a_sound_for_a_closed_standard_output_is_refused() -> None:
+    command = [sys.executable, "-m", "resonate_audio", "generate", "rain", "-o", "-"]
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    done = subprocess.run(closed, capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert line == "resonate: -o -: the standard output is closed; give a file, or a pipe"

@@ -90,15 +90,28 @@ def test_a_source_that_no_sound_was_made_of_is_refused(
     assert "--source a.wav: a.wav was made from no other sound" in capsys.readouterr().err
 
 
-def test_a_file_without_the_suffix_of_its_format_is_told_before_the_work(
+@pytest.mark.parametrize("name", ["a.flac", "a.aif", "a"])
+def test_a_file_replays_whatever_its_suffix_says(tiny_model: Path, here: Path, name: str) -> None:
+    generate(tiny_model, "dog", "-o", "a.wav")
+    (here / "a.wav").rename(here / name)
+    assert run(["replay", name]) == 0
+
+
+def test_a_format_that_is_not_written_here_is_told_before_the_work(
     tiny_model: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    generate(tiny_model, "dog", "-o", "a.wav")
-    (here / "a.wav").rename(here / "a.aif")
+    import soundfile
+
+    generate(tiny_model, "dog", "-o", "a.flac")
+    with soundfile.SoundFile("a.flac") as file:
+        samples, comment = file.read(), file.comment
+    with soundfile.SoundFile("b.flac", "w", 44100, 1, "PCM_S8") as file:
+        file.comment = comment
+        file.write(samples)
     capsys.readouterr()
-    assert run(["replay", "a.aif"]) == 2
+    assert run(["replay", "b.flac"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "a.aif: to be compared it needs the suffix of its format" in line
+    assert "b.flac: is FLAC PCM_S8; expected one of the formats that are written here" in line
 
 
 def test_an_adapter_with_another_weight_is_told_as_such(

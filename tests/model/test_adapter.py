@@ -112,3 +112,12 @@ def test_other_weights_are_no_adapter(tiny_model: Path, tmp_path: Path) -> None:
         read_adapter(tiny_model / "vae" / "model.safetensors")
     with pytest.raises(CheckpointError, match="no such weights file"):
         read_adapter(tmp_path / "none.safetensors")
+
+
+def test_a_sound_is_no_adapter(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    path.write_bytes(b"fLaC\0\0\0\x22" + bytes(100))
+    with pytest.raises(
+        CheckpointError, match=r"a\.flac: truncated or not a weights file; expected \.safeten"
+    ):
+        read_adapter(path)

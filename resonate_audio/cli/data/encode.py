@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LISTED = 20
 """Clips left out that are named before the rest is only counted."""
+SHORTEST_S = 0.1
+"""Of a window: under it there is hardly a frame of latents to learn from."""
 
 Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="JSONL file.")]
 Output = Annotated[
@@ -103,8 +105,8 @@ def read_windows(text: str) -> tuple[float, ...]:
         lengths = tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise InputError(f"--windows {text}: expected seconds such as 2.5,10") from error
-    if not all(0 < length < float("inf") for length in lengths):
-        raise InputError(f"--windows {text}: expected seconds above 0")
+    if not all(SHORTEST_S <= length < float("inf") for length in lengths):
+        raise InputError(f"--windows {text}: expected {SHORTEST_S:g} s or more")
     return lengths
 
 

@@ -56,11 +56,14 @@ def read_weights(text: str | None) -> tuple[float, ...] | None:
     """Numbers between commas.
 
     Raises:
-        InputError: one is no number.
+        InputError: one is no number, or none that a clip can occur as often.
     """
     if text is None:
         return None
     try:
-        return tuple(float(part) for part in text.split(","))
+        weights = tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise InputError(f"--weights {text}: expected numbers such as 5,1,0.5") from error
+    if not all(0 < weight < float("inf") for weight in weights):
+        raise InputError(f"--weights {text}: expected finite numbers above 0, such as 5,1,0.5")
+    return weights

@@ -37,6 +37,12 @@ def test_a_weight_that_is_no_number_is_told() -> None:
         read_weights("5;1")
 
 
+@pytest.mark.parametrize("text", ["inf", "5,nan", "0", "-1"])
+def test_a_weight_that_no_clip_can_have_is_told(text: str) -> None:
+    with pytest.raises(InputError, match=rf"--weights {text}: expected finite numbers above 0"):
+        read_weights(text)
+
+
 def test_a_temperature_below_one_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="temperature: Input should be greater than or equal"):
         mix([Path(corpus(tmp_path, "a", 2))], tmp_path / "m.jsonl", temperature=0.5)
