@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, get_args
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from resonate_audio.core.documents.json_text import object_of
 from resonate_audio.core.errors import (
     AudioError,
     DiskFullError,
@@ -195,8 +198,38 @@ def describe_status(status: int, headers: Mapping[str, str]) -> ApiError:
     return ApiError(status, words.get(status, phrase), headers=kept)
 
 
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        """The body; a field that it holds twice is told as what is no JSON."""
+        return json.loads(await self.body(), object_pairs_hook=_object)
+
+
+def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    try:
+        return object_of(fields)
+    except ValueError as error:
+        raise json.JSONDecodeError(str(error), "", 0) from error
+
+
+class StrictRoute(APIRoute):
+    """A route that refuses a JSON body in which a field stands twice: which one is meant?"""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's own, given a request that reads so."""
+        handle = super().get_route_handler()
+
+        async def strictly(request: Request) -> Response:
+            return await handle(_StrictRequest(request.scope, request.receive, request._send))
+
+        return strictly
+
+
 def answer_errors(app: FastAPI) -> None:
-    """Turn every mistake into its envelope; what we did wrong is logged with its cause."""
+    """Turn every mistake into its envelope; what we did wrong is logged with its cause.
+
+    Routers of their own take `StrictRoute` by themselves.
+    """
+    app.router.route_class = StrictRoute
 
     @app.exception_handler(ResonateError)
     def refuse(request: Request, error: ResonateError) -> JSONResponse:

@@ -15,7 +15,7 @@ import re
 import time
 import uuid
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -43,6 +43,8 @@ HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/@?#\\]+)(:\d{1,5})?")
 """A name or an address, and a port: what a Host header may hold (RFC 9110, sec. 7.2)."""
 ANY_ADDRESS = "*"
 """Stands among known hosts for every address in numbers: no name that was turned is one."""
+ABSOLUTE = re.compile(rb"(?i:https?)://([^/]+)(/.*)?", re.DOTALL)
+"""The target of a request as proxies are asked, and every server may be."""
 REQUEST_ID = re.compile(r"[\w.-]{1,64}")
 SAFE = {"GET", "HEAD", "OPTIONS"}
 METHODS = SAFE | {"POST", "PUT", "PATCH", "DELETE"}
@@ -71,6 +73,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = in_origin_form(scope)
         headers = self._headers | {"X-Request-ID": request_id(scope)}
         exchange = _Exchange(scope, receive, send, headers, self._config)
         inside = dict(scope, method="GET") if scope["method"] == "HEAD" else scope
@@ -200,6 +203,24 @@ class _Exchange:
 
 def _is_json(headers: Headers) -> bool:
     return headers.get("content-type", "").startswith("application/json")
+
+
+def in_origin_form(scope: Scope) -> Scope:
+    """A request for ``http://host/path`` as one for ``/path`` of ``host`` [RFC 9112, sec. 3.2.2].
+
+    The host of the address counts, whatever the header says.
+    """
+    found = ABSOLUTE.fullmatch(scope.get("raw_path", b""))
+    if found is None:
+        return scope
+    others = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    raw_path = found[2] or b"/"
+    return dict(
+        scope,
+        path=unquote(raw_path.decode("ascii")),
+        raw_path=raw_path,
+        headers=[(b"host", found[1]), *others],
+    )
 
 
 def request_id(scope: Scope) -> str:

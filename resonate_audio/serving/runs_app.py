@@ -8,14 +8,14 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from resonate_audio.core.errors import InputError
-from resonate_audio.serving.errors import ApiError
+from resonate_audio.serving.errors import ApiError, StrictRoute
 from resonate_audio.serving.ranges import MEDIA_TYPES, send_sound
 from resonate_audio.serving.runs import list_runs, open_run, take_file
 
 
 def runs_router(root: Path | None) -> APIRouter:
     """Runs under a folder; without one the list is empty and says so."""
-    router = APIRouter(prefix="/v1/runs", tags=["runs"])
+    router = APIRouter(route_class=StrictRoute, prefix="/v1/runs", tags=["runs"])
 
     @router.get("")
     def index() -> dict[str, Any]:

@@ -117,6 +117,39 @@ def test_a_body_that_never_ends_is_given_up(server: Running) -> None:
         assert connection.recv(1000).startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/audio/generate", '{"input": "rain", "input": "wind"}'),
+        ("/v1/jobs", '{"input": "rain", "finish": {"fade_s": 0, "fade_s": 1}}'),
+        ("/v1/library/zip", '{"ids": [], "ids": []}'),
+    ],
+)
+def test_a_body_with_a_field_twice_is_refused(server: Running, path: str, body: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = server.client.post(path, content=body, headers=headers)
+    assert answer.status_code == 400
+    assert "stands there twice" in error_of(answer)["message"]
+
+
+def test_a_request_may_name_the_server_in_its_target(server: Running) -> None:
+    assert answer_to(server, f"GET {server.url}/v1/models HTTP/1.1").startswith("HTTP/1.1 200")
+    assert answer_to(server, f"GET {server.url} HTTP/1.1").startswith("HTTP/1.1 200")
+    assert answer_to(server, "GET http://a@b/v1/models HTTP/1.1").startswith("HTTP/1.1 400")
+
+
+def answer_to(server: Running, line: str) -> str:
+    import socket
+    from urllib.parse import urlsplit
+
+    place = urlsplit(server.url)
+    assert place.hostname is not None
+    with socket.create_connection((place.hostname, place.port or 0), timeout=30) as connection:
+        rest = f"Host: {place.netloc}\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n\r\n"
+        connection.sendall(f"{line}\r\n{rest}".encode())
+        return connection.recv(1000).decode()
+
+
 def test_without_a_key_only_our_own_name_is_answered_to(tmp_path: Path) -> None:
     with Running(tmp_path / "home") as server:
         answer = server.client.get("/v1/models", headers={"Host": "evil.example"})

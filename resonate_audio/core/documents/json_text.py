@@ -52,7 +52,12 @@ def _no_number(name: str) -> float:
     raise ValueError(f"{name} is not a number of JSON")
 
 
-def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+def object_of(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; the hook of a decoder.
+
+    Raises:
+        ValueError: a field stands there twice; names it.
+    """
     found = dict(fields)
     if len(found) < len(fields):
         names = [name for name, _ in fields]
@@ -66,10 +71,10 @@ def _shorten(text: str) -> str:
 
 
 STRICT = json.JSONDecoder(
-    parse_int=_whole, parse_float=_real, parse_constant=_no_number, object_pairs_hook=_object
+    parse_int=_whole, parse_float=_real, parse_constant=_no_number, object_pairs_hook=object_of
 )
 """Reads what others wrote."""
-_OWN = json.JSONDecoder(parse_int=_long_whole, object_pairs_hook=_object)
+_OWN = json.JSONDecoder(parse_int=_long_whole, object_pairs_hook=object_of)
 
 
 def parse_json(text: str, place: str, error: ErrorType = ManifestError, finite: bool = True) -> Any:

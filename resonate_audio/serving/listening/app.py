@@ -27,7 +27,13 @@ from resonate_audio.core.documents.json_text import parse_object
 from resonate_audio.core.errors import ConfigError, ManifestError, OutputError, ResonateError
 from resonate_audio.core.text import one_line
 from resonate_audio.serving.database import told_errors
-from resonate_audio.serving.errors import UNREADABLE, ApiError, error_response, wants_type
+from resonate_audio.serving.errors import (
+    UNREADABLE,
+    ApiError,
+    StrictRoute,
+    error_response,
+    wants_type,
+)
 from resonate_audio.serving.listening.answers import AnswerError, Answers, Rater
 from resonate_audio.serving.listening.results import (
     analyse,
@@ -144,7 +150,7 @@ class ListeningTests:
 
 def rater_router(tests: ListeningTests) -> APIRouter:
     """What raters may do."""
-    router = APIRouter(prefix="/v1/listening", tags=["listening tests"])
+    router = APIRouter(route_class=StrictRoute, prefix="/v1/listening", tags=["listening tests"])
 
     @router.get("/tests/{name}")
     def greet(name: str) -> dict[str, Any]:
@@ -209,7 +215,7 @@ def describe_page(test: ListeningTest, rater: Rater) -> dict[str, Any]:
 
 def owner_router(tests: ListeningTests) -> APIRouter:
     """What the owner of the tests may do."""
-    router = APIRouter(prefix="/v1/listening", tags=["listening tests"])
+    router = APIRouter(route_class=StrictRoute, prefix="/v1/listening", tags=["listening tests"])
 
     @router.get("/tests")
     def list_tests() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from resonate_audio.audio.io import at_rate, decode_audio
 from resonate_audio.core.text import one_line
-from resonate_audio.serving.errors import ApiError
+from resonate_audio.serving.errors import ApiError, StrictRoute
 from resonate_audio.serving.ranges import MEDIA_TYPES, send_sound
 from resonate_audio.serving.sounds.answers import RANGED, REFUSALS, Id
 from resonate_audio.serving.sounds.forms import form_schema, read_form
@@ -53,7 +53,9 @@ class SoundList(BaseModel):
 
 def library_router(service: Service) -> APIRouter:
     """The sounds that are kept."""
-    router = APIRouter(prefix="/v1/library", tags=["library"], responses=REFUSALS)
+    router = APIRouter(
+        route_class=StrictRoute, prefix="/v1/library", tags=["library"], responses=REFUSALS
+    )
     add_finding(router, service)
     add_changing(router, service)
     return router

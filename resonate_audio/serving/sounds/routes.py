@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from resonate_audio.audio.finish import finish_sound
-from resonate_audio.serving.errors import field_names
+from resonate_audio.serving.errors import StrictRoute, field_names
 from resonate_audio.serving.metrics import METRICS_TYPE
 from resonate_audio.serving.sounds.adapters import base_of
 from resonate_audio.serving.sounds.answers import HEARD, MADE, REFUSALS, Id
@@ -115,7 +115,7 @@ class Readiness(BaseModel):
 
 def audio_router(service: Service) -> APIRouter:
     """Sounds while the client waits."""
-    router = APIRouter(prefix="/v1", tags=["sounds"], responses=REFUSALS)
+    router = APIRouter(route_class=StrictRoute, prefix="/v1", tags=["sounds"], responses=REFUSALS)
 
     @router.post("/audio/generate", response_class=Response, responses=MADE)
     async def generate(body: GenerateRequest, request: Request) -> Response:
@@ -196,7 +196,9 @@ def add_edit(router: APIRouter, service: Service, kind: SourceKind) -> None:
 
 def jobs_router(service: Service) -> APIRouter:
     """Sounds that are asked for now and fetched later."""
-    router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=REFUSALS)
+    router = APIRouter(
+        route_class=StrictRoute, prefix="/v1/jobs", tags=["jobs"], responses=REFUSALS
+    )
 
     @router.post("", status_code=202)
     def create(body: JobRequest) -> JobView:
@@ -261,7 +263,7 @@ def _event(job: JobView) -> str:
 
 def models_router(service: Service) -> APIRouter:
     """What is served, and how the server is."""
-    router = APIRouter(tags=["server"], responses=REFUSALS)
+    router = APIRouter(route_class=StrictRoute, tags=["server"], responses=REFUSALS)
 
     def describe(found: Described) -> ModelView:
         return ModelView(
