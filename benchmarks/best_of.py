@@ -12,20 +12,17 @@ most that could be had.
 from __future__ import annotations
 
 import argparse
-import json
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 
 from resonate_audio import Resonate
+from resonate_audio.core.documents.json_text import read_json_lines
 from resonate_audio.evaluation.statistics import bootstrap_mean
+from resonate_audio.nano.bundle import PROMPTS_FOLDER
 from resonate_audio.rewards import open_reward
 from resonate_audio.rewards.desk import score_sounds
 
-PROMPTS = (
-    Path(__file__).resolve().parents[1] / "resonate_audio" / "nano" / "prompts" / "held-out.jsonl"
-)
 HELD_OUT = "nano-eval"
 DURATION_S = 5.0
 
@@ -38,7 +35,7 @@ def main() -> None:
     parser.add_argument("--takes", type=int, default=8)
     parser.add_argument("--judges", nargs="+", default=["nano-lalm", "nano-clap"])
     options = parser.parse_args()
-    lines = [json.loads(line) for line in PROMPTS.read_text(encoding="utf-8").splitlines()]
+    lines = [line for _, line in read_json_lines(PROMPTS_FOLDER / "held-out.jsonl")]
     step = len(lines) / min(options.prompts, len(lines))
     chosen = [lines[int(n * step)] for n in range(min(options.prompts, len(lines)))]
     scores = score_takes(options.model, chosen, options.takes, [*options.judges, HELD_OUT])

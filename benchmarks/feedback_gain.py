@@ -20,9 +20,8 @@ import torch
 
 from resonate_audio import Resonate
 from resonate_audio.core.documents.json_text import read_json_lines
-from resonate_audio.core.types import Waveform
 from resonate_audio.rewards.catalogue import open_judge, parse_spec
-from resonate_audio.rewards.desk import score_now
+from resonate_audio.rewards.desk import score_sounds
 
 JUDGES = ("nano-eval", "nano-lalm", "nano-clap", "guard")
 BAD_BELOW = -0.05
@@ -90,9 +89,7 @@ def judged(
                 sounds = model.generate(
                     asked, duration_s=DURATION_S, seeds=seeds, num_inference_steps=num_steps
                 )
-                samples = torch.stack([torch.from_numpy(one.samples.copy()) for one in sounds])
-                wave = Waveform(samples, sounds[0].sample_rate_hz)
-                takes.append([score_now(judge, wave, group).total.numpy() for judge in judges])
+                takes.append([score_sounds(one, sounds, group).total.numpy() for one in judges])
             rows.append(np.array(takes).transpose(2, 0, 1))
     return np.concatenate(rows)
 
