@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browser_pages import chromium
 from hypothesis import HealthCheck, settings
 from tiny_model import TINY, random_networks, write_text_encoder
 
@@ -23,3 +26,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_text_encoder(place / "words")
     write_networks(place / "model", random_networks(TINY, seed=0), place / "words")
     return place / "model"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real one for the tests of a file, or skip."""
+    with chromium() as found:
+        yield found

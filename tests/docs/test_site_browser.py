@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_pages import Watch, check_access, chromium, find_chromium, keep_picture
+from browser_pages import Watch, check_access, find_chromium, keep_picture
 from page_blocks import ROOT
 
 PAGES = ("", "make/", "edit/", "reference/python/", "reference/http/")
@@ -53,12 +53,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.shutdown()
     thread.join(timeout=20)
     server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.mark.parametrize("path", PAGES)

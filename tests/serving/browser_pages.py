@@ -72,6 +72,19 @@ class Watch:
             self.told.append(f"{message.type}: {message.text}")
 
 
+@contextmanager
+def watched(browser: Any, **context: Any) -> Iterator[Any]:
+    """A page of its own that complains of nothing and runs nothing that texts brought in."""
+    opened = browser.new_context(**context)
+    page = opened.new_page()
+    watch = Watch(page)
+    yield page
+    lost = "net::ERR_FAILED"  # what a test took from the page itself
+    assert [told for told in watch.told if lost not in told] == []
+    assert "owned" not in page.title()
+    opened.close()
+
+
 def check_access(page: Any) -> list[str]:
     """Serious faults for those who use a keyboard or a screen reader, by axe-core; or skip."""
     path = Path(os.environ.get("AXE_CORE", ROOT / AXE))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser_pages import Watch, check_access, chromium, served
+from browser_pages import check_access, served, watched
 from listening_tests import given_clips, make_test, rate_everything, tone
 
 pytest.importorskip("fastapi", reason="needs the extra: pip install resonate-audio[serve]")
@@ -45,12 +45,6 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[str]:
     home = tmp_path_factory.mktemp("studio")
     write_run(home / "runs" / HOSTILE.replace("/", ""))
@@ -64,14 +58,8 @@ def address(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
-    context = browser.new_context()
-    found = context.new_page()
-    watch = Watch(found)
-    yield found
-    lost = "net::ERR_FAILED"  # what a test took from the page itself
-    assert [told for told in watch.told if lost not in told] == []
-    assert "owned" not in found.title()
-    context.close()
+    with watched(browser) as found:
+        yield found
 
 
 def test_a_hostile_sentence_becomes_a_sound_and_stays_a_text(page: Any, address: str) -> None:

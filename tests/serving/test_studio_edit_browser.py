@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser_pages import Watch, check_access, chromium, keep_picture, served
+from browser_pages import check_access, keep_picture, served, watched
 
 pytest.importorskip("fastapi", reason="needs the extra: pip install resonate-audio[serve]")
 
@@ -41,12 +41,6 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[str]:
     home = tmp_path_factory.mktemp("studio")
     config = ServeConfig(home=home, models={"tiny": str(tiny_model)}, max_duration_s=20.0)
@@ -68,14 +62,8 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
-    context = browser.new_context(viewport=DESK)
-    found = context.new_page()
-    watch = Watch(found)
-    yield found
-    lost = "net::ERR_FAILED"  # what a test took from the page itself
-    assert [told for told in watch.told if lost not in told] == []
-    assert "owned" not in found.title()
-    context.close()
+    with watched(browser, viewport=DESK) as found:
+        yield found
 
 
 def bring_in(page: Any, address: str, path: Path) -> None:

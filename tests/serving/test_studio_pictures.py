@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser_pages import chromium, keep_picture, served
+from browser_pages import keep_picture, served
 from listening_tests import make_test
 
 pytest.importorskip("fastapi", reason="needs the extra: pip install resonate-audio[serve]")
@@ -38,12 +38,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif("RESONATE_PICTURES" not in os.environ, reason="RESONATE_PICTURES=FOLDER"),
 ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
