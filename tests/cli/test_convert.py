@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from published_files import official_bigvgan_names, official_vae_names, published
+from published_files import (
+    BIGVGAN_16K,
+    VAE_16K,
+    official_bigvgan_names,
+    official_vae_names,
+    published,
+)
 from tiny_model import write_text_encoder
 
 from resonate_audio.audio.mel import MEL_16K
@@ -22,7 +28,7 @@ from resonate_audio.model.official.folder import convert_files
 from resonate_audio.model.official.vae import our_vae_name
 from resonate_audio.model.presets import ModelConfig
 from resonate_audio.model.text_encoder import TextEncoderConfig
-from resonate_audio.model.vae import MelVAE, VAEConfig
+from resonate_audio.model.vae import MelVAE
 from resonate_audio.pipeline.path import Resonate
 
 CONFIG = ModelConfig(
@@ -38,15 +44,8 @@ CONFIG = ModelConfig(
         pooled_dim=16,
         num_text_tokens=5,
     ),
-    vae=VAEConfig(num_bands=80, latent_channels=4, hidden=8),
-    vocoder=BigVGANConfig(
-        version=1,
-        sample_rate_hz=16_000,
-        num_bands=80,
-        initial_channels=64,
-        upsample_rates=(4, 4, 2, 2, 2, 2),
-        upsample_kernels=(8, 8, 4, 4, 4, 4),
-    ),
+    vae=VAE_16K,
+    vocoder=BIGVGAN_16K,
     mel=MEL_16K,
     default_duration_s=0.4,
     max_duration_s=2.0,
