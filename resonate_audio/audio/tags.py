@@ -30,8 +30,10 @@ def read_wav_comment(file: io.BufferedIOBase) -> str | None:
     for name, size in riff_chunks(file):
         body = file.read(min(size, MAX_TAG_BYTES)) if name == b"LIST" else b""
         if body[:4] == b"INFO":
-            for entry, text in _walk_chunks(body[4:]):
+            entries = io.BytesIO(body[4:])
+            for entry, length in _chunks(entries, "<I"):
                 if entry == b"ICMT":
+                    text = entries.read(length)
                     return text.rstrip(b"\0").decode("utf-8", errors="replace")
     return None
 
@@ -40,8 +42,12 @@ def riff_chunks(file: io.BufferedIOBase) -> Iterator[tuple[bytes, int]]:
     """Names and sizes of the chunks of a RIFF or AIFF file, which stands at the body of each."""
     file.seek(0)
     order = {b"RIFF": "<I", b"FORM": ">I"}.get(file.read(12)[:4])
-    if order is None:
-        return
+    if order is not None:
+        yield from _chunks(file, order)
+
+
+def _chunks(file: io.BufferedIOBase, order: str) -> Iterator[tuple[bytes, int]]:
+    """Names and sizes of the chunks from where a file stands on; sizes in that byte order."""
     for _ in range(MAX_CHUNKS):
         head = file.read(8)
         if len(head) < 8:
@@ -71,14 +77,6 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 def _terminated(text: str) -> bytes:
     return text.replace("\0", " ").encode("utf-8") + b"\0"
-
-
-def _walk_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    start = 0
-    while start + 8 <= len(data):
-        (size,) = struct.unpack_from("<I", data, start + 4)
-        yield data[start : start + 4], data[start + 8 : start + 8 + size]
-        start += 8 + size + size % 2
 
 
 def _id3_frame(name: bytes, body: bytes) -> bytes:
