@@ -73,6 +73,16 @@ BatchSize = Annotated[
     int,
     typer.Option(min=1, max=MAX_ROWS, help="Sounds computed together.", rich_help_panel=MACHINE),
 ]
+OpenBatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=MAX_ROWS,
+        help="Sounds computed together.",
+        show_default="8",
+        rich_help_panel=MACHINE,
+    ),
+]
 PromptsFile = Annotated[
     Path | None,
     typer.Option(

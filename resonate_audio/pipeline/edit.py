@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Unpack
 
 import numpy as np
 
-from resonate_audio.audio.io import read_audio
+from resonate_audio.audio.io import FORMATS, read_audio
 from resonate_audio.core.edit import LONGEST_S, Edit, Part
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.sampling import FurtherSettings
@@ -27,6 +28,19 @@ REWORD_STRENGTH = 0.8
 
 Source = Audio | str | Path
 """A sound of any rate, or the file it is in, of any number of channels (their mean is taken)."""
+
+
+def refuse_file_name(prompt: str) -> None:
+    """Refuse a prompt that is the name of a sound file: where both may be given, it was meant.
+
+    Raises:
+        InputError: says how a file is given.
+    """
+    if Path(prompt).suffix.lower() in FORMATS and os.path.isfile(prompt):
+        raise InputError(
+            f"{prompt!r} is a file that is there, and a str is a prompt; give a sound as "
+            f"Path({prompt!r})"
+        )
 
 
 class EditOptions(FurtherSettings, total=False):
@@ -196,11 +210,13 @@ class Editing(Stations):
             One turn of each loop; one from a sound has its length and its rate.
 
         Raises:
-            InputError: a value is out of range; nothing was computed.
+            InputError: a value is out of range, or the prompt is the name of a sound file that
+                is there; nothing was computed.
             AudioError: the source is a file that cannot be read.
             Cancelled: ``on_step`` returned False.
         """
         if isinstance(what, str):
+            refuse_file_name(what)
             duration_s = self.config.default_duration_s if duration_s is None else duration_s
             self.config.check_duration(duration_s, LONGEST_S)
             return self._edit(Edit("loop"), None, said(what), duration_s, options)

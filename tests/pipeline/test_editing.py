@@ -436,6 +436,13 @@ def test_a_value_that_cannot_be_is_refused(
         call(tiny)
 
 
+def test_the_name_of_a_sound_file_is_no_prompt_of_a_loop(tiny: Resonate, tmp_path: Path) -> None:
+    path = tmp_path / "one.wav"
+    write_audio(path, SOURCE)
+    with pytest.raises(InputError, match=r"one\.wav' is a file that is there, and a str is a pro"):
+        tiny.loop(str(path))
+
+
 # Sequences and length.
 
 

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict, deque
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -184,6 +185,14 @@ class Answer(BaseHTTPRequestHandler):
 
     def send_garbage(self, *_: Any) -> None:
         self.reply_bytes(200, b"<html>it works</html>")
+
+    def send_endless(self, *_: Any) -> None:
+        self.close_connection = True
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(bytes(1 << 16))
 
     def send_silent(self, *_: Any) -> None:
         self.send_logprobs(None)

@@ -17,9 +17,9 @@ from resonate_audio.cli.options import (
     SETTINGS,
     Adapters,
     Asked,
-    BatchSize,
     Device,
     NumberFormat,
+    OpenBatchSize,
     Ray,
     Takes,
     Threads,
@@ -108,14 +108,15 @@ def generate(
     ] = None,
     asked: Asked = SAMPLING,
     timeout: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0.001,
             max=1_000_000,
             help="Seconds that --command has for a clip.",
+            show_default=f"{TIMEOUT_S:g}",
             rich_help_panel=SETTINGS,
         ),
-    ] = TIMEOUT_S,
+    ] = None,
     keep_going: Annotated[
         bool,
         typer.Option(
@@ -124,7 +125,7 @@ def generate(
             rich_help_panel=SETTINGS,
         ),
     ] = False,
-    batch_size: BatchSize = BATCH_SIZE,
+    batch_size: OpenBatchSize = None,
     device: Device = None,
     dtype: NumberFormat = None,
     ray: Ray = None,
@@ -155,9 +156,9 @@ def generate(
     if adapter and (clips or command or diffusers):
         raise InputError("--adapter: changes a model of this package; give it with --model")
     given = {
-        "--timeout": timeout != TIMEOUT_S,
+        "--timeout": timeout is not None,
         "--keep-going": keep_going,
-        "--batch-size": batch_size != BATCH_SIZE,
+        "--batch-size": batch_size is not None,
         "--device": device is not None,
         "--dtype": dtype is not None,
         "--workers": workers is not None,
@@ -166,6 +167,7 @@ def generate(
     ways = {"--clips": clips, "--command": command, "--diffusers": diffusers, "--model": "nano"}
     way = next(option for option, value in ways.items() if value is not None)
     refuse_unused(way, asked, [option for option, is_given in given.items() if is_given])
+    timeout, batch_size = timeout or TIMEOUT_S, batch_size or BATCH_SIZE
     prompt_set = read_prompt_set(prompts)
     prompt_set = prompt_set if sample is None else prompt_set.sample(sample)
     facts = read_facts(fact or []) | ({} if baseline is None else baseline.facts)

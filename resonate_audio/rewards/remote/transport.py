@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 OK, TOO_MANY_REQUESTS, SERVER_ERROR, NOT_IMPLEMENTED = 200, 429, 500, 501
 LONGEST_REST_S = 1e12
+MAX_REPLY_BYTES = 1 << 24
+"""Of a reply with a judgement, which has thousands at most."""
 MESSAGE_BYTES = 10_000
 MESSAGE_CHARACTERS = 200
 """How much of a server's own words goes into an error."""
@@ -256,7 +258,8 @@ class Transport:
         start_s = time.monotonic()
         try:
             async with asyncio.timeout(self._config.timeout_s):
-                answer = self._read(await client.post(url, content=body))
+                async with client.stream("POST", url, content=body) as response:
+                    answer = self._read(response, await _body_of(response))
         except TimeoutError:
             answer = _Failure(f"no reply in {self._config.timeout_s:g} s")
         except RequestError as error:
@@ -264,12 +267,16 @@ class Transport:
         self._note(index, answer, start_s)
         return answer
 
-    def _read(self, response: Response) -> bytes | _Failure:
+    def _read(self, response: Response, body: bytes) -> bytes | _Failure:
         status = response.status_code
+        if status == OK and len(body) > MAX_REPLY_BYTES:
+            return _Failure(
+                f"a reply of over {MAX_REPLY_BYTES:,} bytes is none of a judge", final=True
+            )
         if status == OK:
-            return response.content
+            return body
         broken = status >= SERVER_ERROR and status != NOT_IMPLEMENTED
-        words = response.content[:MESSAGE_BYTES].decode("utf-8", "replace")  # of any charset
+        words = body[:MESSAGE_BYTES].decode("utf-8", "replace")  # of any charset
         return _Failure(
             f"{status} {response.reason_phrase} ({self._one_line(words)})",
             retry_after_s(response.headers.get("Retry-After", "")),
@@ -319,6 +326,18 @@ class Transport:
         import httpx2
 
         return httpx2.create_ssl_context()
+
+
+async def _body_of(response: Response) -> bytes:
+    """What is read of a reply: one part more than it may have, at most."""
+    most = MAX_REPLY_BYTES if response.status_code == OK else MESSAGE_BYTES
+    body = bytearray()
+    async with aclosing(response.aiter_bytes(MESSAGE_BYTES)) as parts:
+        async for part in parts:
+            body += part
+            if len(body) > most:
+                break
+    return bytes(body)
 
 
 def retry_after_s(header: str) -> float:

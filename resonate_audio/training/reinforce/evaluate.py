@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from resonate_audio.audio.io import write_audio
 from resonate_audio.core.config import FrozenConfig, GivenPath
@@ -36,6 +36,16 @@ class EvaluationConfig(OpenSettings, FrozenConfig):
     held_out: str | None = None
     """A judge that no training uses, beside the one that trains."""
     rows_per_batch: int = Field(16, ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def _judge_something(self) -> EvaluationConfig:
+        """A judge needs prompts; ``prompts: null`` says that evaluation is left out as a whole."""
+        if self.held_out is not None and "prompts" not in self.model_fields_set:
+            raise ValueError(
+                f"held_out {self.held_out}: judges nothing without evaluation.prompts; name a "
+                "file of prompts, or write prompts: null to leave evaluation out"
+            )
+        return self
 
 
 @dataclass

@@ -73,6 +73,8 @@ def test_missing_and_left_over_clips_of_a_folder_are_told(
         (["--command", "true {file}", "--dtype", "float32"], "--dtype: --command has no use"),
         (["--preset", "audioldm-l-full", "--timeout", "9"], "--timeout: --diffusers has no use"),
         (["--timeout", "9"], "--timeout: --model has no use for it; leave it out"),
+        (["--timeout", "600"], "--timeout: --model has no use for it; leave it out"),
+        (["--command", "x {prompt} {file}", "--batch-size", "8"], "--batch-size: --command has no"),
     ],
 )
 def test_options_that_a_way_does_not_take_are_refused_in_one_line(

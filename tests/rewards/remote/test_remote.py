@@ -283,6 +283,13 @@ def test_what_is_no_answer_is_an_error_at_once(judge: RunningJudge, fault: str, 
     assert judge.num_questions == 1
 
 
+def test_a_reply_without_an_end_is_given_up(judge: RunningJudge) -> None:
+    judge.order(Orders(faults={"*": ["endless"]}))
+    with pytest.raises(RewardError, match=f"{judge.url}: .* a reply of over 16,777,216 bytes"):
+        one_row(reward(judge.url))
+    assert judge.num_questions == 1
+
+
 def test_a_wrong_model_is_told_in_the_words_of_the_server(judge: RunningJudge) -> None:
     with pytest.raises(RewardError, match=r"404 Not Found .*model `another` does not exist"):
         one_row(reward(judge.url, model="another"))

@@ -322,7 +322,7 @@ def test_of_several_updates_a_step_logs_the_largest_of_maxima_and_the_mean_of_me
         ({"prompts_per_step": 9}, "prompts_per_step 9"),
         ({"model": "no-such-model"}, "no-such-model"),
         (
-            {"evaluation": {"held_out": "loud_judge:loudness"}},
+            {"evaluation": {"held_out": "loud_judge:loudness", "prompts": None}},
             "evaluation.held_out loud_judge:loudness: expected a judge that does not train",
         ),
     ],
@@ -364,10 +364,15 @@ def test_micro_batches_of_a_reinforcement_run_are_refused(recipe: dict[str, Any]
 
 
 def test_a_judge_with_a_weight_of_0_in_the_reward_may_be_held_out(recipe: dict[str, Any]) -> None:
-    reward, held_out = "loud_judge:loudness,0*nano-eval", {"held_out": "nano-eval"}
+    reward, held_out = "loud_judge:loudness,0*nano-eval", {"held_out": "nano-eval", "prompts": None}
     check_held_out(
         parse_config(ReinforceRecipe, recipe | {"reward": reward, "evaluation": held_out}, "test")
     )
+
+
+def test_a_held_out_judge_without_prompts_is_refused(recipe: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"held_out nano-eval: judges nothing without .*prompts"):
+        parse_config(ReinforceRecipe, recipe | {"evaluation": {"held_out": "nano-eval"}}, "test")
 
 
 def test_an_empty_prompt_file_is_refused(
