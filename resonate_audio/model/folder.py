@@ -332,7 +332,7 @@ def write_index(folder: Path, config: ModelConfig) -> None:
 
 def index_text(config: ModelConfig, base: str | None = None) -> str:
     """Content of the ``model_index.json`` of a model."""
-    index = ModelIndex(written_by=_version(), config=config, base=base)
+    index = ModelIndex(written_by=own_version(), config=config, base=base)
     return index.model_dump_json(indent=2, exclude=None if base else {"base"}) + "\n"
 
 
@@ -392,7 +392,8 @@ def writing_model(folder: Path, overwrite: bool = False, mark: str = INDEX_NAME)
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _version() -> str:
+def own_version() -> str:
+    """The version of this package, or ``unknown`` where it is not installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

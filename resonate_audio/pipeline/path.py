@@ -10,7 +10,6 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Unpack
 
@@ -45,6 +44,7 @@ from resonate_audio.model.folder import (
     Networks,
     Storage,
     Vocoder,
+    own_version,
     part_folder,
     read_config,
     read_networks,
@@ -560,11 +560,7 @@ def made_by(recipe: Recipe) -> str:
 
 def software_version() -> str:
     """Versions that decide the bits of a sound."""
-    try:
-        own = version("resonate-audio")
-    except PackageNotFoundError:
-        own = "unknown"
-    return f"{own} (torch {torch.__version__})"
+    return f"{own_version()} (torch {torch.__version__})"
 
 
 def _check_finite(values: Float[Tensor, "row ..."], what: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 
 from resonate_audio.core.text import suggest, visible
+from resonate_audio.model.folder import own_version
 from resonate_audio.serving.config import ServeConfig
 from resonate_audio.serving.errors import ApiError, answer_errors
 from resonate_audio.serving.guard import Guard
@@ -48,7 +48,7 @@ def create_app(config: ServeConfig) -> FastAPI:
     app = FastAPI(
         title="Resonate Audio",
         description="Text in, sound out.",
-        version=_version(),
+        version=own_version(),
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan(service),
@@ -109,10 +109,3 @@ def openapi_text() -> str:
     """The description of the API as `docs/openapi.json` holds it."""
     app = create_app(ServeConfig(home=Path("home")))
     return json.dumps(app.openapi(), indent=2, sort_keys=True) + "\n"
-
-
-def _version() -> str:
-    try:
-        return version("resonate-audio")
-    except PackageNotFoundError:
-        return "unknown"
