@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from resonate_audio.audio.mel import MelConfig
+from resonate_audio.core.types import TextFeatures
 from resonate_audio.model.adapter import write_adapter
 from resonate_audio.model.checkpoint import fingerprint_weights, write_weights
 from resonate_audio.model.flow_transformer import FlowTransformerConfig
@@ -67,6 +68,15 @@ def random_networks(config: ModelConfig, seed: int) -> Networks:
         networks.vae.data_std.fill_(2.3)
     networks.vae.fold_weight_norm()
     return networks
+
+
+def random_features(generator: torch.Generator, num_rows: int = 2) -> TextFeatures:
+    """What the text encoder of `TINY` might give."""
+    sizes = TINY.transformer
+    return TextFeatures(
+        torch.randn(num_rows, sizes.num_text_tokens, sizes.text_dim, generator=generator),
+        torch.randn(num_rows, sizes.pooled_dim, generator=generator),
+    )
 
 
 def write_text_encoder(folder: Path) -> None:

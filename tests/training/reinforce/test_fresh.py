@@ -1,9 +1,9 @@
 """Takes noised afresh: what losses without likelihoods are taken over."""
 
 import torch
-from tiny_model import TINY, random_networks
+from tiny_model import TINY, random_features, random_networks
 
-from resonate_audio.core.types import Prompts, TextFeatures
+from resonate_audio.core.types import Prompts
 from resonate_audio.flow.path import velocity_target
 from resonate_audio.flow.sde import make_schedule
 from resonate_audio.flow.times import uniform_grid
@@ -30,12 +30,8 @@ def a_policy(few_steps: bool) -> Policy:
 def a_rollout() -> Rollout:
     """Two takes of each of two prompts."""
     generator = torch.Generator().manual_seed(3)
-    config = TINY.transformer
-    features = TextFeatures(
-        torch.randn(2, config.num_text_tokens, config.text_dim, generator=generator),
-        torch.randn(2, config.pooled_dim, generator=generator),
-    )
-    latents = torch.randn(4, 5, config.latent_channels, generator=generator)
+    features = random_features(generator)
+    latents = torch.randn(4, 5, TINY.transformer.latent_channels, generator=generator)
     schedule = make_schedule("ode", 0.0, STEPS)
     prompts, start = Prompts(("rain", "wind"), 2), torch.zeros_like(latents)[:, None]
     steps, scores = start[:, :0], torch.zeros(4, 0)

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from tiny_model import TINY, random_networks
+from tiny_model import TINY, random_features, random_networks
 
 from resonate_audio.core.errors import ConfigError
-from resonate_audio.core.types import TextFeatures
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.training.reinforce.lora import (
     LoraSettings,
@@ -18,12 +17,8 @@ from resonate_audio.training.reinforce.lora import (
 
 def velocity(model: FlowTransformer) -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
-    config = model.config
-    features = TextFeatures(
-        torch.randn(2, config.num_text_tokens, config.text_dim, generator=generator),
-        torch.randn(2, config.pooled_dim, generator=generator),
-    )
-    z = torch.randn(2, 5, config.latent_channels, generator=generator)
+    features = random_features(generator)
+    z = torch.randn(2, 5, model.config.latent_channels, generator=generator)
     return model(z, torch.tensor([0.3, 0.9]), model.condition(features))
 
 

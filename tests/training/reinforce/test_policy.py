@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_model import TINY, random_networks
+from tiny_model import TINY, random_features, random_networks
 
 from resonate_audio.core.errors import ConfigError
 from resonate_audio.core.types import TextFeatures
@@ -21,12 +21,8 @@ def policy(lora: LoraSettings | None = None, guidance_scale: float = 1.0) -> Pol
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor, TextFeatures]:
     generator = torch.Generator().manual_seed(3)
-    config = TINY.transformer
-    features = TextFeatures(
-        torch.randn(2, config.num_text_tokens, config.text_dim, generator=generator),
-        torch.randn(2, config.pooled_dim, generator=generator),
-    )
-    z = torch.randn(2, 5, config.latent_channels, generator=generator)
+    features = random_features(generator)
+    z = torch.randn(2, 5, TINY.transformer.latent_channels, generator=generator)
     return z, torch.tensor([0.3, 0.9]), features
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 from pydantic import ValidationError
-from tiny_model import TINY, random_networks
+from tiny_model import TINY, random_features, random_networks
 
 from resonate_audio.core.sampling import SolverSettings
 from resonate_audio.core.types import Prompts, TextFeatures
@@ -28,12 +28,7 @@ CONFIG = SamplerConfig(num_steps=6, window=2, window_until=1.0, rows_per_batch=4
 
 
 def features(num_prompts: int = 2) -> TextFeatures:
-    generator = torch.Generator().manual_seed(3)
-    config = TINY.transformer
-    return TextFeatures(
-        torch.randn(num_prompts, config.num_text_tokens, config.text_dim, generator=generator),
-        torch.randn(num_prompts, config.pooled_dim, generator=generator),
-    )
+    return random_features(torch.Generator().manual_seed(3), num_prompts)
 
 
 def roll(config: SamplerConfig = CONFIG, iteration: int = 0, seed: int = 0) -> Rollout:
