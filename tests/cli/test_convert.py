@@ -8,6 +8,7 @@ import pytest
 import torch
 from published_files import (
     BIGVGAN_16K,
+    FLOW,
     VAE_16K,
     official_bigvgan_names,
     official_vae_names,
@@ -20,7 +21,7 @@ from resonate_audio.cli.convert import convert
 from resonate_audio.cli.main import run
 from resonate_audio.core.errors import ConfigError, InputError, OutputError
 from resonate_audio.model.bigvgan import BigVGAN, BigVGANConfig
-from resonate_audio.model.flow_transformer import FlowTransformer, FlowTransformerConfig
+from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.model.folder import Networks, read_networks, write_networks
 from resonate_audio.model.official.bigvgan import our_bigvgan_name
 from resonate_audio.model.official.flow import to_official
@@ -34,16 +35,7 @@ from resonate_audio.pipeline.path import Resonate
 CONFIG = ModelConfig(
     name="tiny",
     text_encoder=TextEncoderConfig(kind="minilm", repo_id="nobody/tiny", num_tokens=5, dim=16),
-    transformer=FlowTransformerConfig(
-        latent_channels=4,
-        hidden=32,
-        num_heads=2,
-        num_joint_blocks=1,
-        num_single_blocks=1,
-        text_dim=16,
-        pooled_dim=16,
-        num_text_tokens=5,
-    ),
+    transformer=FLOW.model_copy(update={"num_text_tokens": 5}),
     vae=VAE_16K,
     vocoder=BIGVGAN_16K,
     mel=MEL_16K,

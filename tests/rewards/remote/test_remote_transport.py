@@ -26,15 +26,16 @@ def test_places_are_given_in_turn_and_given_back() -> None:
     assert order == [0, 0, 1, 1, 2, 2]
 
 
+async def hold(places: Places) -> None:
+    async with places.one():
+        await asyncio.sleep(60)
+
+
 def test_who_is_cancelled_while_waiting_keeps_no_place() -> None:
     places = Places(1)
 
-    async def hold() -> None:
-        async with places.one():
-            await asyncio.sleep(60)
-
     async def main() -> None:
-        tasks = [asyncio.create_task(hold()) for _ in range(3)]
+        tasks = [asyncio.create_task(hold(places)) for _ in range(3)]
         await asyncio.sleep(0.01)
         for task in tasks:
             task.cancel()
@@ -48,13 +49,9 @@ def test_who_is_cancelled_while_waiting_keeps_no_place() -> None:
 def test_who_is_cancelled_as_its_turn_comes_gives_the_place_back() -> None:
     places = Places(1)
 
-    async def hold() -> None:
-        async with places.one():
-            await asyncio.sleep(60)
-
     async def main() -> None:
         async with places.one():
-            task = asyncio.create_task(hold())
+            task = asyncio.create_task(hold(places))
             await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
