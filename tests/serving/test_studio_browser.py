@@ -234,6 +234,31 @@ def test_a_grid_has_a_sound_in_every_cell(page: Any, address: str) -> None:
     page.locator(".cell .play").nth(7).wait_for(timeout=60_000)
 
 
+def test_a_grid_that_is_cancelled_says_what_it_keeps(page: Any, address: str) -> None:
+    page.goto(f"{address}#/grid")
+    page.get_by_label("Prompts").fill("rain\nwind")
+    page.get_by_label("Seeds").fill("3")
+    page.get_by_label("Steps").fill("25")
+    page.get_by_role("button", name="Fill the grid").click()
+    page.get_by_text("row 2 of 2").wait_for(timeout=60_000)
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_text("Cancelled. The sound that was done is kept.").wait_for()
+    assert page.locator(".cell .play").count() == 1
+
+
+def test_settings_without_a_field_are_taken_back_too(page: Any, address: str) -> None:
+    page.goto(address)
+    wanted = {"input": "an owl", "model": "tiny", "audio_length": 1, "num_inference_steps": 2}
+    page.evaluate(MAKE, wanted | {"solver": "midpoint", "fade_s": 0.125})
+    page.goto(f"{address}#/library")
+    page.get_by_role("button", name="Use these settings").first.click()
+    page.get_by_text("Also: solver midpoint · fade s 0.125").wait_for()
+    page.get_by_role("button", name="Generate").click()
+    page.locator("article").get_by_text("solver midpoint · fade s 0.125").wait_for(timeout=60_000)
+    page.get_by_role("button", name="Leave these out").click()
+    assert page.get_by_text("Also: solver").count() == 0
+
+
 def test_the_library_finds_a_sound_and_takes_its_settings_back(page: Any, address: str) -> None:
     page.goto(address)
     page.get_by_label("What to hear").fill("a very rare owl")

@@ -108,7 +108,8 @@ export function prependCards(place, cards, most = 40) {
 /** Take a sound's settings to the first screen. */
 export function reuse(sound) {
   const { prompt, negative, model, length: duration, steps, guidance, seed } = sound;
-  keepSettings({ ...loadSettings(), prompt, negative, model, duration, steps, guidance, seed, loop: sound.made === "loop", locked: true });
+  const also = { ...sound.further, ...sound.finish };
+  keepSettings({ ...loadSettings(), prompt, negative, model, duration, steps, guidance, seed, also, loop: sound.made === "loop", locked: true });
   if (location.hash === "#/generate") dispatchEvent(new HashChangeEvent("hashchange"));
   else location.hash = "#/generate";
 }

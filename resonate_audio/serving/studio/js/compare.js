@@ -78,7 +78,7 @@ async function makeBoth(common, sides, models) {
       sounds.push(...(await makeSounds(wanted[sounds.length], told, signal)));
     }
     return sounds;
-  });
+  }, () => sounds.length);
 }
 
 function showBlind(place, made, form) {

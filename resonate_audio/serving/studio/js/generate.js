@@ -3,7 +3,7 @@
 import { listModels, makeSounds } from "./api.js";
 import { describeSound, prependCards, reuse, soundCard } from "./card.js";
 import { el, empty, field, heading, redraw } from "./dom.js";
-import { adapterFields, durationField, keepSettings, knownModel, loadSettings, modelField, modelOf, number, randomSeed, solverFields, toRequest } from "./settings.js";
+import { adapterFields, alsoLine, durationField, keepSettings, knownModel, loadSettings, modelField, modelOf, number, randomSeed, solverFields, toRequest } from "./settings.js";
 import { underBar } from "./work.js";
 
 const EXAMPLES = ["a rooster crows, then rain falls", "a church bell rings once", "thunder rolls far away"];
@@ -67,6 +67,7 @@ function controls(settings, models, draw) {
       { class: "pair" },
       ...solverFields(settings, set, model),
     ),
+    ...alsoLine(settings, () => (set("also")({}), draw())),
     seedField(settings, set),
     el(
       "div",
@@ -80,9 +81,9 @@ function controls(settings, models, draw) {
   ];
 }
 
-/** Another model has its own steps and guidance; one with guidance inside takes no negative prompt. */
+/** Another model has its own steps, guidance and solver; one with guidance inside takes no negative prompt. */
 function openAll(settings) {
-  Object.assign(settings, { steps: null, guidance: null, negative: "" });
+  Object.assign(settings, { steps: null, guidance: null, negative: "", also: {} });
 }
 
 function seedField(settings, set) {

@@ -85,7 +85,7 @@ async function fill({ prompts, seeds, models }, state, place, players) {
       }
       open.shift();
     }
-  });
+  }, () => ids.length);
   cells.forEach((cell) => (cell.textContent = "not made"));
   if (ids.length) place.append(packButton(ids));
 }

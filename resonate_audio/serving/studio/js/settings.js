@@ -4,7 +4,7 @@ import { key } from "./api.js";
 import { el, field, select } from "./dom.js";
 
 const KEPT = "resonate-settings";
-export const DEFAULTS = { prompt: "", negative: "", model: "", duration: null, steps: null, guidance: null, seed: 0, locked: false, takes: 1, loop: false };
+export const DEFAULTS = { prompt: "", negative: "", model: "", duration: null, steps: null, guidance: null, seed: 0, locked: false, takes: 1, loop: false, also: {} };
 
 export const randomSeed = () => Math.floor(Math.random() * 2 ** 31);
 
@@ -18,6 +18,14 @@ export function loadSettings() {
 }
 
 export const keepSettings = (settings) => localStorage.setItem(KEPT, JSON.stringify(settings));
+
+/** Settings that came with a sound and have no field: told, and counted until they are left out. */
+export function alsoLine(settings, leaveOut) {
+  const also = Object.entries(settings.also);
+  if (!also.length) return [];
+  const told = also.map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`).join(" · ");
+  return [el("p", { class: "facts-line" }, `Also: ${told} `, el("button", { type: "button", class: "copy", onclick: leaveOut }, "Leave these out"))];
+}
 
 /** Fields for steps and guidance; left empty, each model takes its own. */
 export function solverFields(settings, set, model = null) {
@@ -36,6 +44,7 @@ export function toRequest(settings, seeds) {
     num_inference_steps: settings.steps,
     guidance_scale: settings.guidance,
     ...(settings.loop ? { loop: true } : {}),
+    ...settings.also,
     seeds,
   };
 }

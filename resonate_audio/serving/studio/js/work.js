@@ -7,19 +7,22 @@ const dock = el("section", { class: "dock", "aria-label": "Work in progress" });
 document.body.append(dock);
 new ResizeObserver(() => document.body.style.setProperty("--dock", `${dock.offsetHeight}px`)).observe(dock);
 
-/** Run `work(onStep, signal)` under a bar; gives what it gives, or null if it was stopped or failed for good. */
-export async function underBar(label, work) {
+/**
+ * Run `work(onStep, signal)` under a bar; gives what it gives, or null if it was stopped or failed for good.
+ * `kept()` is how many sounds are done and stay if it is stopped.
+ */
+export async function underBar(label, work, kept = () => 0) {
   const row = el("div", { class: "panel work-row" });
   dock.append(row);
   for (;;) {
-    const outcome = await attempt(row, label, work);
+    const outcome = await attempt(row, label, work, kept);
     if (outcome !== AGAIN) return outcome;
   }
 }
 
 const AGAIN = Symbol("again");
 
-async function attempt(row, label, work) {
+async function attempt(row, label, work, kept) {
   const control = new AbortController();
   const bar = el("progress", { max: 1, value: 0, "aria-label": label });
   const text = el("span", { class: "clock" }, "waiting for its turn");
@@ -37,7 +40,9 @@ async function attempt(row, label, work) {
     return made;
   } catch (error) {
     if (error.name !== "AbortError") return failed(row, label, error);
-    tell(row, "Cancelled. Nothing was kept.", false);
+    const done = kept();
+    const words = done === 1 ? "The sound that was done is kept." : `The ${done} sounds that were done are kept.`;
+    tell(row, `Cancelled. ${done ? words : "Nothing was kept."}`, false);
     announce("Cancelled");
     setTimeout(() => row.remove(), 6000);
     return null;
