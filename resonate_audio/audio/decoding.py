@@ -28,6 +28,8 @@ MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 384_000
 MAX_FILE_BYTES = 1 << 31
 LARGEST_SAMPLE = 1e10
 """Of full scale; squares and sums of larger ones overflow."""
+COUNTED = ("FLAC", "MP3")
+"""Formats whose number of samples stands in the file; of others it is told from its size."""
 BLOCK_SAMPLES = 1 << 16
 CUT_S, CUT_MP3_S = 0.01, 0.1
 """Less than this may be missing: some writers count their last bytes or frames wrongly."""
@@ -114,8 +116,10 @@ def decode_sound(
     samples = _joined(blocks, num_samples)
     if not num_samples:
         raise AudioError(f"{source}: holds no sample")
-    share = num_samples / announced if format == "FLAC" and 0 < announced <= MAX_SAMPLES else 1.0
-    _check_whole(file, num_samples / rate_hz, min(share, share_there(file)), format, source)
+    share = share_there(file)
+    if format in COUNTED and 0 < announced <= MAX_SAMPLES:  # of an MP3 both have to tell
+        share = max(share if format != "FLAC" else 0.0, num_samples / announced)
+    _check_whole(file, num_samples / rate_hz, share, format, source)
     if finite:
         check_finite(samples, source)
     return Decoded(samples, rate_hz, num_channels, read_wav_comment(file) or comment)
@@ -209,7 +213,7 @@ def _check_whole(
 ) -> None:
     """Refuse a sound that ends before the end that it announces."""
     whole_s = held_s / max(share, 1e-9)
-    if whole_s - held_s > (CUT_MP3_S if format in ("MP3", "MPEG") else CUT_S):
+    if whole_s - held_s > (CUT_MP3_S if format == "MP3" else CUT_S):
         raise AudioError(
             f"{source}: cut off, {held_s:.2f} of {whole_s:.2f} s are there; expected the whole file"
         )

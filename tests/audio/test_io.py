@@ -354,6 +354,13 @@ def test_an_aiff_that_is_cut_off_is_refused() -> None:
         decode_audio(buffer.getvalue()[:32_000], "x")
 
 
+def test_an_mp3_that_counts_too_many_bytes_is_whole() -> None:
+    data = bytearray(encode_audio(Audio(np.zeros(64_000, np.float32), 16_000), FORMATS[".mp3"]))
+    place = data.index(b"Xing") + 12  # some writers count their tags, too
+    data[place : place + 4] = (2 * len(data)).to_bytes(4)
+    assert decode_audio(bytes(data), "x").duration_s == pytest.approx(4.0, abs=0.1)
+
+
 def test_an_mp3_with_a_tag_behind_it_is_whole() -> None:
     data = encode_audio(Audio(np.zeros(32_000, np.float32), 16_000), FORMATS[".mp3"])
     assert decode_audio(data + b"TAG" + bytes(125), "x").duration_s == pytest.approx(2.0, abs=0.1)
