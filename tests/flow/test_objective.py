@@ -1,5 +1,6 @@
 import pytest
 import torch
+from drawn import draw
 
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.flow.objective import (
@@ -9,10 +10,6 @@ from resonate_audio.flow.objective import (
     row_errors,
     valid_frames,
 )
-
-
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_the_true_velocity_has_no_loss() -> None:

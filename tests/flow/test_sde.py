@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from drawn import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from resonate_audio.core.errors import ConfigError, InputError
 from resonate_audio.flow.ode import integrate
@@ -21,10 +21,6 @@ MEAN, SPREAD = 0.5, 0.3
 levels_in_order = st.tuples(st.floats(0.001, 0.998), st.floats(0.0, 0.999)).map(
     lambda pair: (pair[0] + (1 - pair[0]) * 0.5, pair[0] * pair[1])
 )
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def final_spread(kind: SamplerKind, eta: float, num_steps: int) -> float:

@@ -1,10 +1,7 @@
 import torch
+from drawn import draw
 
 from resonate_audio.model.attention import HeadProjection, HeadVectors, attend
-
-
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_channels_of_the_projection_lie_head_then_dim_then_qkv() -> None:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from drawn import draw
 
 from resonate_audio.model.blocks import (
     FrameConv,
@@ -13,10 +14,6 @@ from resonate_audio.model.blocks import (
 from resonate_audio.model.embeddings import rotary_angles
 
 CPU = torch.device("cpu")
-
-
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import math
 
 import torch
+from drawn import draw
 
 from resonate_audio.model.embeddings import (
     TimestepEmbedding,
@@ -10,10 +11,6 @@ from resonate_audio.model.embeddings import (
 )
 
 CPU = torch.device("cpu")
-
-
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_cosines_come_before_sines() -> None:

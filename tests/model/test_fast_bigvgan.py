@@ -1,18 +1,14 @@
 import pytest
 import torch
+from drawn import draw
 from test_bigvgan import SMALL
 from test_fast_flow import run_unchecked
-from torch import Tensor
 
 from resonate_audio.model import fast_bigvgan
 from resonate_audio.model.antialiased_snake import AntialiasedSnake
 from resonate_audio.model.bigvgan import BigVGAN
 from resonate_audio.model.fast_bigvgan import Activation, FastBigVGAN, SnakeWeights, snake
 from resonate_audio.model.fast_flow import can_compile
-
-
-def draw(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
 def small(version: int) -> BigVGAN:

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from drawn import draw
 
 from resonate_audio.core.errors import InputError
 from resonate_audio.core.types import TextFeatures
@@ -23,10 +24,6 @@ CONFIG = FlowTransformerConfig(
     num_text_tokens=6,
     max_frames=40,
 )
-
-
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture

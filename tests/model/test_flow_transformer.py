@@ -1,5 +1,6 @@
 import pytest
 import torch
+from drawn import draw
 from pydantic import ValidationError
 
 from resonate_audio.core.errors import InputError
@@ -21,10 +22,6 @@ CONFIG = FlowTransformerConfig(
     num_text_tokens=6,
     max_frames=12,
 )
-
-
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def random_model(seed: int = 0) -> FlowTransformer:

@@ -1,11 +1,8 @@
 import pytest
 import torch
+from drawn import draw
 
 from resonate_audio.model.winograd import transform_weight, winograd_conv
-
-
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def direct(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

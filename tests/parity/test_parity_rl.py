@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from drawn import draw
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -29,10 +30,6 @@ def write(path: Path, tensors: dict[str, Tensor], config: object) -> Path:
     contiguous = {name: value.contiguous() for name, value in tensors.items()}
     save_file(contiguous, path, metadata={"config": json.dumps(config)})
     return path
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("name", NAMES)

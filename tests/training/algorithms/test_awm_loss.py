@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from drawn import draw_double
 from torch.autograd import gradcheck
 
 from resonate_audio.core.config import parse_config
@@ -13,12 +13,7 @@ from resonate_audio.training.reinforce.divergence import row_mean_square
 ADVANTAGE = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
-OLD, TARGET = draw(3, 4, 2), draw(3, 4, 2, seed=1)
+OLD, TARGET = draw_double(3, 4, 2), draw_double(3, 4, 2, seed=1)
 
 
 def test_at_ratio_one_the_gradient_is_the_advantage_times_that_of_flow_matching() -> None:
@@ -47,7 +42,7 @@ def test_rows_beyond_the_range_have_no_gradient() -> None:
 
 
 def test_gradients_agree_with_finite_differences() -> None:
-    start = (OLD + 0.1 * draw(3, 4, 2, seed=2)).requires_grad_()
+    start = (OLD + 0.1 * draw_double(3, 4, 2, seed=2)).requires_grad_()
     assert gradcheck(lambda v: awm_loss(v, OLD, TARGET, ADVANTAGE, 0.9).rows, start)
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from drawn import draw_double
 from torch.autograd import gradcheck
 
 from resonate_audio.core.config import parse_config
@@ -16,14 +16,9 @@ JACOBIAN = torch.tensor([0.05, 0.1, 0.2, 0.3], dtype=torch.float64)
 ADVANTAGE = torch.tensor([1.0, -2.0, 0.5, -0.5], dtype=torch.float64)
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
-OLD = draw(4, 6, 3)
-MEAN = OLD + 0.05 * draw(4, 6, 3, seed=1)
-STATE = OLD + STD[:, None, None] * draw(4, 6, 3, seed=2)
+OLD = draw_double(4, 6, 3)
+MEAN = OLD + 0.05 * draw_double(4, 6, 3, seed=1)
+STATE = OLD + STD[:, None, None] * draw_double(4, 6, 3, seed=2)
 
 
 def test_the_centred_ratio_is_the_log_ratio_with_its_bias_taken_off() -> None:
@@ -36,7 +31,7 @@ def test_the_centred_ratio_is_the_log_ratio_with_its_bias_taken_off() -> None:
 def test_the_centred_ratio_averages_to_zero_where_the_plain_one_does_not() -> None:
     std = torch.full((4000,), 0.3, dtype=torch.float64)
     old = torch.zeros(4000, 4, 2, dtype=torch.float64)
-    mean, state = old + 0.3, old + 0.3 * draw(4000, 4, 2)
+    mean, state = old + 0.3, old + 0.3 * draw_double(4000, 4, 2)
     plain = gaussian_log_prob(state, mean, std) - gaussian_log_prob(state, old, std)
     assert plain.mean().item() == pytest.approx(-0.5, abs=0.02)
     assert centred_log_ratio(mean, old, state, std).mean().item() == pytest.approx(0, abs=0.005)
@@ -44,9 +39,9 @@ def test_the_centred_ratio_averages_to_zero_where_the_plain_one_does_not() -> No
 
 def test_the_gradient_has_one_size_at_every_step() -> None:
     schedule, index = make_schedule("ou", 0.7, 10), torch.tensor([0, 3, 8])
-    noise = draw(1, 5, 2).float().expand(3, 5, 2)
-    velocity = draw(3, 5, 2).float().requires_grad_()
-    old = sde_step(draw(3, 5, 2, seed=3).float(), velocity, index, schedule, noise=noise)
+    noise = draw_double(1, 5, 2).float().expand(3, 5, 2)
+    velocity = draw_double(3, 5, 2).float().requires_grad_()
+    old = sde_step(draw_double(3, 5, 2, seed=3).float(), velocity, index, schedule, noise=noise)
     loss = guard_loss(
         old.mean, old.mean.detach(), old.next_state, old.std, schedule.jacobian[index],
         torch.ones(3), 1e-4,

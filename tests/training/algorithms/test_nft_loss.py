@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from drawn import draw_double
 from torch import Tensor
 
 from resonate_audio.core.config import parse_config
@@ -12,12 +13,7 @@ T = torch.tensor([0.25, 0.5, 1.0], dtype=torch.float64)
 HALF = torch.full((3,), 0.5, dtype=torch.float64)
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
-OLD, TARGET = draw(3, 4, 2), draw(3, 4, 2, seed=1)
+OLD, TARGET = draw_double(3, 4, 2), draw_double(3, 4, 2, seed=1)
 
 
 def gradient_of(velocity: Tensor, goodness: Tensor, mix: float) -> Tensor:
@@ -44,7 +40,7 @@ def test_at_the_old_policy_good_takes_pull_as_much_as_bad_ones_push() -> None:
 
 
 def test_the_gradient_is_that_of_two_weighted_regressions() -> None:
-    velocity, r, mix = draw(3, 4, 2, seed=2), torch.tensor([0.9, 0.4, 0.1]).double(), 0.7
+    velocity, r, mix = draw_double(3, 4, 2, seed=2), torch.tensor([0.9, 0.4, 0.1]).double(), 0.7
     good = (1 - mix) * OLD + mix * velocity - TARGET
     bad = (1 + mix) * OLD - mix * velocity - TARGET
     size = [(T[:, None, None] * e).abs().mean(dim=(1, 2)) for e in (good, bad)]

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch import Tensor
+from drawn import draw_double
 from torch.distributions import Normal, kl_divergence
 
 from resonate_audio.training.reinforce.divergence import (
@@ -12,21 +12,20 @@ from resonate_audio.training.reinforce.divergence import (
 from resonate_audio.training.reinforce.replay import pull_from
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
 def test_the_divergence_is_that_of_two_normals_per_dimension() -> None:
-    mean, other, std = draw(3, 5, 2), draw(3, 5, 2, seed=1), torch.tensor([0.1, 0.5, 2.0]).double()
+    mean, other, std = (
+        draw_double(3, 5, 2),
+        draw_double(3, 5, 2, seed=1),
+        torch.tensor([0.1, 0.5, 2.0]).double(),
+    )
     scale = std[:, None, None].expand_as(mean)
     expected = kl_divergence(Normal(mean, scale), Normal(other, scale)).mean(dim=(1, 2))
     torch.testing.assert_close(gaussian_kl(mean, other, std), expected)
 
 
 def test_a_step_without_noise_diverges_by_nothing_and_has_no_gradient() -> None:
-    mean = draw(1, 3, 2).requires_grad_()
-    divergence = gaussian_kl(mean, draw(1, 3, 2, seed=1), torch.zeros(1).double())
+    mean = draw_double(1, 3, 2).requires_grad_()
+    divergence = gaussian_kl(mean, draw_double(1, 3, 2, seed=1), torch.zeros(1).double())
     divergence.sum().backward()
     assert divergence.item() == 0
     assert mean.grad is not None
@@ -34,21 +33,23 @@ def test_a_step_without_noise_diverges_by_nothing_and_has_no_gradient() -> None:
 
 
 def test_gradients_agree_with_finite_differences() -> None:
-    other, std = draw(2, 3, 2, seed=1), torch.tensor([0.3, 1.5]).double()
-    start = draw(2, 3, 2).requires_grad_()
+    other, std = draw_double(2, 3, 2, seed=1), torch.tensor([0.3, 1.5]).double()
+    start = draw_double(2, 3, 2).requires_grad_()
     assert torch.autograd.gradcheck(lambda mean: gaussian_kl(mean, other, std), start)
     assert torch.autograd.gradcheck(lambda v: velocity_distance(v, other), start)
 
 
 def test_a_velocity_off_by_two_is_four_away() -> None:
-    v = draw(2, 3, 4)
+    v = draw_double(2, 3, 4)
     torch.testing.assert_close(velocity_distance(v, v + 2), torch.full((2,), 4.0).double())
 
 
 def test_a_velocity_of_twice_the_size_is_two_times_another() -> None:
-    v = draw(2, 3, 4)
+    v = draw_double(2, 3, 4)
     torch.testing.assert_close(norm_ratio(2 * v, v), torch.full((2,), 2.0).double())
-    assert torch.autograd.gradcheck(lambda x: norm_ratio(x, v), draw(2, 3, 4).requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda x: norm_ratio(x, v), draw_double(2, 3, 4).requires_grad_()
+    )
 
 
 def test_a_network_that_begins_with_zeros_is_as_large_as_itself() -> None:
@@ -60,7 +61,7 @@ def test_a_network_that_begins_with_zeros_is_as_large_as_itself() -> None:
 
 def test_the_hinge_pulls_on_what_is_larger_than_the_reference_alone() -> None:
     """Its gradient is λ·v / (‖v‖·‖v_ref‖) a row, as that of the norm is v / ‖v‖."""
-    reference = draw(2, 3, 4, seed=1)
+    reference = draw_double(2, 3, 4, seed=1)
     factors = torch.tensor([0.9, 1.5]).double()
     v = (factors[:, None, None] * reference.roll(1, dims=1)).requires_grad_()
     pull = pull_from(v, reference, 0.0, norm_guard=0.2)
