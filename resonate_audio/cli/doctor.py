@@ -18,6 +18,7 @@ import typer
 
 from resonate_audio.cli.console import print_table, say
 from resonate_audio.core.errors import ResonateError
+from resonate_audio.core.files import existing_parent
 from resonate_audio.core.proxies import through_proxy
 
 PACKAGES = (
@@ -139,7 +140,7 @@ def check_disk() -> Finding:
         place = hub_constants().HF_HUB_CACHE
     except ResonateError as error:
         return Finding("disk", "note", str(error))
-    here, cache = Path.cwd(), _existing(Path(place))
+    here, cache = Path.cwd(), existing_parent(Path(place))
     free_here, free_cache = shutil.disk_usage(here).free, shutil.disk_usage(cache).free
     detail = f"{_size(free_here)} free here, {_size(free_cache)} for models in {place}"
     if free_cache < LOW_DISK_BYTES:
@@ -186,13 +187,6 @@ def check_known_answer(device: str | None) -> Finding:
         f"loaded in {loaded_s - started_s:.1f} s, answered in {time.monotonic() - loaded_s:.1f} s"
     )
     return Finding("self-test", "ok" if error <= answer.tolerance else "FAIL", detail)
-
-
-def _existing(path: Path) -> Path:
-    """The nearest parent that exists: a cache that was never used has no folder yet."""
-    while not path.exists():
-        path = path.parent
-    return path
 
 
 def _size(num_bytes: int) -> str:

@@ -267,6 +267,13 @@ def file_inside(folder: Path, name: str) -> Path | None:
     return path if is_inside else None
 
 
+def existing_parent(path: Path) -> Path:
+    """A path, or the nearest of its parents that exists: a cache never used has no folder yet."""
+    while not path.exists():
+        path = path.parent
+    return path
+
+
 def output_error(path: Path, error: OSError | ValueError) -> OutputError:
     """Say in one line why ``path`` could not be written."""
     if isinstance(error, ValueError):  # a NUL or half a character in the name

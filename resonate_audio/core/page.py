@@ -68,6 +68,11 @@ def render_table(columns: list[str], rows: list[list[str]], caption: str) -> str
     )
 
 
+def anchor(title: str) -> str:
+    """What links call the section of a title."""
+    return title.lower().replace(" ", "-")
+
+
 def data_url(kind: str, data: bytes) -> str:
     """Bytes as an address that holds them."""
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

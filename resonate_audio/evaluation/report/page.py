@@ -15,6 +15,7 @@ from pydantic import Field
 from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.files import atomic_path
 from resonate_audio.core.page import (
+    anchor,
     format_number,
     play_button,
     read_asset,
@@ -132,7 +133,7 @@ def render_report(
     warnings = "".join(
         f'<p class="warning" role="note">{html.escape(text)}</p>' for text in report.warnings
     )
-    links = "".join(f'<a href="#{_anchor(title)}">{html.escape(title)}</a>' for title, _ in shown)
+    links = "".join(f'<a href="#{anchor(title)}">{html.escape(title)}</a>' for title, _ in shown)
     inside = f'{_facts(report)}{warnings}<nav aria-label="Sections">{links}</nav>{body}'
     style = (files("resonate_audio.evaluation.report") / "report.css").read_text(encoding="utf-8")
     return render_page(
@@ -176,12 +177,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}".replace(",", "\u202f") + "s" * (number != 1)
 
 
-def _anchor(title: str) -> str:
-    return title.lower().replace(" ", "-")
-
-
 def _section(title: str, inside: str) -> str:
-    return f'<section><h2 id="{_anchor(title)}">{html.escape(title)}</h2>{inside}</section>'
+    return f'<section><h2 id="{anchor(title)}">{html.escape(title)}</h2>{inside}</section>'
 
 
 def _facts(report: Report) -> str:

@@ -19,6 +19,7 @@ from resonate_audio.core.errors import (
     ModelNotFoundError,
     OutputError,
 )
+from resonate_audio.core.files import existing_parent
 from resonate_audio.model.folder import is_model_folder, writing_model
 from resonate_audio.model.hub_client import (
     FileState,
@@ -227,10 +228,10 @@ def check_room(model: PublishedModel, pieces: Sequence[Piece], folder: Path) -> 
     cache = Path(hub_constants().HF_HUB_CACHE)
     by_disk: dict[int, tuple[Path, int]] = {}
     for place, num_bytes in ((cache, missing), (folder.parent, _ready_bytes(model, pieces))):
-        disk = _existing(place).stat().st_dev
+        disk = existing_parent(place).stat().st_dev
         by_disk[disk] = (place, num_bytes + by_disk.get(disk, (place, 0))[1])
     for place, num_bytes in by_disk.values():
-        free = shutil.disk_usage(_existing(place)).free
+        free = shutil.disk_usage(existing_parent(place)).free
         if num_bytes > free:
             raise DiskFullError(
                 f"model {model.name}: needs {size(num_bytes)} in {place}, where {size(free)} are "
@@ -335,9 +336,3 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path

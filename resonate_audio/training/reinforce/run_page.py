@@ -13,6 +13,7 @@ from urllib.parse import quote
 from resonate_audio.core.charts import Chart, Line, Points, render_chart
 from resonate_audio.core.files import atomic_path
 from resonate_audio.core.page import (
+    anchor,
     format_number,
     play_button,
     read_asset,
@@ -164,20 +165,16 @@ def _lines(count: int) -> str:
 
 def _section(title: str, charts: Iterable[str]) -> str:
     inside = "".join(charts)
-    body = f'<h2 id="{_anchor(title)}">{title}</h2><div class="charts">{inside}</div>'
+    body = f'<h2 id="{anchor(title)}">{title}</h2><div class="charts">{inside}</div>'
     return f"<section>{body}</section>" * bool(inside)
-
-
-def _anchor(title: str) -> str:
-    return title.lower().replace(" ", "-")
 
 
 def _links(inside: str) -> str:
     """Jumps to the sections that ``inside`` has."""
     links = [
-        f'<a href="#{_anchor(title)}">{title}</a>'
+        f'<a href="#{anchor(title)}">{title}</a>'
         for title in SECTIONS
-        if f'id="{_anchor(title)}"' in inside
+        if f'id="{anchor(title)}"' in inside
     ]
     return f'<nav aria-label="Sections">{"".join(links)}</nav>' if links else ""
 
@@ -319,7 +316,7 @@ def _tables(log: RunLog) -> str:
         text = html.escape(log.recipe_text)
         folds.append(("Recipe", f'<pre tabindex="0" aria-label="Resolved recipe">{text}</pre>'))
     return "".join(
-        f'<details id="{_anchor(title)}"><summary>{title}</summary>{inside}</details>'
+        f'<details id="{anchor(title)}"><summary>{title}</summary>{inside}</details>'
         for title, inside in folds
     )
 
