@@ -337,13 +337,3 @@ def make_sound(client: httpx2.Client) -> tuple[str, str]:
         time.sleep(0.1)
     assert job["status"] == "succeeded", job
     return id, job["sounds"][0]["id"]
-
-
-def error_of(answer: httpx2.Response) -> dict[str, Any]:
-    """The inside of the envelope, after its form was checked."""
-    assert answer.headers["content-type"].startswith("application/json"), answer.text[:300]
-    body = answer.json()
-    assert set(body) == {"error"}, body
-    assert set(body["error"]) == {"message", "type", "param", "code"}, body
-    found: dict[str, Any] = body["error"]
-    return found

@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from served import ROUTES, Route, World, error_of, make_sound, routes, serving, wav
+from running import error_of
+from served import ROUTES, Route, World, make_sound, routes, serving, wav
 
 from resonate_audio.audio.io import decode_audio
 from resonate_audio.serving.errors import ApiError

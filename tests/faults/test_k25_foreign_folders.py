@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import SERVERS, Served, error_of, make_listening, make_run, serving
+from running import error_of
+from served import SERVERS, Served, make_listening, make_run, serving
 
 from resonate_audio.audio.io import write_audio
 from resonate_audio.cli.main import run as resonate

@@ -106,7 +106,8 @@ class Running:
 
 
 def error_of(answer: httpx2.Response) -> dict[str, Any]:
-    """The envelope's inside, after its form was checked."""
+    """The inside of the envelope, after its form was checked."""
+    assert answer.headers["content-type"].startswith("application/json"), answer.text[:300]
     body = answer.json()
     assert set(body) == {"error"}, body
     assert set(body["error"]) == {"message", "type", "param", "code"}, body
