@@ -7,8 +7,6 @@ u(z_t, t, r) = 1/(t − r) · ∫_r^t v(z_s, s) ds, so z_r = z_t − (t − r)·
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -174,42 +172,6 @@ def adaptive_rows(
 # --- training from a teacher: its own guided way ------------------------------------------------
 
 
-class Stretch(NamedTuple):
-    """Of a flow, from one noise level down to another."""
-
-    z: Float[Tensor, "row frame channel"]
-    """State at t."""
-    t: Float[Tensor, " row"]
-    r: Float[Tensor, " row"]
-    mean: Float[Tensor, "row frame channel"]
-    """The mean velocity in between: (z_t - z_r)/(t - r)."""
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """States of a flow at noise levels that fall, each row with levels of its own."""
-
-    states: Float[Tensor, "time row frame channel"]
-    times: Float[Tensor, "time row"]
-    velocities: Float[Tensor, "step row frame channel"]
-    """At every state but the last."""
-
-    def between(self, first: Int[Tensor, " row"], last: Int[Tensor, " row"]) -> Stretch:
-        """A stretch of each row.
-
-        Args:
-            first: number of the state it starts from, none of them the last.
-            last: number of the state it leads to, at least ``first``; the same one gives the
-                velocity there.
-        """
-        rows = torch.arange(len(first), device=first.device)
-        z, t, r = self.states[first, rows], self.times[first, rows], self.times[last, rows]
-        length = (t - r)[:, None, None]
-        mean = (z - self.states[last, rows]) / torch.where(length > 0, length, 1.0)
-        is_point = (last == first)[:, None, None]
-        return Stretch(z, t, r, torch.where(is_point, self.velocities[first, rows], mean))
-
-
 @torch.no_grad()
 def follow(
     velocity: Velocity,
@@ -217,7 +179,7 @@ def follow(
     t: Float[Tensor, " row"],
     r: Float[Tensor, " row"],
     num_steps: int,
-) -> Trajectory:
+) -> Float[Tensor, "row frame channel"]:
     """Solve each row from its own t down to its own r in equal steps, of order 2.
 
     z − h·(3·v_n − v_{n−1})/2 with one evaluation a step; the first is Euler's
@@ -226,11 +188,9 @@ def follow(
     shares = torch.linspace(0, 1, num_steps + 1, device=t.device)[:, None]
     times = t + shares * (r - t)
     length = ((t - r) / num_steps)[:, None, None]
-    states: list[Tensor] = [z]
-    velocities: list[Tensor] = []
+    before: Tensor | None = None
     for step in range(num_steps):
-        slope = velocity(states[-1], times[step]).to(z)
-        before = velocities[-1] if velocities else slope
-        velocities.append(slope)
-        states.append(states[-1] - length * (1.5 * slope - 0.5 * before))
-    return Trajectory(torch.stack(states), times, torch.stack(velocities))
+        slope = velocity(z, times[step]).to(z)
+        z = z - length * (slope if before is None else 1.5 * slope - 0.5 * before)
+        before = slope
+    return z

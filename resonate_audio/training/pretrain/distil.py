@@ -1,8 +1,8 @@
-"""Steps and guidance, distilled: a student does in one stretch what a guided flow does in many."""
+"""Guidance and steps, distilled: one evaluation of a student for many of a guided flow."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,9 +13,9 @@ from resonate_audio.core.config import FrozenConfig
 from resonate_audio.core.errors import TrainingError
 from resonate_audio.core.types import TextFeatures
 from resonate_audio.flow.guidance import guided
-from resonate_audio.flow.mean_flow import Trajectory, follow, two_times
+from resonate_audio.flow.mean_flow import MeanVelocity, follow
 from resonate_audio.flow.objective import row_errors
-from resonate_audio.flow.path import noised
+from resonate_audio.flow.path import Velocity, noised
 from resonate_audio.model.checkpoint import fingerprint_weights
 from resonate_audio.model.flow_transformer import FlowTransformer
 from resonate_audio.training.loop.task import Draw, Losses
@@ -29,22 +29,35 @@ class GuidedConfig(FrozenConfig):
     kind: Literal["guided"] = "guided"
     guidance_scale: float = Field(4.5, ge=1)
     """Of the teacher; the student has it inside."""
-    teacher_steps: int = Field(12, ge=1)
-    """Steps of one trajectory, each two evaluations of the teacher (prompt and none)."""
-    stretches: int = Field(4, ge=1)
-    """Stretches of each trajectory that the student learns in one update."""
-    noise_share: float = Field(0.5, ge=0, le=1)
-    """Share of rows that go the whole way from noise to data; the others go part of it, from a
-    noised recording."""
-    own_share: float = Field(0.5, ge=0, le=1)
-    """Share of a whole way's stretches that are one of the student's own steps; the others begin
-    and end anywhere."""
+    teacher_steps: int = Field(4, ge=1)
+    """Steps of the teacher in one of the student's, each two evaluations (prompt and none)."""
+    point_share: float = Field(0.5, ge=0, le=1)
+    """Share of rows that learn the guided velocity at a noise level: one step of the teacher."""
+    long_share: float = Field(0.1, ge=0, le=1)
+    """Share of rows that learn several of the student's steps in one, from the student itself. The
+    others learn one of its steps."""
+    reached_share: float = Field(0.5, ge=0, le=1)
+    """Share of those others that begin where the student comes to, not at a noised recording."""
+
+
+class Stretch(NamedTuple):
+    """Of a flow, from one noise level down to another."""
+
+    z: Float[Tensor, "row frame channel"]
+    """State at t."""
+    t: Float[Tensor, " row"]
+    r: Float[Tensor, " row"]
+    mean: Float[Tensor, "row frame channel"]
+    """The mean velocity in between, (z_t - z_r)/(t - r); where r = t, the velocity."""
 
 
 class GuidedTask(MeanVelocityTask):
-    """Mean velocities between two noise levels of the teacher's own guided trajectory.
+    """Mean velocities of the teacher's guided flow, over nothing, one own step or several.
 
-    target = (z_t − z_r)/(t − r), z of the teacher's solution; where r = t, its guided velocity.
+    Guidance is most of what there is to learn, and one step of the teacher teaches it: so half of
+    the rows learn velocities at single noise levels [arXiv:2210.03142, sec. 3.1]. Over one of its
+    steps the student learns from some of the teacher's, over several from its own two halves of
+    them [arXiv:2410.12557, eq. 4].
     """
 
     def __init__(
@@ -60,7 +73,7 @@ class GuidedTask(MeanVelocityTask):
         Args:
             source: its model is what is trained, its listener hears it.
             condition_dropout: share of rows that are trained with the empty prompt.
-            config: how the teacher goes; its steps are a multiple of ``own_steps``.
+            config: how the teacher goes, and what share of rows learns what.
             teacher: a flow.
             own_steps: steps that the student will take from noise to data.
         """
@@ -70,45 +83,99 @@ class GuidedTask(MeanVelocityTask):
         self.teacher = teacher.eval().requires_grad_(False)
 
     def loss(self, phase: str, draw: Draw) -> tuple[Float[Tensor, ""], Losses]:
-        """Squared error over some stretches of each row's trajectory."""
+        """Squared error of the mean velocity of one stretch for each row."""
         batch = self.source.own_batch(draw)
         features = self.drop_some(batch, draw)
-        way = self.teach(batch, features, draw)
-        parts = [way.between(*pair) for pair in zip(*self.stretches(way, draw), strict=True)]
-        z, t, r, target = (torch.cat(found) for found in zip(*parts, strict=True))
-        conditions = self.model.condition(features).repeated(len(parts))
-        mask = None if batch.mask is None else batch.mask.repeat(len(parts), 1)
-        errors = row_errors(self.model(z, t, conditions, r), target, mask)
+        order, stretch = self.teach(batch, features, draw)
+        z, t, r, target = stretch
+        predicted = self.model(z, t, self.model.condition(features.rows(order)), r)
+        mask = None if batch.mask is None else batch.mask[order]
+        errors = row_errors(predicted, target, mask)
         return batch.share * (self.model.loss_weights(t) * errors).mean(), {}
 
     @torch.no_grad()
-    def teach(self, batch: FlowBatch, features: TextFeatures, draw: Draw) -> Trajectory:
-        """The teacher's guided way, of every row."""
-        rows, device = len(batch.data), batch.data.device
-        normals = torch.randn(2, rows, generator=draw.generator, device=device)
-        flow = self.source.config
-        chosen = self.uniform(draw, 2, rows)
-        t, r = two_times(normals, chosen[1], 0.0, flow.time_mean, flow.time_std)
-        is_whole = chosen[0] < self.config.noise_share
-        t, r = torch.where(is_whole, 1.0, t), torch.where(is_whole, 0.0, r)
-        teacher = self.teacher
-        empty = teacher.condition(teacher.empty_features(rows))
-        velocity = guided(teacher, teacher.condition(features), empty, self.config.guidance_scale)
-        return follow(velocity, noised(batch.data, batch.noise, t), t, r, self.config.teacher_steps)
+    def teach(
+        self, batch: FlowBatch, features: TextFeatures, draw: Draw
+    ) -> tuple[Int[Tensor, " row"], Stretch]:
+        """What each row learns, and which row of the batch it is."""
+        config, rows = self.config, len(batch.data)
+        kind, first, length, reached = self.uniform(draw, 4, rows)
+        points = kind < config.point_share
+        long = ~points & (kind >= 1 - config.long_share) & (self.own_steps > 1)
+        parts = []
+        for chosen in (points, long, ~points & ~long):
+            index = chosen.nonzero().flatten()
+            if not len(index):
+                continue
+            data, noise = batch.data[index], batch.noise[index]
+            words = features.rows(index)
+            if chosen is points:
+                parts.append((index, self._velocity_at(data, noise, batch.times[index], words)))
+            elif chosen is long:
+                spans = self._spans(first[index], length[index])
+                parts.append((index, self._own_halves(data, noise, *spans, words)))
+            else:
+                begin = up_to(first[index], self.own_steps)
+                from_noise = reached[index] < config.reached_share
+                parts.append((index, self._own_step(data, noise, begin, from_noise, words)))
+        order = torch.cat([index for index, _ in parts])
+        return order, Stretch(
+            *(torch.cat(found) for found in zip(*(s for _, s in parts), strict=True))
+        )
 
-    def stretches(
-        self, way: Trajectory, draw: Draw
-    ) -> tuple[Int[Tensor, "stretch row"], Int[Tensor, "stretch row"]]:
-        """The numbers of the states where each stretch begins and ends."""
-        steps, own = self.config.teacher_steps, self.own_steps
-        uniform = self.uniform(draw, 4, self.config.stretches, len(way.times[0]))
-        first = _up_to(uniform[0], steps)
-        last = first + _up_to(uniform[1], steps + 1 - first)
-        is_whole = (way.times[0] == 1) & (way.times[-1] == 0)
-        is_own = is_whole & (uniform[2] < self.config.own_share)
-        length = steps // own
-        own_first = length * _up_to(uniform[3], own)
-        return torch.where(is_own, own_first, first), torch.where(is_own, own_first + length, last)
+    def _velocity_at(
+        self, data: Tensor, noise: Tensor, t: Tensor, features: TextFeatures
+    ) -> Stretch:
+        z = noised(data, noise, t)
+        return Stretch(z, t, t, self._guided(features)(z, t).to(z))
+
+    def _own_step(
+        self, data: Tensor, noise: Tensor, begin: Tensor, from_noise: Tensor, features: TextFeatures
+    ) -> Stretch:
+        """One of the student's steps as the teacher goes it, from wherever it begins."""
+        t, r = 1 - begin / self.own_steps, 1 - (begin + 1) / self.own_steps
+        z = torch.where(
+            from_noise[:, None, None], self.reached(noise, begin, features), noised(data, noise, t)
+        )
+        end = follow(self._guided(features), z, t, r, self.config.teacher_steps)
+        return Stretch(z, t, r, (z - end) * self.own_steps)
+
+    def _own_halves(
+        self, data: Tensor, noise: Tensor, begin: Tensor, end: Tensor, features: TextFeatures
+    ) -> Stretch:
+        """Several of the student's steps as it goes them in two, from a noised recording."""
+        mean, steps = self._student(features), self.own_steps
+        t, s, r = (1 - number / steps for number in (begin, (begin + end) // 2, end))
+        z = noised(data, noise, t)
+        halfway = _go(mean, z, t, s)
+        return Stretch(z, t, r, (z - _go(mean, halfway, s, r)) / (t - r)[:, None, None])
+
+    def reached(
+        self,
+        noise: Float[Tensor, "row frame channel"],
+        begin: Int[Tensor, " row"],
+        features: TextFeatures,
+    ) -> Float[Tensor, "row frame channel"]:
+        """Where the student comes to from noise in so many of its steps."""
+        mean, z = self._student(features), noise
+        for step in range(int(begin.max())):
+            t, r = (torch.full_like(z[:, 0, 0], 1 - n / self.own_steps) for n in (step, step + 1))
+            z = torch.where((begin > step)[:, None, None], _go(mean, z, t, r), z)
+        return z
+
+    def _spans(self, first: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Of two steps or more: where each begins and ends, in steps of the student."""
+        begin = up_to(first, self.own_steps - 1)
+        return begin, begin + 2 + up_to(length, self.own_steps - 1 - begin)
+
+    def _guided(self, features: TextFeatures) -> Velocity:
+        teacher = self.teacher
+        empty = teacher.condition(teacher.empty_features(len(features.pooled)))
+        return guided(teacher, teacher.condition(features), empty, self.config.guidance_scale)
+
+    def _student(self, features: TextFeatures) -> MeanVelocity:
+        conditions = self.model.condition(features)
+        return lambda z, t, r: self.model(z, t, conditions, r)
 
     def extra_state(self) -> dict[str, Tensor]:
         """Which teacher it is."""
@@ -127,8 +194,12 @@ class GuidedTask(MeanVelocityTask):
             )
 
 
-def _up_to(uniform: Tensor, count: int | Tensor) -> Tensor:
-    """A whole number below ``count``, of a number in [0, 1)."""
+def _go(mean: MeanVelocity, z: Tensor, t: Tensor, r: Tensor) -> Tensor:
+    return z - (t - r)[:, None, None] * mean(z, t, r).to(z)
+
+
+def up_to(uniform: Float[Tensor, " row"], count: int | Tensor) -> Int[Tensor, " row"]:
+    """Whole numbers below ``count``, of numbers in [0, 1)."""
     return torch.minimum((uniform * count).long(), torch.as_tensor(count - 1))
 
 

@@ -85,18 +85,7 @@ class DistilRecipe(PretrainRecipe):
             raise ValueError("lora: a student is trained whole")
         if self.student is not None and isinstance(self.objective, MeanFlowConfig):
             raise ValueError("student: without a teacher it begins as weights.transformer")
-        if isinstance(self.objective, GuidedConfig):
-            _check_own_steps(self.objective, self.default_steps)
         return self
-
-
-def _check_own_steps(objective: GuidedConfig, default_steps: int) -> None:
-    steps = objective.teacher_steps
-    if objective.own_share > 0 and steps % default_steps:
-        raise ValueError(
-            f"objective.teacher_steps {steps}: expected a multiple of default_steps "
-            f"{default_steps}, so that its way passes where the student steps; or own_share: 0"
-        )
 
 
 def train_distil(recipe: DistilRecipe, say: Say) -> RunResult:

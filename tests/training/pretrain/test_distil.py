@@ -10,12 +10,19 @@ from torch import Tensor
 
 from resonate_audio.core.errors import TrainingError
 from resonate_audio.core.sampling import SolverSettings
-from resonate_audio.flow.mean_flow import Trajectory, sampling_velocity
+from resonate_audio.flow.guidance import guided
+from resonate_audio.flow.mean_flow import follow, sampling_velocity
 from resonate_audio.flow.ode import solve
+from resonate_audio.flow.path import Velocity, noised
 from resonate_audio.model.flow_transformer import FlowTransformer, with_second_time
-from resonate_audio.training.pretrain.distil import GuidedConfig, GuidedTask
+from resonate_audio.training.pretrain.distil import GuidedConfig, GuidedTask, Stretch
 from resonate_audio.training.pretrain.mean_flow import MeanFlowConfig, MeanFlowTask
-from resonate_audio.training.pretrain.task import FlowConfig, PretrainTask, build_transformer
+from resonate_audio.training.pretrain.task import (
+    FlowBatch,
+    FlowConfig,
+    PretrainTask,
+    build_transformer,
+)
 
 FLOW = FlowConfig(frames_per_batch=48, condition_dropout=0.0)
 
@@ -60,7 +67,11 @@ def test_a_student_does_in_one_step_what_its_guided_teacher_does_in_many(
 ) -> None:
     expected = made(teacher, 50, guidance=2.0)
     task = GuidedTask(
-        source(teacher), 0.0, GuidedConfig(guidance_scale=2.0, teacher_steps=8), teacher, 4
+        source(teacher),
+        0.0,
+        GuidedConfig(guidance_scale=2.0, teacher_steps=4, long_share=0.3),
+        teacher,
+        4,
     )
 
     def distance(num_steps: int) -> float:
@@ -72,20 +83,69 @@ def test_a_student_does_in_one_step_what_its_guided_teacher_does_in_many(
     assert distance(4) < before / 4
 
 
-def test_a_share_of_a_whole_ways_stretches_are_the_students_own_steps(
+def taught(teacher: FlowTransformer, **shares: float) -> tuple[GuidedTask, FlowBatch, Stretch]:
+    """A task, a batch, and what its rows learn, in the batch's order."""
+    config = GuidedConfig(guidance_scale=2.0, teacher_steps=2, **shares)
+    task = GuidedTask(source(teacher), 0.0, config, teacher, own_steps=4)
+    torch.nn.init.normal_(task.model.end_timestep.outer.weight, std=0.05)
+    batch = task.source.own_batch(draw(0))
+    order, stretch = task.teach(batch, batch.features, draw(0))
+    assert order.sort().values.tolist() == list(range(len(batch.data)))
+    return task, batch, Stretch(*(part[order.argsort()] for part in stretch))
+
+
+def guided_by_two(teacher: FlowTransformer, batch: FlowBatch) -> Velocity:
+    empty = teacher.condition(teacher.empty_features(len(batch.data)))
+    return guided(teacher, teacher.condition(batch.features), empty, 2.0)
+
+
+def test_a_point_learns_the_guided_velocity_there(teacher: FlowTransformer) -> None:
+    _, batch, found = taught(teacher, point_share=1.0)
+    assert torch.equal(found.t, batch.times)
+    assert torch.equal(found.r, found.t)
+    assert torch.equal(found.z, noised(batch.data, batch.noise, found.t))
+    with torch.no_grad():
+        torch.testing.assert_close(found.mean, guided_by_two(teacher, batch)(found.z, found.t))
+
+
+@pytest.mark.parametrize("reached", [0.0, 1.0])
+def test_a_step_learns_where_the_teacher_comes_to_in_some(
+    teacher: FlowTransformer, reached: float
+) -> None:
+    task, batch, found = taught(teacher, point_share=0.0, long_share=0.0, reached_share=reached)
+    assert set(found.t.tolist()) <= {1.0, 0.75, 0.5, 0.25}
+    torch.testing.assert_close(found.t - found.r, torch.full_like(found.t, 0.25))
+    end = follow(guided_by_two(teacher, batch), found.z, found.t, found.r, 2)
+    torch.testing.assert_close(found.z - 0.25 * found.mean, end)
+    if not reached:
+        torch.testing.assert_close(found.z, noised(batch.data, batch.noise, found.t))
+        return
+    conditions = task.model.condition(batch.features)
+    for row, begin in enumerate(((1 - found.t) * 4).tolist()):
+        z = batch.noise
+        for step in range(round(begin)):
+            t, r = torch.full_like(found.t, 1 - step / 4), torch.full_like(found.t, 0.75 - step / 4)
+            with torch.no_grad():
+                z = z - 0.25 * task.model(z, t, conditions, r)
+        torch.testing.assert_close(found.z[row], z[row])
+
+
+def test_several_steps_are_learnt_from_the_students_own_two_halves(
     teacher: FlowTransformer,
 ) -> None:
-    config = GuidedConfig(teacher_steps=8, stretches=500, own_share=1.0, noise_share=0.5)
-    task = GuidedTask(source(teacher), 0.0, config, teacher, own_steps=4)
-    times = torch.linspace(1, 0, 9)[:, None]
-    way = Trajectory(
-        torch.zeros(9, 2, 6, 2), torch.cat([times, 0.9 * times], 1), torch.zeros(8, 2, 6, 2)
-    )
-    first, last = task.stretches(way, draw(0))
-    whole, part = zip(first.T.tolist(), last.T.tolist(), strict=True)
-    assert set(zip(*whole, strict=True)) == {(0, 2), (2, 4), (4, 6), (6, 8)}
-    every = {(begin, end) for begin in range(8) for end in range(begin, 9)}
-    assert set(zip(*part, strict=True)) == every
+    task, batch, found = taught(teacher, point_share=0.0, long_share=1.0)
+    spans = {(round(4 * t), round(4 * r)) for t, r in torch.stack([found.t, found.r], 1).tolist()}
+    assert spans <= {(4, 2), (4, 1), (4, 0), (3, 1), (3, 0), (2, 0)}
+    assert len(spans) > 2
+    conditions = task.model.condition(batch.features)
+    begin, end = 4 - 4 * found.t, 4 - 4 * found.r
+    middle = 1 - torch.floor((begin + end) / 2) / 4
+    with torch.no_grad():
+        first = task.model(found.z, found.t, conditions, middle)
+        halfway = found.z - (found.t - middle)[:, None, None] * first
+        second = task.model(halfway, middle, conditions, found.r)
+    share = ((found.t - middle) / (found.t - found.r))[:, None, None]
+    torch.testing.assert_close(found.mean, share * first + (1 - share) * second)
 
 
 def test_mean_flow_makes_one_step_better_than_the_flow_it_began_with(

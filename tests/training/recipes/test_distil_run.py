@@ -47,7 +47,7 @@ def values(tmp_path: Path, settings: dict[str, Any]) -> dict[str, Any]:
         "weights": {part: str(tmp_path / part) for part in parts},
         "window_s": [1.0],
         "flow": {"frames_per_batch": 120},
-        "objective": {"kind": "guided", "teacher_steps": 4, "stretches": 2},
+        "objective": {"kind": "guided", "teacher_steps": 2},
         "run": settings["run"] | {"num_steps": 2, "save_every": 1, "precision": "bf16"},
     }
 
@@ -145,7 +145,6 @@ def test_a_run_goes_on_only_with_the_clips_it_began_with(
         ({"latent_scale": 0.5}, "latent_scale: the latents keep the statistics"),
         ({"default_steps": 26}, "default_steps"),
         ({"default_steps": 0}, "default_steps"),
-        ({"default_steps": 3}, r"teacher_steps 4: expected a multiple of default_steps 3"),
         ({"objective": "consistency"}, "objective"),
         ({"objective": "meanflow", "student": "a"}, "student: without a teacher it begins as"),
     ],
