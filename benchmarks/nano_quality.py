@@ -19,6 +19,9 @@ the choice. The most frequent 40 are those with the most training clips among th
 reading, printed beside, keeps only classes whose held-out clips are recognised at least half the
 time.
 
+``--ear second`` is another network that knows half of the recordings (``tagger.py``): for what is
+finished, once, and for no choice.
+
 Accuracy is the mean over classes of the share of a class's clips named right (top 1 of all learnt
 classes). Intervals are 95 % bootstraps over classes, then over clips within a class.
 """
@@ -301,6 +304,7 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--model", default="nano", help="name, folder or hub id")
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="folder with manifest.jsonl")
     parser.add_argument("--cache", type=Path, default=CACHE, help="where the judge is kept")
+    parser.add_argument("--ear", choices=list(tagger.RUNS), default="first", help="which tagger")
     parser.add_argument("--takes", type=int, default=4, help="sounds per class")
     parser.add_argument("--steps", type=int, help="the model's own if absent")
     parser.add_argument("--guidance", type=float, help="the model's own if absent")
@@ -320,7 +324,7 @@ def measure(
     """Train or load the judge, then let it hear everything."""
     clips = tagger.read_clips(options.corpus)
     pictures, held_samples = tagger.picture_corpus(options.corpus, clips, options.cache)
-    judge, tags = tagger.make_judge(clips, pictures, options.cache, say=say)
+    judge, tags = tagger.make_judge(clips, pictures, options.cache, tagger.RUNS[options.ear], say)
     label_of = {clip.id: clip.label for clip in clips}
     cross = Hits().add([label_of[key] for key in tags], list(tags.values()))
     held = [i for i, c in enumerate(clips) if c.held_out and c.label in judge.classes]

@@ -6,8 +6,12 @@ trained on the training clips that are not in fold k, so one round of training g
 * the judge: the mean of the folds' probabilities, which has never met a val or test clip, and
 * its cross-validation: each training clip tagged by the one network that has not met its group.
 
-It shares nothing with the generator: its own 16 kHz mel (64 bands, window 512, hop 256), its own
-levels (dB below the clip's loudest cell, floor at -80 dB), so loudness cannot help a class. The
+The **second ear** (``ear="second"``) is another network, a transformer over frames, that knows one
+half of the training recordings; the other half is its cross-validation. Nothing is ever chosen by
+what it says.
+
+Neither shares anything with the generator: its own 16 kHz mel (64 bands, window 512, hop 256), its
+own levels (dB below the clip's loudest cell, floor at -80 dB), so loudness cannot help a class. The
 augmentation (equaliser, noise floor, low-pass, masks, small stretches) keeps it from reading the
 fingerprint of a recording or of a vocoder instead of the event.
 """
@@ -19,8 +23,9 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -275,6 +280,28 @@ class Tagger(nn.Module):
         return self.head(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
 
 
+class FrameTagger(nn.Module):
+    """The second ear: four frames are a word of a transformer. About 0.6 M parameters."""
+
+    PATCH_FRAMES = 4
+
+    def __init__(self, num_classes: int, width: int = 128, num_layers: int = 4) -> None:
+        super().__init__()
+        self.read = nn.Linear(self.PATCH_FRAMES * NUM_BANDS, width)
+        self.place = nn.Parameter(0.02 * torch.randn(WINDOW_FRAMES // self.PATCH_FRAMES, width))
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 2 * width, 0.1, "gelu", batch_first=True, norm_first=True
+        )
+        self.trunk = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(2 * width, num_classes))
+
+    def forward(self, window_db: Tensor) -> Tensor:
+        """Window of dB, (row, frame, band), to class logits, (row, class)."""
+        words = ((window_db + 40) / 20).unflatten(1, (-1, self.PATCH_FRAMES)).flatten(2)
+        x = self.trunk(self.read(words) + self.place)
+        return self.head(torch.cat([x.mean(1), x.amax(1)], 1))
+
+
 # ---------------------------------------------------------------- augmentation
 
 
@@ -336,6 +363,9 @@ def _mask(x: Tensor, generator: torch.Generator) -> Tensor:
 # ---------------------------------------------------------------- training
 
 
+Ear = Literal["first", "second"]
+
+
 @dataclass(frozen=True)
 class TaggerRun:
     """How long and how fast one fold is trained."""
@@ -346,6 +376,17 @@ class TaggerRun:
     weight_decay: float = 0.02
     mixup: float = 0.4
     label_smoothing: float = 0.05
+    ear: Ear = field(default="first", repr=False)
+
+    def network(self, num_classes: int) -> nn.Module:
+        """One of the judge's networks, untrained."""
+        return Tagger(num_classes) if self.ear == "first" else FrameTagger(num_classes)
+
+
+RUNS: dict[Ear, TaggerRun] = {
+    "first": TaggerRun(),
+    "second": TaggerRun(num_steps=2400, learning_rate=1e-3, ear="second"),
+}
 
 
 def pick_classes(clips: Sequence[Clip]) -> list[str]:
@@ -390,11 +431,11 @@ def train_tagger(
     seed: int,
     run: TaggerRun,
     on_step: Callable[[int, float], None],
-) -> Tagger:
+) -> nn.Module:
     """Train one fold: AdamW, one cycle, mixup; classes are drawn by the root of their size."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Tagger(num_classes).to(memory_format=torch.channels_last)
+        model = run.network(num_classes).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(
             model.parameters(), run.learning_rate, weight_decay=run.weight_decay
         )
@@ -458,7 +499,7 @@ class Judge:
     """The folds' networks and the classes they name."""
 
     classes: tuple[str, ...]
-    models: tuple[Tagger, ...]
+    models: tuple[nn.Module, ...]
 
     @torch.inference_mode()
     def tag_pictures(self, pictures: Sequence[np.ndarray]) -> list[str]:
@@ -483,18 +524,19 @@ def make_judge(
     run: TaggerRun | None = None,
     say: Callable[[str], None] = print,
 ) -> tuple[Judge, dict[str, str]]:
-    """Train the folds (or read them from ``cache``) and cross-validate.
+    """Train the folds (or read them from ``cache``) and cross-validate; the second ear has one.
 
     Returns:
-        The judge, and for each training clip (by id) the class that its own fold's network,
-        which never met the clip's group, gives it.
+        The judge, and for each training clip (by id; half of them of the second ear) the class that
+        its own fold's network, which never met the clip's group, gives it.
     """
     run = run or TaggerRun()
+    num_folds, num_networks = (NUM_FOLDS, NUM_FOLDS) if run.ear == "first" else (2, 1)
     classes = pick_classes(clips)
     training = [i for i, c in enumerate(clips) if not c.held_out and c.label in set(classes)]
-    folds = assign_folds([clips[i] for i in training])
+    folds = assign_folds([clips[i] for i in training], num_folds)
     models, tags = [], {}
-    for fold in range(NUM_FOLDS):
+    for fold in range(num_networks):
         mine = [i for i in training if folds[clips[i].group] == fold]
         others = [i for i in training if folds[clips[i].group] != fold]
         model = _load_or_train(clips, pictures, others, classes, fold, cache, run, say)
@@ -513,14 +555,14 @@ def _load_or_train(
     cache: Path,
     run: TaggerRun,
     say: Callable[[str], None],
-) -> Tagger:
+) -> nn.Module:
     identity = json.dumps([repr(run), fold, SEED, classes, [clips[i].id for i in indices]])
     path = cache / f"tagger-{fold}-{hashlib.sha1(identity.encode()).hexdigest()[:10]}.pt"
     if path.is_file():
-        model = Tagger(len(classes))
+        model = run.network(len(classes))
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
-    say(f"judge {fold + 1} of {NUM_FOLDS}: {len(indices)} clips of {len(classes)} classes")
+    say(f"judge {fold + 1}: {len(indices)} clips of {len(classes)} classes")
     targets = [classes.index(clips[i].label) for i in indices]
     on_step = _progress(run, say)
     model = train_tagger(pictures, indices, targets, len(classes), SEED + fold, run, on_step)

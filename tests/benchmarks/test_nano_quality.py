@@ -98,7 +98,7 @@ def test_the_whole_table_is_printed(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tagger, "TaggerRun", lambda: TaggerRun(num_steps=25, batch_clips=12))
+    monkeypatch.setitem(tagger.RUNS, "first", TaggerRun(num_steps=25, batch_clips=12))
     details = tmp_path / "classes.md"
     arguments = ["--model", str(tiny_model), "--corpus", str(corpus), "--cache", str(cache)]
     arguments += ["--takes", "1", "--steps", "1", "--details", str(details)]

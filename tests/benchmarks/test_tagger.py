@@ -119,6 +119,19 @@ def test_a_cached_judge_is_the_same_judge_and_training_is_repeatable(
     assert_same(first, anew)
 
 
+def test_the_second_ear_knows_one_half_of_the_recordings(corpus: Path, cache: Path) -> None:
+    clips = tagger.read_clips(corpus)
+    pictures, held = tagger.picture_corpus(corpus, clips, cache)
+    run = TaggerRun(num_steps=120, batch_clips=12, learning_rate=1e-3, ear="second")
+    judge, tags = tagger.make_judge(clips, pictures, cache, run, say=lambda _: None)
+    assert [type(model) for model in judge.models] == [tagger.FrameTagger]
+    training = [clip for clip in clips if clip.label in judge.classes and not clip.held_out]
+    assert 0 < len(tags) < len(training)
+    met = {clip.group for clip in training if clip.id not in tags}
+    assert not met & {clip.group for clip in training if clip.id in tags}
+    assert judge.tag_sounds(list(held.values())) == [clips[i].label for i in held]
+
+
 def assert_same(first: Judge, second: Judge) -> None:
     for one, other in zip(first.models, second.models, strict=True):
         for name, value in one.state_dict().items():
