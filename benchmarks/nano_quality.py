@@ -279,6 +279,16 @@ def table(classes: Classes, results: dict[str, Hits]) -> list[str]:
     return lines
 
 
+def difference(hits: Hits, other: Hits, classes: Sequence[str]) -> str:
+    """Accuracy less another model's on the same prompts and seeds; bootstrap over classes."""
+    gains = np.array(
+        [np.mean(np.subtract(hits.by_class[c], other.by_class[c], dtype=float)) for c in classes]
+    )
+    drawn = np.random.default_rng(0).integers(len(gains), size=(NUM_BOOTSTRAPS, len(gains)))
+    low, high = np.quantile(gains[drawn].mean(1), [0.025, 0.975])
+    return f"{gains.mean():+.1%} [{low:+.1%}, {high:+.1%}]"
+
+
 def class_rows(
     classes: Classes, results: dict[str, Hits], named: list[tuple[str, str, str]]
 ) -> str:
@@ -315,6 +325,7 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--skip-decoder", action="store_true", help="leave out VAE and vocoder")
     parser.add_argument("--details", type=Path, help="write a table by class there (markdown)")
     parser.add_argument("--json", type=Path, help="write the numbers there")
+    parser.add_argument("--against", type=Path, help="--json of another model, asked the same")
     return parser.parse_args(arguments)
 
 
@@ -376,6 +387,13 @@ def main(arguments: Sequence[str]) -> int:
     steps, guidance = options.steps or "its own", options.guidance or "its own"
     print(f"options: {steps} steps, guidance {guidance}, {options.takes} takes\n")
     print("\n".join(table(classes, results)))
+    if options.against:
+        [(name, hits), [_, other]] = (
+            [*results.items()][-1],
+            [*json.loads(options.against.read_text(encoding="utf-8"))["hits"].items()][-1],
+        )
+        cells = (difference(hits, Hits(other), kind) for kind in (classes.all, classes.strict))
+        print(f"\n{name}, less {options.against.stem}, all and strict: {', '.join(cells)}")
     if options.details:
         options.details.write_text(class_rows(classes, results, named), encoding="utf-8")
     if options.json:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tagger
 import torch
-from nano_quality import Classes, Hits
+from nano_quality import Classes, Hits, difference
 from tagger import Clip, Judge, TaggerRun
 
 from resonate_audio.pipeline.path import Resonate
@@ -101,12 +101,23 @@ def test_the_whole_table_is_printed(
     monkeypatch.setitem(tagger.RUNS, "first", TaggerRun(num_steps=25, batch_clips=12))
     details = tmp_path / "classes.md"
     arguments = ["--model", str(tiny_model), "--corpus", str(corpus), "--cache", str(cache)]
+    numbers = tmp_path / "numbers.json"
     arguments += ["--takes", "1", "--steps", "1", "--details", str(details)]
-    assert nano_quality.main(arguments) == 0
+    assert nano_quality.main([*arguments, "--json", str(numbers)]) == 0
     printed = capsys.readouterr().out
+    again = [*arguments, "--skip-decoder", "--against", str(numbers)]
+    assert nano_quality.main(again) == 0
+    assert "less numbers, all and strict: +0.0% [+0.0%, +0.0%]" in capsys.readouterr().out
     for row in ("held out (the ceiling)", "VAE + vocoder", "prompted / ceiling", "| target |"):
         assert row in printed
     assert "| high beep |" in details.read_text()
+
+
+def test_two_models_are_compared_on_the_same_sounds() -> None:
+    right, wrong = [True, True], [False, True]
+    one, other = Hits({"a": right, "b": right}), Hits({"a": wrong, "b": right})
+    assert difference(one, other, ["a", "b"]) == "+25.0% [+0.0%, +50.0%]"
+    assert difference(one, one, ["a", "b"]) == "+0.0% [+0.0%, +0.0%]"
 
 
 def test_a_missing_corpus_ends_with_two_and_one_line(
