@@ -40,6 +40,9 @@ SPARE_FILES = 48
 """Files that the server itself may open beside its connections: database, models, sounds."""
 BACKLOG = 128
 """Connections that wait to be accepted; all of them are accepted at once."""
+KEEP_ALIVE_S = 75
+"""How long a connection may lie idle: a proxy keeps its own for a minute, and a request on one that
+is closed at that moment would have no answer."""
 
 
 class Doors:
@@ -243,6 +246,7 @@ def run_app(app: ASGIApp, listening: socket.socket, config: EdgeConfig) -> None:
         access_log=False,
         server_header=False,
         backlog=max(8, min(BACKLOG, SPARE_FILES // 2 if max_files < 2 * BACKLOG else BACKLOG)),
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(config.shutdown_s)),
     )
     uvicorn.Server(settings).run(sockets=[listening])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -17,7 +16,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from resonate_audio.core.documents.json_text import object_of
+from resonate_audio.core.documents.json_text import parse_body
 from resonate_audio.core.errors import (
     AudioError,
     DiskFullError,
@@ -201,14 +200,7 @@ def describe_status(status: int, headers: Mapping[str, str]) -> ApiError:
 class _StrictRequest(Request):
     async def json(self) -> Any:
         """The body; a field that it holds twice is told as what is no JSON."""
-        return json.loads(await self.body(), object_pairs_hook=_object)
-
-
-def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    try:
-        return object_of(fields)
-    except ValueError as error:
-        raise json.JSONDecodeError(str(error), "", 0) from error
+        return parse_body(await self.body())
 
 
 class StrictRoute(APIRoute):

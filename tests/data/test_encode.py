@@ -281,7 +281,10 @@ def test_an_encoding_goes_on_with_sounds_that_changed_and_no_others(
         (("encode", "no.jsonl", "-o", "out"), "no.jsonl: cannot read it"),
         (("encode", "m.jsonl", "-o", "out", "--workers", "2"), "--workers: needs --ray"),
         (("encode", "m.jsonl", "-o", "out", "--windows", "a"), "--windows a: expected seconds"),
-        (("encode", "m.jsonl", "-o", "out", "--windows", "-1"), "--windows -1: expected seconds"),
+        (
+            ("encode", "m.jsonl", "-o", "out", "--windows", "-1"),
+            "--windows -1: expected 0.1 s or more",
+        ),
         (("encode", "m.jsonl", "-o", "out", "--model", "nobody"), "nobody: no such model"),
         (("shards", "nowhere"), "nowhere/index.json: cannot read it"),
         (("shards", "http://x", "--verify"), "http://x is no folder"),

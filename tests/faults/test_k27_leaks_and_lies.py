@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from running import error_of
 from served import (
     COMMAND,
     ROUTES,
@@ -23,7 +24,6 @@ from served import (
     Route,
     Served,
     World,
-    error_of,
     make_listening,
     make_run,
     make_sound,

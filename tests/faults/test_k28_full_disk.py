@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from running import error_of
 from served import (
     ASKED,
     COMMAND,
@@ -19,7 +20,6 @@ from served import (
     ROUTES,
     SERVERS,
     Served,
-    error_of,
     make_listening,
     make_run,
     make_sound,

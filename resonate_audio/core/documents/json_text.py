@@ -52,17 +52,16 @@ def _no_number(name: str) -> float:
     raise ValueError(f"{name} is not a number of JSON")
 
 
-def object_of(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; the hook of a decoder.
+class _TwiceError(ValueError):
+    """A field of an object stands there twice."""
 
-    Raises:
-        ValueError: a field stands there twice; names it.
-    """
+
+def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(fields)
     if len(found) < len(fields):
         names = [name for name, _ in fields]
         twice = next(name for number, name in enumerate(names) if name in names[:number])
-        raise ValueError(f"the field {_shorten(twice)} stands there twice")
+        raise _TwiceError(f"the field {_shorten(twice)} stands there twice")
     return found
 
 
@@ -71,10 +70,10 @@ def _shorten(text: str) -> str:
 
 
 STRICT = json.JSONDecoder(
-    parse_int=_whole, parse_float=_real, parse_constant=_no_number, object_pairs_hook=object_of
+    parse_int=_whole, parse_float=_real, parse_constant=_no_number, object_pairs_hook=_object
 )
 """Reads what others wrote."""
-_OWN = json.JSONDecoder(parse_int=_long_whole, object_pairs_hook=object_of)
+_OWN = json.JSONDecoder(parse_int=_long_whole, object_pairs_hook=_object)
 
 
 def parse_json(text: str, place: str, error: ErrorType = ManifestError, finite: bool = True) -> Any:
@@ -101,6 +100,18 @@ def parse_json(text: str, place: str, error: ErrorType = ManifestError, finite: 
     if "\\u" in text or text.count("[") + text.count("{") > MAX_DEPTH:
         check_value(value, text, place, error)
     return value
+
+
+def parse_body(body: bytes) -> Any:
+    """Read the JSON of a request: as `json.loads` does, but for a field that stands there twice.
+
+    Raises:
+        json.JSONDecodeError: it is not JSON, or holds a field twice, which is named.
+    """
+    try:
+        return json.loads(body, object_pairs_hook=_object)
+    except _TwiceError as error:
+        raise json.JSONDecodeError(str(error), "", 0) from error
 
 
 def parse_object(

@@ -115,7 +115,7 @@ class GuidedTask(MeanVelocityTask):
                 spans = self._spans(first[index], length[index])
                 parts.append((index, self._own_halves(data, noise, *spans, words)))
             else:
-                begin = up_to(first[index], self.own_steps)
+                begin = _up_to(first[index], self.own_steps)
                 from_noise = reached[index] < config.reached_share
                 parts.append((index, self._own_step(data, noise, begin, from_noise, words)))
         order = torch.cat([index for index, _ in parts])
@@ -165,8 +165,8 @@ class GuidedTask(MeanVelocityTask):
 
     def _spans(self, first: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         """Of two steps or more: where each begins and ends, in steps of the student."""
-        begin = up_to(first, self.own_steps - 1)
-        return begin, begin + 2 + up_to(length, self.own_steps - 1 - begin)
+        begin = _up_to(first, self.own_steps - 1)
+        return begin, begin + 2 + _up_to(length, self.own_steps - 1 - begin)
 
     def _guided(self, features: TextFeatures) -> Velocity:
         teacher = self.teacher
@@ -198,7 +198,7 @@ def _go(mean: MeanVelocity, z: Tensor, t: Tensor, r: Tensor) -> Tensor:
     return z - (t - r)[:, None, None] * mean(z, t, r).to(z)
 
 
-def up_to(uniform: Float[Tensor, " row"], count: int | Tensor) -> Int[Tensor, " row"]:
+def _up_to(uniform: Float[Tensor, " row"], count: int | Tensor) -> Int[Tensor, " row"]:
     """Whole numbers below ``count``, of numbers in [0, 1)."""
     return torch.minimum((uniform * count).long(), torch.as_tensor(count - 1))
 

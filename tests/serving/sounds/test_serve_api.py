@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 import subprocess
 import threading
 import time
@@ -301,6 +302,16 @@ def test_pages_and_answers_carry_a_content_policy(server: Running) -> None:
         headers = server.client.get(path).headers
         assert "default-src 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_an_idle_connection_takes_the_next_request(server: Running) -> None:
+    address = server.client.base_url
+    with socket.create_connection((address.host, address.port or 80), timeout=10) as connection:
+        for wait_s in (6.0, 0.0):
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(15) == b"HTTP/1.1 200 OK"
+            connection.recv(65_536)
+            time.sleep(wait_s)
 
 
 def test_logs_hold_no_prompt(server: Running) -> None:
