@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -24,7 +25,9 @@ from torch import Tensor
 from resonate_audio import Resonate
 from resonate_audio.core.documents.json_text import read_json_lines
 from resonate_audio.flow.guidance import guided
+from resonate_audio.flow.ode import make_step
 from resonate_audio.flow.path import Velocity
+from resonate_audio.flow.times import uniform_grid
 from resonate_audio.nano.bundle import PROMPTS_FOLDER
 
 NUM_STEPS, FINE = 4, 16
@@ -41,12 +44,9 @@ def size(values: Tensor) -> float:
 
 def guided_way(velocity: Velocity, noise: Tensor) -> list[Tensor]:
     """States at `FINE` + 1 levels from noise to data."""
-    states, before = [noise], None
-    for step in range(FINE):
-        slope = velocity(states[-1], levels(noise, 1 - step / FINE))
-        rule = slope if before is None else 1.5 * slope - 0.5 * before
-        states.append(states[-1] - rule / FINE)
-        before = slope
+    states, step = [noise], make_step("ab2")
+    for t, t_next in pairwise(uniform_grid(FINE)):
+        states.append(step(velocity, states[-1], t, t_next))
     return states
 
 
@@ -79,12 +79,8 @@ def main() -> None:
 
     def told(name: str, at_a_point: Velocity, step: Step | None, ends: Sequence[str]) -> None:
         points = [
-            size(
-                at_a_point(way[4 * n], levels(noise, 1 - n / 4))
-                - follow(way[4 * n], levels(noise, 1 - n / 4))
-            )
-            / (4 * unit)
-            for n in range(NUM_STEPS)
+            size(at_a_point(z, t) - follow(z, t)) / (4 * unit)
+            for z, t in ((way[4 * n], levels(noise, 1 - n / 4)) for n in range(NUM_STEPS))
         ]
         cells = [" ".join(f"{value:.3f}" for value in points) if any(points) else ""]
         if step is not None:

@@ -69,6 +69,7 @@ NumberFormat = Annotated[
         help="Number format of the network.", show_default="by device", rich_help_panel=MACHINE
     ),
 ]
+BATCH_SIZE = 8
 BatchSize = Annotated[
     int,
     typer.Option(min=1, max=MAX_ROWS, help="Sounds computed together.", rich_help_panel=MACHINE),
@@ -79,7 +80,7 @@ OpenBatchSize = Annotated[
         min=1,
         max=MAX_ROWS,
         help="Sounds computed together.",
-        show_default="8",
+        show_default=str(BATCH_SIZE),
         rich_help_panel=MACHINE,
     ),
 ]
@@ -344,7 +345,7 @@ class Loading:
             rich_help_panel=MACHINE,
         ),
     ] = False
-    batch_size: BatchSize = 8
+    batch_size: BatchSize = BATCH_SIZE
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from resonate_audio.core.sampling import SolverSettings
 from resonate_audio.flow.guidance import Joinable, guided
+from resonate_audio.flow.ode import integrate, make_step
 from resonate_audio.flow.path import Velocity
 from resonate_audio.flow.times import grid_of
 
@@ -182,15 +183,12 @@ def follow(
 ) -> Float[Tensor, "row frame channel"]:
     """Solve each row from its own t down to its own r in equal steps, of order 2.
 
-    z − h·(3·v_n − v_{n−1})/2 with one evaluation a step; the first is Euler's
-    [Adams–Bashforth, Hairer, Nørsett & Wanner, Solving Ordinary Differential Equations I, III.1].
+    In s from 0 to 1, the same for all rows: dz/ds = (r − t)·v(z, t + s·(r − t)), by `ode`'s
+    two-step rule with one evaluation a step.
     """
-    shares = torch.linspace(0, 1, num_steps + 1, device=t.device)[:, None]
-    times = t + shares * (r - t)
-    length = ((t - r) / num_steps)[:, None, None]
-    before: Tensor | None = None
-    for step in range(num_steps):
-        slope = velocity(z, times[step]).to(z)
-        z = z - length * (slope if before is None else 1.5 * slope - 0.5 * before)
-        before = slope
-    return z
+    stretch = r - t
+
+    def slope(z: Float[Tensor, "row frame channel"], s: Float[Tensor, " row"]) -> Tensor:
+        return stretch[:, None, None] * velocity(z, t + s * stretch).to(z)
+
+    return integrate(slope, z, torch.linspace(0, 1, num_steps + 1), step=make_step("ab2"))

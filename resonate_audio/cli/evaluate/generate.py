@@ -13,6 +13,7 @@ from resonate_audio.cli.console import print_table, step_progress
 from resonate_audio.cli.evaluate.makers import Opener, command_maker, diffusers_maker, model_maker
 from resonate_audio.cli.evaluate.processes import bulk_of, name_some, use_threads
 from resonate_audio.cli.options import (
+    BATCH_SIZE,
     SAMPLING,
     SETTINGS,
     Adapters,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from resonate_audio.evaluation.clips.prompt_sets import PromptSet
 
 WHO = "Who makes the sounds (one of them)"
-TIMEOUT_S, BATCH_SIZE = 600.0, 8
+TIMEOUT_S = 600.0
 UNUSED = {
     "--clips": (
         "--timeout", "--keep-going", "--batch-size", "--device", "--dtype", "--workers",
