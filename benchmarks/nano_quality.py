@@ -156,6 +156,8 @@ def generate_and_tag(
             duration_s=options.duration,
             num_inference_steps=options.steps,
             guidance_scale=options.guidance,
+            guidance_low=options.guidance_low,
+            solver=options.solver,
             seeds=[seed for _, _, seed in batch],
         )
         names = judge.tag_sounds([at_judge_rate(s.samples, s.sample_rate_hz) for s in sounds])
@@ -318,6 +320,8 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--takes", type=int, default=4, help="sounds per class")
     parser.add_argument("--steps", type=int, help="the model's own if absent")
     parser.add_argument("--guidance", type=float, help="the model's own if absent")
+    parser.add_argument("--guidance-low", type=float, default=0.0, help="noise level of the last")
+    parser.add_argument("--solver", default="euler", help="rule of one step")
     parser.add_argument("--duration", type=float, help="seconds; the model's own if left out")
     parser.add_argument("--batch", type=int, default=8, help="sounds generated at a time")
     parser.add_argument("--limit", type=int, help="score only the most frequent so many classes")

@@ -1,6 +1,6 @@
 """How far is a student from the guided flow that it was distilled from?
 
-    python benchmarks/student_error.py --teacher FLOW [--guidance 3] nano [STUDENT ...]
+    python benchmarks/student_error.py --teacher FLOW [--guidance 3] [--low 0.3] nano [STUDENT ...]
 
 FLOW by `recipes/nano/finish --flow`. Both begin at the same noise, for prompts of ``fresh.jsonl``,
 5 s. Errors are in units of the data's deviation; the guided way is solved in 16 steps of order 2:
@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("students", nargs="+", help="names or folders of models")
     parser.add_argument("--teacher", required=True, help="folder of the flow")
     parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--low", type=float, default=0.3, help="noise level of the last guidance")
     parser.add_argument("--prompts", type=int, default=24)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -73,7 +74,7 @@ def main() -> None:
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(SEED))
     heard = network.condition(features)
     unheard = network.condition(network.empty_features(rows))
-    follow = guided(network, heard, unheard, options.guidance)
+    follow = guided(network, heard, unheard, options.guidance, interval=(options.low, 1.0))
     way = guided_way(follow, noise)
     unit = size(way[-1])
 

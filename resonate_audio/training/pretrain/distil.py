@@ -29,6 +29,8 @@ class GuidedConfig(FrozenConfig):
     kind: Literal["guided"] = "guided"
     guidance_scale: float = Field(4.5, ge=1)
     """Of the teacher; the student has it inside."""
+    guidance_low: float = Field(0.0, ge=0, lt=1)
+    """The teacher is guided at this noise level and above; below, its prompt alone leads."""
     teacher_steps: int = Field(4, ge=1)
     """Steps of the teacher in one of the student's, each two evaluations (prompt and none)."""
     point_share: float = Field(0.5, ge=0, le=1)
@@ -171,7 +173,8 @@ class GuidedTask(MeanVelocityTask):
     def _guided(self, features: TextFeatures) -> Velocity:
         teacher = self.teacher
         empty = teacher.condition(teacher.empty_features(len(features.pooled)))
-        return guided(teacher, teacher.condition(features), empty, self.config.guidance_scale)
+        scale, above = self.config.guidance_scale, (self.config.guidance_low, 1.0)
+        return guided(teacher, teacher.condition(features), empty, scale, interval=above)
 
     def _student(self, features: TextFeatures) -> MeanVelocity:
         conditions = self.model.condition(features)

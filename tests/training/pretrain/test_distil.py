@@ -83,9 +83,9 @@ def test_a_student_does_in_one_step_what_its_guided_teacher_does_in_many(
     assert distance(4) < before / 4
 
 
-def taught(teacher: FlowTransformer, **shares: float) -> tuple[GuidedTask, FlowBatch, Stretch]:
+def taught(teacher: FlowTransformer, **fields: float) -> tuple[GuidedTask, FlowBatch, Stretch]:
     """A task, a batch, and what its rows learn, in the batch's order."""
-    config = GuidedConfig(guidance_scale=2.0, teacher_steps=2, **shares)
+    config = GuidedConfig(guidance_scale=2.0, teacher_steps=2, **fields)
     task = GuidedTask(source(teacher), 0.0, config, teacher, own_steps=4)
     torch.nn.init.normal_(task.model.end_timestep.outer.weight, std=0.05)
     batch = task.source.own_batch(draw(0))
@@ -106,6 +106,16 @@ def test_a_point_learns_the_guided_velocity_there(teacher: FlowTransformer) -> N
     assert torch.equal(found.z, noised(batch.data, batch.noise, found.t))
     with torch.no_grad():
         torch.testing.assert_close(found.mean, guided_by_two(teacher, batch)(found.z, found.t))
+
+
+def test_below_a_level_the_teacher_is_not_guided(teacher: FlowTransformer) -> None:
+    _, batch, found = taught(teacher, point_share=1.0, guidance_low=0.5)
+    above = (found.t >= 0.5)[:, None, None]
+    assert above.any() and not above.all()
+    with torch.no_grad():
+        led = guided_by_two(teacher, batch)(found.z, found.t)
+        plain = teacher(found.z, found.t, teacher.condition(batch.features))
+    torch.testing.assert_close(found.mean, torch.where(above, led, plain))
 
 
 @pytest.mark.parametrize("reached", [0.0, 1.0])
