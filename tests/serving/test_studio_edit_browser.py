@@ -103,6 +103,18 @@ def generate(page: Any, text: str, count: int = 1) -> None:
     page.locator("article canvas").nth(count - 1).wait_for(timeout=WAIT_MS)
 
 
+def test_without_a_sound_there_is_a_place_to_drop_one_and_nothing_else(
+    page: Any, tmp_path: Path, tiny_model: Path
+) -> None:
+    config = ServeConfig(home=tmp_path, models={"tiny": str(tiny_model)})
+    with served(create_app(config)) as found:
+        page.goto(f"{found}#/edit")
+        page.get_by_text("Choose a file", exact=True).wait_for(timeout=WAIT_MS)
+        keep_picture(page, "Edit-empty")
+        told = page.get_by_role("main").inner_text().split("\n")
+        assert [line for line in told if line][-1] == "Choose a file"
+
+
 def test_a_file_is_varied_four_times_and_again_from_the_same_noise(
     page: Any, address: str, door: Path
 ) -> None:

@@ -72,7 +72,8 @@ async function dropZone() {
   const found = await getJson(`v1/library?limit=${RECENT}`);
   const recent = found.data.map(describeSound).map((sound) => el("li", {}, el("a", { href: `#/edit/${encodeURIComponent(sound.id)}` }, titleOf(sound), el("small", {}, factsOf(sound)))));
   const zone = empty("Drop a sound here", "WAV, FLAC, MP3, Ogg or Opus, of any rate. Or choose a file, or a sound that was made here.", el("p", {}, fileButton("Choose a file")));
-  return [el("div", { class: "stack" }, zone, recent.length && el("h2", { class: "section-title" }, "Made last"), recent.length && el("ul", { class: "list" }, ...recent))];
+  const list = recent.length ? [el("h2", { class: "section-title" }, "Made last"), el("ul", { class: "list" }, ...recent)] : [];
+  return [el("div", { class: "stack" }, zone, ...list)];
 }
 
 function fileButton(label) {
