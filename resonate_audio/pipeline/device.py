@@ -108,16 +108,19 @@ def for_inference(
 
 
 def vocoder_for_inference(vocoder: Vocoder, device: torch.device, dtype: torch.dtype) -> Vocoder:
-    """Bring a vocoder to a device; a large BigVGAN follows the flow into bfloat16 on a fast CPU."""
-    pays = (
+    """Bring a vocoder to a device; on a CPU a large BigVGAN takes the form that is fast there.
+
+    It follows the flow into bfloat16 where that is the faster format, and is in float32 elsewhere.
+    """
+    if (
         isinstance(vocoder, BigVGAN)
         and device.type == "cpu"
-        and dtype == torch.bfloat16
         and count_weights(vocoder) >= COMPILE_FROM_WEIGHTS
-        and preferred_dtype(device) == dtype
         and can_compile()
-    )
-    return FastBigVGAN(vocoder) if pays and isinstance(vocoder, BigVGAN) else vocoder.to(device)
+    ):
+        fast = dtype if dtype == preferred_dtype(device) else torch.float32
+        return FastBigVGAN(vocoder, fast)
+    return vocoder.to(device)
 
 
 def count_weights(network: nn.Module) -> int:

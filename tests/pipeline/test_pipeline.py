@@ -520,10 +520,11 @@ def test_a_large_flow_is_in_what_the_processor_is_fast_in_unless_asked(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_large_bigvgan_follows_the_flow_into_bfloat16(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+@pytest.mark.parametrize("preferred", [torch.float32, torch.bfloat16])
+def test_a_large_bigvgan_follows_the_flow_into_bfloat16_where_that_is_fast(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, preferred: torch.dtype
 ) -> None:
-    monkeypatch.setattr(device_module, "preferred_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr(device_module, "preferred_dtype", lambda _: preferred)
     monkeypatch.setattr(device_module, "can_compile", lambda: True)
     config = BigVGANConfig(
         version=2,
@@ -537,7 +538,9 @@ def test_a_large_bigvgan_follows_the_flow_into_bfloat16(
     assert vocoder_for_inference(vocoder, cpu, dtype) is vocoder
     monkeypatch.setattr(device_module, "COMPILE_FROM_WEIGHTS", 1)
     fast = vocoder_for_inference(vocoder, cpu, dtype)
-    assert isinstance(fast, FastBigVGAN) is (dtype == torch.bfloat16)
+    assert isinstance(fast, FastBigVGAN)
+    half = dtype == preferred == torch.bfloat16
+    assert fast._dtype == (torch.bfloat16 if half else torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [None, "float32", torch.float32])

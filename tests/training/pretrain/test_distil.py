@@ -111,7 +111,8 @@ def test_a_point_learns_the_guided_velocity_there(teacher: FlowTransformer) -> N
 def test_below_a_level_the_teacher_is_not_guided(teacher: FlowTransformer) -> None:
     _, batch, found = taught(teacher, point_share=1.0, guidance_low=0.5)
     above = (found.t >= 0.5)[:, None, None]
-    assert above.any() and not above.all()
+    assert above.any()
+    assert not above.all()
     with torch.no_grad():
         led = guided_by_two(teacher, batch)(found.z, found.t)
         plain = teacher(found.z, found.t, teacher.condition(batch.features))
