@@ -110,16 +110,17 @@ def for_inference(
 def vocoder_for_inference(vocoder: Vocoder, device: torch.device, dtype: torch.dtype) -> Vocoder:
     """Bring a vocoder to a device; on a CPU a large BigVGAN takes the form that is fast there.
 
-    It follows the flow into bfloat16 where that is the faster format, and is in float32 elsewhere.
+    It follows the flow into bfloat16 where that is fast; where it was chosen for less memory, the
+    vocoder stays as it is, since the fast form takes more.
     """
     if (
         isinstance(vocoder, BigVGAN)
         and device.type == "cpu"
+        and dtype in (torch.float32, preferred_dtype(device))
         and count_weights(vocoder) >= COMPILE_FROM_WEIGHTS
         and can_compile()
     ):
-        fast = dtype if dtype == preferred_dtype(device) else torch.float32
-        return FastBigVGAN(vocoder, fast)
+        return FastBigVGAN(vocoder, dtype)
     return vocoder.to(device)
 
 
