@@ -76,7 +76,7 @@ RESONATE = PublishedModel(
     family=presets.RESONATE,
     licence="MIT; text encoder Apache-2.0",
     num_bytes=4_950_000_000,
-    memory_bytes=7_000_000_000,
+    memory_bytes=7_500_000_000,
     summary="468 M parameters, taught with GRPO",
 )
 RESONATE_PT = replace(
@@ -125,7 +125,7 @@ MEANAUDIO_L = replace(
     files=(HubFile(MEANAUDIO_HUB, "meanaudio_l_full.pth", 1_918_000_000, "MIT"), *MEANAUDIO_SHARED),
     family=presets.MEANAUDIO_L,
     num_bytes=4_900_000_000,
-    memory_bytes=6_500_000_000,
+    memory_bytes=6_900_000_000,
     summary="480 M parameters, one to 25 steps, no guidance",
 )
 FLUXAUDIO_S = replace(
