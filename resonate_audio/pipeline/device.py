@@ -116,8 +116,8 @@ def vocoder_for_inference(vocoder: Vocoder, device: torch.device, dtype: torch.d
     if (
         isinstance(vocoder, BigVGAN)
         and device.type == "cpu"
-        and dtype in (torch.float32, preferred_dtype(device))
         and count_weights(vocoder) >= COMPILE_FROM_WEIGHTS
+        and (dtype == torch.float32 or dtype == preferred_dtype(device))
         and can_compile()
     ):
         return FastBigVGAN(vocoder, dtype)
